@@ -1,0 +1,430 @@
+"""
+CycleGAN: learns to translate images of a domain A into a domain B and back, from unpaired examples
+(Zhu, Park, Isola, Efros, 2017, https://arxiv.org/abs/1703.10593).
+
+    python cyclegan.py                                                    # demo data, minutes on a laptop
+    python cyclegan.py --dataset_name horse2zebra                         # the paper's recipe, on a GPU
+    python cyclegan.py --dataset_name horse2zebra --resume                # go on where it stopped
+    torchrun --nproc_per_node=4 cyclegan.py --dataset_name horse2zebra    # on four GPUs
+
+Read models.py, datasets.py and utils.py first. The names are arrows: G_AB translates A to B, D_B judges images of
+domain B, and real_A -> fake_B -> recov_A is a cycle. In the paper A is X, B is Y, G_AB is G, G_BA is F, D_A is D_X and
+D_B is D_Y.
+"""
+
+import argparse
+import os
+import time
+
+import torch
+from torch.utils.data import DataLoader
+
+from datasets import EpochSampler, ImageDataset, fixed_images, ignore_signals, prepare_dataset
+from models import Discriminator, GeneratorResNet, weights_init_normal
+from utils import (
+    DivergedError, InputError, Progress, ReplayBuffer, StopSignal, average_over_processes, at_least, bfloat16_pays,
+    choose_device, cut_log, duration, find_checkpoint, gather, init_processes, keep_previous_run, linear_decay,
+    run, sample_images, save_file,
+)  # fmt: skip
+
+# What the demo needs to be done on a laptop; the command line wins over it
+DEMO = dict(img_height=64, img_width=64, n_residual_blocks=3, ngf=32, ndf=32, n_epochs=6, lr=0.0005)
+# A checkpoint only fits networks of the same shape ...
+ARCHITECTURE = ("channels", "n_residual_blocks", "ngf", "ndf", "upsample")
+# ... and its other options are taken over, but for these
+NOT_RESUMED = ("epoch", "resume", "device", "run_name")
+
+
+def get_parser():
+    """The defaults are the configuration: the paper's, edit them here or override them on the command line."""
+    parser = argparse.ArgumentParser(description="Train CycleGAN.", formatter_class=argparse.RawTextHelpFormatter)
+    add, switch = parser.add_argument, argparse.BooleanOptionalAction
+    # data
+    add("--dataset_name", default="demo", help="folder in data_dir; official sets are fetched if missing (%(default)s)")
+    add("--data_dir", default="data", help="folder of the data sets (%(default)s)")
+    add("--img_height", type=at_least(32), default=256, help="height of the training crops, in pixels (%(default)s)")
+    add("--img_width", type=at_least(32), default=256, help="width of the training crops, in pixels (%(default)s)")
+    add("--load_size", type=at_least(32), help="shorter side before the crop, in pixels (286 for 256, in proportion)")
+    add("--channels", type=int, choices=(1, 3), default=3, help="1 gray, 3 RGB (%(default)s)")
+    add("--cache", action=switch, help="keep decoded images in memory (if they fit into 4 GiB)")
+    add("--n_cpu", type=at_least(0), help="worker processes that load images (0 if cached, else up to 8)")
+    add(
+        "--skip_bad_images", action=switch, default=False, help="go on without images that cannot be read (%(default)s)"
+    )
+    add("--enlarge", action=switch, default=False, help="accept images smaller than the crop (%(default)s)")
+    # networks
+    add("--n_residual_blocks", type=at_least(0), default=9, help="9 from 256 pixels on, 6 for 128 (%(default)s)")
+    add("--ngf", type=at_least(1), default=64, help="filters of the generators' first layer (%(default)s)")
+    add("--ndf", type=at_least(1), default=64, help="filters of the discriminators' first layer (%(default)s)")
+    add(
+        "--upsample",
+        choices=("transpose", "nearest"),
+        default="transpose",
+        help="nearest: no checkerboard (%(default)s)",
+    )
+    # losses
+    add("--lambda_cyc", type=at_least(0.0), default=10.0, help="weight of the cycle loss (%(default)s)")
+    add(
+        "--lambda_id",
+        type=at_least(0.0),
+        default=5.0,
+        help="weight of the identity loss, which keeps colours (%(default)s)",
+    )
+    add("--pool_size", type=at_least(0), default=50, help="past translations shown to the discriminators (%(default)s)")
+    # optimisation
+    add("--n_epochs", type=at_least(1), default=200, help="epochs; one passes through the larger domain (%(default)s)")
+    add(
+        "--decay_epoch",
+        type=at_least(0),
+        help="epoch from which the learning rate falls linearly to 0 (half of n_epochs)",
+    )
+    add("--batch_size", type=at_least(1), default=1, help="images of each domain in a step, per process (%(default)s)")
+    add("--lr", type=at_least(0.0), default=0.0002, help="adam: learning rate (%(default)s)")
+    add("--b1", type=at_least(0.0), default=0.5, help="adam: decay of the gradient's running mean (%(default)s)")
+    add(
+        "--b2",
+        type=at_least(0.0),
+        default=0.999,
+        help="adam: decay of the squared gradient's running mean (%(default)s)",
+    )
+    add("--seed", type=at_least(0), default=0, help="of weights, data order, crops and pool (%(default)s)")
+    # machine
+    add("--device", help="cuda, cuda:1, mps or cpu (the best one at hand)")
+    add("--amp", action=switch, help="bfloat16 matrix products, float32 weights and losses (where the device has them)")
+    add("--compile", action=switch, default=False, help="torch.compile: slow to start, then faster (%(default)s)")
+    # results
+    add("--run_name", help="results go to saved_models/RUN_NAME and images/RUN_NAME (the data set's name)")
+    add("--resume", action="store_true", help="go on from the newest checkpoint, with its options")
+    add("--epoch", type=at_least(0), default=0, help="go on from the checkpoint kept after that many epochs")
+    add("--log_interval", type=at_least(1), default=50, help="steps between two lines of losses (%(default)s)")
+    add("--sample_interval", type=int, default=100, help="steps between two sample grids, 0 for none (%(default)s)")
+    add(
+        "--checkpoint_interval", type=int, default=10, help="epochs between two checkpoints that are kept (%(default)s)"
+    )
+    return parser
+
+
+def get_options(argv):
+    """Command line -> (options, checkpoint to go on from or None). The command line wins over a checkpoint's options,
+    those over the demo's defaults, and those over the parser's."""
+    parser = get_parser()
+    opt = parser.parse_args(argv)
+    if opt.dataset_name == "demo":
+        parser.set_defaults(**DEMO)
+        opt = parser.parse_args(argv)
+    run_name = opt.run_name or opt.dataset_name
+    for flag, name in (("--dataset_name", opt.dataset_name), ("--run_name", run_name)):
+        if os.path.basename(name) != name or name in ("", ".", ".."):
+            raise InputError(f"{flag} {name!r}: must be the name of a folder, without a path (that is --data_dir)")
+
+    checkpoint = find_checkpoint(f"saved_models/{run_name}", opt.epoch) if opt.resume or opt.epoch else None
+    if checkpoint:
+        stored = {k: v for k, v in checkpoint["options"].items() if k not in NOT_RESUMED and hasattr(opt, k)}
+        parser.set_defaults(**stored)
+        opt = parser.parse_args(argv)
+        for key in ARCHITECTURE:
+            if getattr(opt, key) != stored[key]:
+                raise InputError(
+                    f"--{key} {getattr(opt, key)}: {checkpoint['path']} was trained with {stored[key]}. "
+                    "Leave the option out, or train anew without --resume and --epoch"
+                )
+    opt.run_name = run_name
+    if opt.img_height % 4 or opt.img_width % 4:
+        raise InputError(f"--img_height {opt.img_height} --img_width {opt.img_width}: must be divisible by 4")
+    if opt.load_size and opt.load_size < min(opt.img_height, opt.img_width):
+        raise InputError(f"--load_size {opt.load_size}: must not be smaller than the crop")
+    return opt, checkpoint
+
+
+def criterion_GAN(scores, label):
+    """Least squares (paper, section 4; Mao et al., 2017): mean of (D(x) - label)^2, label 1 for real and 0 for fake.
+    The mean is taken in float32."""
+    return (scores.float() - label).square().mean()
+
+
+criterion_cycle = torch.nn.L1Loss()
+criterion_identity = torch.nn.L1Loss()
+
+
+def main(argv=None):
+    opt, checkpoint = get_options(argv)
+    saved, images = f"saved_models/{opt.run_name}", f"images/{opt.run_name}"
+    if checkpoint and checkpoint["epoch"] >= opt.n_epochs:
+        print(f"{checkpoint['path']}: all {opt.n_epochs} epochs are done; a larger --n_epochs goes on")
+        return
+    device = choose_device(opt.device)
+    rank, world_size = init_processes(device)
+    say = print if rank == 0 else lambda *text: None
+    amp = bfloat16_pays(device) if opt.amp is None else opt.amp
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=amp)
+    torch.backends.cudnn.benchmark = True  # all batches have one size, so the search for the fastest kernels pays
+
+    # ----------
+    #  Data
+    # ----------
+
+    img_size = (opt.img_height, opt.img_width)
+    scale = opt.load_size / min(img_size) if opt.load_size else 286 / 256
+    load_size = tuple(round(side * scale) for side in img_size)
+    if rank == 0:
+        prepare_dataset(opt.dataset_name, opt.data_dir)
+    gather(None)  # the others wait for it
+    root = prepare_dataset(opt.dataset_name, opt.data_dir)
+    dataset = ImageDataset(root, "train", True, img_size, load_size, opt.channels, opt.seed, opt.cache,
+                           opt.skip_bad_images, opt.enlarge)  # fmt: skip
+    sampler = EpochSampler(len(dataset), opt.batch_size, opt.seed, rank, world_size)
+    n_workers = opt.n_cpu if opt.n_cpu is not None else 0 if dataset.cache else min(8, os.cpu_count())
+    dataloader = DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        num_workers=n_workers,
+        pin_memory=device.type == "cuda",
+        persistent_workers=n_workers > 0,
+        worker_init_fn=ignore_signals,
+        generator=torch.Generator(),  # otherwise it takes from the global random numbers, and resuming is not exact
+    )
+    # The sample grids show the same images all along
+    samples_A, samples_B = (fixed_images(dataset, root, domain, n=5).to(device) for domain in "AB")
+
+    # ----------
+    #  Networks
+    # ----------
+
+    torch.manual_seed(opt.seed)
+    G_AB, G_BA = (GeneratorResNet(opt.channels, opt.n_residual_blocks, opt.ngf, opt.upsample) for _ in "AB")
+    D_A, D_B = (Discriminator(opt.channels, opt.ndf) for _ in "AB")
+    networks = {"G_AB": G_AB, "G_BA": G_BA, "D_A": D_A, "D_B": D_B}
+    for network in networks.values():
+        network.apply(weights_init_normal).to(device)
+    parameters_G = [*G_AB.parameters(), *G_BA.parameters()]
+
+    betas = (opt.b1, opt.b2)
+    optimizer_G = torch.optim.Adam(parameters_G, opt.lr, betas)
+    optimizer_D_A = torch.optim.Adam(D_A.parameters(), opt.lr, betas)
+    optimizer_D_B = torch.optim.Adam(D_B.parameters(), opt.lr, betas)
+    optimizers = {"optimizer_G": optimizer_G, "optimizer_D_A": optimizer_D_A, "optimizer_D_B": optimizer_D_B}
+
+    decay = linear_decay(opt.n_epochs, opt.n_epochs // 2 if opt.decay_epoch is None else opt.decay_epoch)
+    schedulers = {"lr_" + name: torch.optim.lr_scheduler.LambdaLR(o, decay) for name, o in optimizers.items()}
+
+    fake_A_buffer = ReplayBuffer(opt.pool_size, seed=2 * (opt.seed + 1000 * rank))
+    fake_B_buffer = ReplayBuffer(opt.pool_size, seed=2 * (opt.seed + 1000 * rank) + 1)
+    buffers = {"fake_A_buffer": fake_A_buffer, "fake_B_buffer": fake_B_buffer}
+
+    first_epoch, first_batch, step = 0, 0, 0
+    if checkpoint:
+        first_epoch, first_batch, step = checkpoint["epoch"], checkpoint["batch"], checkpoint["step"]
+        for name, part in (networks | optimizers | schedulers).items():
+            part.load_state_dict(checkpoint[name])
+        for optimizer, scheduler in zip(optimizers.values(), schedulers.values()):
+            # another --lr, --b1, --b2 or --n_epochs than before counts from here on
+            scheduler.base_lrs = [opt.lr]
+            optimizer.param_groups[0].update(lr=opt.lr * decay(first_epoch), betas=betas)
+        of_rank = checkpoint["ranks"][rank % len(checkpoint["ranks"])]
+        for name, buffer in buffers.items():
+            buffer.load_state_dict(of_rank[name], device)
+        torch.set_rng_state(of_rank["rng"])
+    if opt.compile:
+        for network in networks.values():
+            network.compile()  # in place: torch.compile(network) would rename the keys of its state dict
+
+    # ----------
+    #  Folders, and what is printed before the first step
+    # ----------
+
+    if rank == 0:
+        if not checkpoint and os.path.exists(f"{saved}/latest.pth"):
+            number = keep_previous_run([saved, images])
+            say(f"the earlier run is kept as {saved}.{number} and {images}.{number} (--resume would have continued it)")
+        os.makedirs(saved, exist_ok=True)
+        os.makedirs(images, exist_ok=True)
+        cut_log(f"{saved}/log.jsonl", step)
+
+    def count(network):
+        return sum(p.numel() for p in network.parameters()) / 1e6
+
+    say(
+        f"CycleGAN on {root}: {len(dataset.index['A'])} images of A, {len(dataset.index['B'])} of B, "
+        f"{img_size[1]} x {img_size[0]} pixels{', cached' if dataset.cache else ''}\n"
+        f"generators 2 x {count(G_AB):.2f} M parameters, discriminators 2 x {count(D_A):.2f} M; {device} "
+        f"{'bfloat16' if amp else 'float32'}, {world_size} process{'es' if world_size > 1 else ''}"
+    )
+    for note in dataset.notes:
+        say("note: " + note)
+    paper = vars(get_parser().parse_args([]))
+    others = [f"--{k} {v}" for k, v in vars(opt).items() if v != paper[k] and k not in NOT_RESUMED]
+    say("options other than the paper's:", " ".join(others) or "none")
+    if checkpoint:
+        say(f"going on from {checkpoint['path']}: {first_epoch} epochs and {first_batch} batches done, step {step}")
+        if (len(dataset), len(sampler)) != tuple(checkpoint["data"]):
+            say("note: number of images, batch size or processes changed; the order of the data is another one")
+            first_batch = min(first_batch, len(sampler))
+
+    # ----------
+    #  Training
+    # ----------
+
+    loss_names = ("loss_D", "loss_G", "loss_GAN", "loss_cycle", "loss_identity")
+    history = []  # losses since the last log line; they stay on the device, so that nothing waits for it
+    n_steps = step + (opt.n_epochs - first_epoch) * len(sampler) - first_batch
+    progress = Progress(f"{saved}/log.jsonl" if rank == 0 else os.devnull, step, n_steps, quiet=rank > 0)
+    started = time.monotonic()
+
+    def log(epoch):
+        losses = torch.stack(history)
+        average_over_processes([losses])
+        first = step - len(history) + 1
+        history.clear()
+        bad = (~losses.isfinite().all(1)).nonzero().flatten().tolist()  # here the device is waited for
+        if bad:
+            values = ", ".join(f"{name} {value:.4g}" for name, value in zip(loss_names, losses[bad[0]].tolist()))
+            raise DivergedError(f"step {first + bad[0]}: a loss is not finite ({values}). {last_good()}")
+        values = dict(zip(loss_names, losses.mean(0).tolist()))
+        images_per_step = 2 * opt.batch_size * world_size
+        progress.update(step, images_per_step, device, epoch=epoch, lr=optimizer_G.param_groups[0]["lr"], **values)
+
+    def last_good():
+        path = f"{saved}/latest.pth"
+        where = f"The last good checkpoint is {path}" if os.path.exists(path) else "There is no checkpoint yet"
+        return f"{where}. Go on with --resume and a smaller --lr, or with --no-amp"
+
+    def save(epoch, batch, keep=False):
+        """All that a run needs to go on as if it had not stopped: after `epoch` epochs and `batch` batches."""
+        if not torch.stack([p.isfinite().all() for n in networks.values() for p in n.parameters()]).all():
+            raise DivergedError(f"step {step}: weights are not finite, so they were not saved. {last_good()}")
+        ranks = gather({"rng": torch.get_rng_state(), **{name: b.state_dict() for name, b in buffers.items()}})
+        if rank == 0:
+            state = {name: part.state_dict() for name, part in (networks | optimizers | schedulers).items()}
+            state |= dict(version=1, epoch=epoch, batch=batch, step=step, options=vars(opt), ranks=ranks)
+            state |= dict(data=[len(dataset), len(sampler)])
+            if keep:
+                save_file(state, f"{saved}/checkpoint_{epoch}.pth")
+                save_file(state["G_AB"], f"{saved}/G_AB_{epoch}.pth")
+                save_file(state["G_BA"], f"{saved}/G_BA_{epoch}.pth")
+            save_file(state, f"{saved}/latest.pth")
+
+    def sample():
+        if rank == 0:
+            for network in (G_AB, G_BA):
+                network.eval()
+            with autocast:
+                sample_images(G_AB, G_BA, samples_A, samples_B, f"{images}/{step:06d}.png")
+            for network in (G_AB, G_BA):
+                network.train()
+
+    stop = StopSignal()
+    for epoch in range(first_epoch, opt.n_epochs):
+        sampler.set_position(epoch, first_batch)
+        for i, batch in enumerate(dataloader, start=first_batch):
+            real_A = batch["A"].to(device, non_blocking=True)
+            real_B = batch["B"].to(device, non_blocking=True)
+            zero = torch.zeros((), device=device)
+
+            # ------------------
+            #  Train Generators
+            # ------------------
+
+            with autocast:
+                # An image of the target domain should stay as it is:
+                #   L_identity = |G_BA(a) - a| + |G_AB(b) - b|               (paper, section 5.2)
+                if opt.lambda_id > 0:
+                    # Each generator translates one domain and keeps the other, in one pass: instance norm looks
+                    # at each image alone, so the result is that of two passes.
+                    fake_B, same_B = G_AB(torch.cat((real_A, real_B))).chunk(2)
+                    fake_A, same_A = G_BA(torch.cat((real_B, real_A))).chunk(2)
+                    loss_identity = (criterion_identity(same_A, real_A) + criterion_identity(same_B, real_B)) / 2
+                else:
+                    fake_B, fake_A = G_AB(real_A), G_BA(real_B)
+                    loss_identity = zero
+
+                # A translation should look real to the other domain's discriminator:
+                #   L_GAN = (D_B(G_AB(a)) - 1)^2 + (D_A(G_BA(b)) - 1)^2      (equation 1, least squares)
+                loss_GAN_AB = criterion_GAN(D_B(fake_B), 1)
+                loss_GAN_BA = criterion_GAN(D_A(fake_A), 1)
+                loss_GAN = (loss_GAN_AB + loss_GAN_BA) / 2
+
+                # There and back again should lead to where it began:
+                #   L_cycle = |G_BA(G_AB(a)) - a| + |G_AB(G_BA(b)) - b|      (equation 2)
+                if opt.lambda_cyc > 0:
+                    recov_A, recov_B = G_BA(fake_B), G_AB(fake_A)
+                    loss_cycle = (criterion_cycle(recov_A, real_A) + criterion_cycle(recov_B, real_B)) / 2
+                else:
+                    loss_cycle = zero
+
+                # equation 3; the means over both directions leave the ratio of the weights as in the paper
+                loss_G = loss_GAN + opt.lambda_cyc * loss_cycle + opt.lambda_id * loss_identity
+
+            optimizer_G.zero_grad()
+            # `inputs`: the gradient flows through the discriminators, but theirs is not wanted here
+            loss_G.backward(inputs=parameters_G)
+            average_over_processes([p.grad for p in parameters_G])
+            optimizer_G.step()
+
+            # ----------------------
+            #  Train Discriminators
+            # ----------------------
+            #   L_D = ((D(real) - 1)^2 + D(fake)^2) / 2                      (section 4; the half slows D down)
+
+            with autocast:
+                fake_A_ = fake_A_buffer.push_and_pop(fake_A)
+                loss_D_A = (criterion_GAN(D_A(real_A), 1) + criterion_GAN(D_A(fake_A_), 0)) / 2
+
+            optimizer_D_A.zero_grad()
+            loss_D_A.backward()
+            average_over_processes([p.grad for p in D_A.parameters()])
+            optimizer_D_A.step()
+
+            with autocast:
+                fake_B_ = fake_B_buffer.push_and_pop(fake_B)
+                loss_D_B = (criterion_GAN(D_B(real_B), 1) + criterion_GAN(D_B(fake_B_), 0)) / 2
+
+            optimizer_D_B.zero_grad()
+            loss_D_B.backward()
+            average_over_processes([p.grad for p in D_B.parameters()])
+            optimizer_D_B.step()
+
+            # --------------
+            #  Log Progress
+            # --------------
+
+            step += 1
+            loss_D = (loss_D_A + loss_D_B) / 2
+            history.append(torch.stack((loss_D, loss_G, loss_GAN, loss_cycle, loss_identity)).detach())
+            if step % opt.log_interval == 0 or step == progress.first_step + 1:
+                log(epoch)
+            if opt.sample_interval > 0 and step % opt.sample_interval == 0:
+                sample()
+            if stop.requested():
+                if history:
+                    log(epoch)
+                save(epoch, i + 1)
+                progress.leave()
+                say(f"stopped by a signal after step {step}; all is in {saved}/latest.pth, --resume goes on from there")
+                return 128 + stop.requested()
+
+        first_batch = 0
+        if history:
+            log(epoch)
+        for scheduler in schedulers.values():
+            scheduler.step()
+        last = epoch + 1 == opt.n_epochs
+        save(epoch + 1, 0, keep=last or opt.checkpoint_interval > 0 and (epoch + 1) % opt.checkpoint_interval == 0)
+
+    stop.restore()
+    sample()
+    progress.leave()
+    say(
+        f"done in {duration(time.monotonic() - started)}\n"
+        f"  {images}/{step:06d}.png     rows of real A | fake B | recovered A | real B | fake A | recovered B\n"
+        f"  {saved}/G_AB_{opt.n_epochs}.pth, G_BA_{opt.n_epochs}.pth     the generators: GeneratorResNet().load_state_dict\n"
+        f"  {saved}/latest.pth     everything; --resume with a larger --n_epochs goes on from it\n"
+        f"  {saved}/log.jsonl     the losses"
+    )
+    if opt.dataset_name == "demo" and opt.channels == 3 and rank == 0:
+        from demo_data import score
+
+        score(G_AB, G_BA, root, device)
+
+
+if __name__ == "__main__":
+    run(main)

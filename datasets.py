@@ -1,0 +1,446 @@
+"""
+Two folders of images -> unpaired training samples. Both layouts are read:
+
+    data/NAME/trainA  trainB  testA  testB         the official archives
+    data/NAME/train/A  train/B  test/A  test/B     PyTorch-GAN
+
+Below the line "skip on first reading": how a data set that is named but missing is made or fetched.
+"""
+
+import http.client
+import os
+import shutil
+import signal
+import sys
+import time
+import urllib.error
+import urllib.request
+import zipfile
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from utils import InputError
+
+CACHE_LIMIT_GIB = 4.0  # a larger data set is decoded again in every epoch, by worker processes
+CHECK_LIMIT = 100_000  # images of a domain that are looked at before training; of more, the first ones
+
+
+##############################
+#         One image
+##############################
+
+
+def load_image(path, channels=3, size=None, smallest=None):
+    """Decodes one picture -> uint8 array (H, W, channels).
+
+    Takes all that Pillow opens: EXIF rotation is applied, transparency is laid over white, palettes and CMYK become
+    RGB, 16-bit values are scaled to 8 bits (not clipped), of an animation the first frame is taken.
+
+    channels: 1 gray, 3 RGB
+    size:     (height, width) to resize to, bicubic; None leaves the size as it is
+    smallest: (height, width) that the picture must have before it is resized
+    Raises InputError, naming the path.
+    """
+    try:
+        with Image.open(path) as image:
+            check_size(path, image, smallest)
+            if size:  # a large JPEG need not be decoded at full size: DCT scaling, at least twice what is needed
+                image.draft(None, (2 * max(size), 2 * max(size)))
+            image = to_8_bit(ImageOps.exif_transpose(image))
+            if image.has_transparency_data:
+                image = image.convert("RGBA")
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+            image = image.convert({1: "L", 3: "RGB"}[channels])
+    except InputError:
+        raise
+    except Exception as error:  # on a broken file the decoders raise nearly anything
+        raise broken(path, error) from error
+    if size:
+        image = image.resize((size[1], size[0]), Image.Resampling.BICUBIC)
+    return np.array(image).reshape(image.height, image.width, channels)
+
+
+def to_8_bit(image):
+    """Integer (0..65535) and float (0..1) pictures -> mode 'L', scaled. Others are returned as they are."""
+    if image.mode[0] not in "IF":
+        return image
+    top = 1.0 if image.mode == "F" else 65535
+    values = np.asarray(image)
+    if not (values.min() >= 0 and values.max() <= top):
+        raise ValueError(f"mode {image.mode} with values from {values.min()} to {values.max()}, expected 0 to {top}")
+    return Image.fromarray((values * (255 / top)).round().astype(np.uint8))
+
+
+def check_size(path, image, smallest):
+    """Raises InputError if an opened picture, turned upright, is smaller than (height, width)."""
+    width, height = image.size
+    # EXIF orientations 5 to 8 lie on their side. Not image.getexif(): for a PNG that decodes the whole picture
+    if Image.Image.getexif(image).get(0x0112, 1) > 4:
+        width, height = height, width
+    if smallest and (height < smallest[0] or width < smallest[1]):
+        raise InputError(
+            f"{path}: {width} x {height} pixels, smaller than the crop of {smallest[1]} x {smallest[0]}. "
+            "Train at a smaller --img_height and --img_width, or let --enlarge scale such images up"
+        )
+
+
+def check_header(path, smallest):
+    """What can be known of a picture without decoding it. Raises InputError."""
+    try:
+        with Image.open(path) as image:
+            check_size(path, image, smallest)
+    except InputError:
+        raise
+    except Exception as error:
+        raise broken(path, error) from error
+
+
+def broken(path, error):
+    reason = f"{type(error).__name__}: {error}".replace("\n", " ")
+    return InputError(f"{path}: broken, or no image ({reason})")
+
+
+##############################
+#        Two folders
+##############################
+
+
+class ImageFiles:
+    """The sorted image files of one folder, as paths. The names lie in one buffer: 10 million of them take some
+    hundred MB, and worker processes share them."""
+
+    def __init__(self, folder):
+        extensions = tuple(e for e, kind in Image.registered_extensions().items() if kind in Image.OPEN)
+        self.folder, self.n_others, self.other = folder, 0, None
+        names = []
+        with os.scandir(folder) as entries:  # one pass: no call per file
+            for entry in entries:
+                if entry.name.startswith("."):  # .DS_Store, and the ._* files of macOS
+                    continue
+                if entry.name.lower().endswith(extensions) and entry.is_file():
+                    names.append(os.fsencode(entry.name))
+                else:
+                    self.n_others, self.other = self.n_others + 1, entry.name
+        if not names:
+            raise InputError(f"{folder}: holds no image. Put the images of this domain there")
+        names.sort()
+        self.ends = np.cumsum(np.fromiter(map(len, names), np.int64, len(names)))
+        self.names = b"".join(names)
+
+    def __len__(self):
+        return len(self.ends)
+
+    def __getitem__(self, i):
+        name = self.names[self.ends[i - 1] if i else 0 : self.ends[i]]
+        return os.path.join(self.folder, os.fsdecode(name))
+
+
+def find_folder(root, mode, domain):
+    """'data/NAME', 'train', 'A' -> 'data/NAME/trainA' or 'data/NAME/train/A', whichever there is."""
+    for folder in (os.path.join(root, mode + domain), os.path.join(root, mode, domain)):
+        if os.path.isdir(folder):
+            return folder
+    raise InputError(f"{os.path.join(root, mode + domain)}: no such folder. Put the images of domain {domain} there")
+
+
+class ImageDataset(torch.utils.data.Dataset):
+    """Samples {"A": image, "B": image}, float32 (channels, height, width) in [-1, 1]; as many as the larger domain has
+    images, B drawn at random for each A.
+
+    dataset[epoch, index] depends on the seed, the epoch and the index alone: the same picture, crop and flip whatever
+    was loaded before, in whichever process. dataset[index] is that of epoch 0.
+
+    root:            data/NAME
+    mode:            'train' resizes to load_size, crops img_size at random and flips every second image (paper's code;
+                     section 7.1 does not say); 'test' resizes to img_size and leaves nothing to chance
+    unaligned:       False pairs A and B by file stem (same crop, same flip) and leaves out what has no counterpart
+    img_size:        (height, width) of the samples
+    load_size:       (height, width) before the crop
+    cache:           keep the decoded, resized images in memory; None: if they take at most CACHE_LIMIT_GIB
+    skip_bad_images: go on without images that cannot be used; otherwise the first is an InputError
+    enlarge:         accept training images smaller than img_size
+    notes:           (attribute) what the user should be told
+    """
+
+    def __init__(self, root, mode="train", unaligned=True, img_size=(256, 256), load_size=(286, 286), channels=3,
+                 seed=0, cache=None, skip_bad_images=False, enlarge=False):  # fmt: skip
+        self.train, self.unaligned, self.channels, self.seed = mode == "train", unaligned, channels, seed
+        self.img_size, self.size = img_size, load_size if self.train else img_size
+        self.skip_bad_images, self.notes = skip_bad_images, []
+        self.smallest = img_size if self.train and not enlarge else None
+        self.files = {domain: ImageFiles(find_folder(root, mode, domain)) for domain in "AB"}
+        self.index = {domain: range(len(files)) for domain, files in self.files.items()}  # which of them are used
+        n_bytes = sum(map(len, self.files.values())) * self.size[0] * self.size[1] * channels
+        if cache is None:
+            processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # each one holds its own copy
+            cache = self.train and n_bytes * processes <= CACHE_LIMIT_GIB * 2**30
+        self.cache = {}
+        for domain in "AB":
+            if cache:
+                self.cache[domain] = torch.empty(len(self.files[domain]), *self.size, channels, dtype=torch.uint8)
+            if cache or self.train:
+                self._look_through(domain)
+        if not unaligned:
+            self._pair_by_stem(root)
+
+    def _look_through(self, domain):
+        """Decodes every image into the cache, or looks at its header; sorts out the bad ones."""
+        files = self.files[domain]
+        if files.n_others:
+            self.notes.append(f"{files.folder}: left out {files.n_others} that are no images by name, as {files.other}")
+
+        def look_at(i):
+            try:
+                if domain in self.cache:
+                    self.cache[domain][i] = torch.from_numpy(self._decode(domain, i))
+                else:
+                    check_header(files[i], self.smallest)
+            except InputError as error:
+                return i, error
+
+        count = len(files) if domain in self.cache else min(len(files), CHECK_LIMIT)
+        with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:  # Pillow decodes outside the interpreter's lock
+            bad = dict(filter(None, pool.map(look_at, range(count))))
+        if not bad:
+            return
+        first = str(next(iter(bad.values())))
+        more = f" (and {len(bad) - 1} more of this folder)" if len(bad) > 1 else ""
+        if not self.skip_bad_images:
+            raise InputError(f"{first}{more}. --skip_bad_images goes on without")
+        if len(bad) == len(files):
+            raise InputError(f"{files.folder}: not one image can be used, beginning with {first}")
+        self.notes.append(f"{files.folder}: skipped {len(bad)} bad images of {len(files)}, beginning with {first}")
+        self.index[domain] = np.array([i for i in range(len(files)) if i not in bad])
+
+    def _pair_by_stem(self, root):
+        def stem(domain, i):
+            return os.path.splitext(os.path.basename(self.files[domain][i]))[0]
+
+        of_stem = {domain: {stem(domain, i): i for i in self.index[domain]} for domain in "AB"}
+        common = sorted(of_stem["A"].keys() & of_stem["B"].keys())
+        if not common:
+            raise InputError(f"{root}: no file stem is the same in A and B, so there are no pairs")
+        self.index = {domain: np.array([of_stem[domain][s] for s in common]) for domain in "AB"}
+
+    def _decode(self, domain, i):
+        return load_image(self.files[domain][i], self.channels, self.size, self.smallest)
+
+    def __len__(self):
+        return max(len(self.index["A"]), len(self.index["B"]))
+
+    def __getitem__(self, key):
+        epoch, index = key if isinstance(key, tuple) else (0, key)
+        if not 0 <= index < len(self):
+            raise IndexError(f"index {index} of {len(self)} samples")
+        rng = np.random.default_rng((self.seed, epoch, index))
+        random_B, chance_A, chance_B = rng.integers(len(self.index["B"])), rng.random(3), rng.random(3)
+        if not self.unaligned:
+            chance_B = chance_A
+        return {
+            "A": self._sample("A", index % len(self.index["A"]), chance_A),
+            "B": self._sample(
+                "B", random_B if self.train and self.unaligned else index % len(self.index["B"]), chance_B
+            ),
+        }
+
+    def _sample(self, domain, i, chance):
+        """Image number i of a domain, cropped and flipped by three random numbers from 0 to 1 -> float32 (C, H, W)."""
+        image = self._pixels(domain, i)
+        if self.train:
+            height, width = self.img_size
+            top = int(chance[0] * (image.shape[0] - height + 1))
+            left = int(chance[1] * (image.shape[1] - width + 1))
+            image = image[top : top + height, left : left + width]
+            if chance[2] < 0.5:
+                image = image.flip(1)
+        return to_float(image)
+
+    def _pixels(self, domain, i):
+        """uint8 (H, W, C) from the cache or the file; with skip_bad_images, a bad file's place is taken by the next."""
+        indices = self.index[domain]
+        if domain in self.cache:
+            return self.cache[domain][indices[i]]
+        for shift in range(len(indices)):
+            try:
+                return torch.from_numpy(self._decode(domain, indices[(i + shift) % len(indices)]))
+            except InputError as error:
+                if not self.skip_bad_images:
+                    raise
+                print(f"skipped {error}", file=sys.stderr)
+        raise InputError(f"{self.files[domain].folder}: not one image can be used")
+
+
+def fixed_images(dataset, root, domain, n):
+    """The first n test images of a domain, resized and nothing else -> float32 (n, C, H, W) in [-1, 1]. Where there is
+    no test folder, training images: a person with two folders of photos can train too."""
+    try:
+        files = ImageFiles(find_folder(root, "test", domain))
+    except InputError:
+        files = [dataset.files[domain][i] for i in dataset.index[domain][:n]]
+        dataset.notes.append(f"no test images of domain {domain}: the sample grids show training images")
+    images = []
+    for i in range(len(files)):
+        try:
+            images.append(to_float(torch.from_numpy(load_image(files[i], dataset.channels, dataset.img_size))))
+        except InputError as error:
+            if not dataset.skip_bad_images:
+                raise
+            dataset.notes.append(f"skipped {error}")
+        if len(images) == n:
+            break
+    if not images:
+        raise InputError(f"{files.folder}: not one image can be used")
+    return torch.stack(images)
+
+
+def to_float(image):
+    """uint8 (H, W, C) -> float32 (C, H, W) in [-1, 1], the range of the generators' tanh."""
+    return image.permute(2, 0, 1).contiguous().float() / 127.5 - 1
+
+
+def ignore_signals(worker_id):
+    """For the loader's worker processes: Ctrl-C reaches them too, and it is the main process that decides when to stop."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+class EpochSampler(torch.utils.data.Sampler):
+    """The batches of one epoch, each a list of (epoch, index), in an order that depends on the seed and the epoch alone.
+
+    With several processes each batch is cut into equal shares, one a process, so n processes with batch size b see what
+    one process sees with n * b. What is left over at the end of an epoch, less than a batch, waits for another epoch.
+    """
+
+    def __init__(self, size, batch_size, seed=0, rank=0, world_size=1):
+        if size < batch_size * world_size:
+            raise InputError(
+                f"--batch_size {batch_size} on {world_size} processes: the data set has {size} samples only"
+            )
+        self.size, self.batch_size, self.seed = size, batch_size, seed
+        self.rank, self.world_size = rank, world_size
+        self.set_position(0, 0)
+
+    def set_position(self, epoch, first_batch=0):
+        """Call before each epoch; first_batch > 0 continues one that was broken off."""
+        self.epoch, self.first_batch = epoch, first_batch
+
+    def __len__(self):
+        return self.size // (self.batch_size * self.world_size)
+
+    def __iter__(self):
+        seed = np.random.SeedSequence((self.seed, self.epoch)).generate_state(1)[0]
+        order = torch.randperm(self.size, generator=torch.Generator().manual_seed(int(seed)))
+        for batch in range(self.first_batch, len(self)):
+            start = (batch * self.world_size + self.rank) * self.batch_size
+            yield [(self.epoch, i) for i in order[start : start + self.batch_size].tolist()]
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+#  Skip on first reading: data sets that are made or fetched when they are named and missing
+# ----------------------------------------------------------------------------------------------------------------------
+
+OFFICIAL_URL = "https://efrosgans.eecs.berkeley.edu/cyclegan/datasets/{}.zip"
+OFFICIAL_SETS = (
+    "apple2orange summer2winter_yosemite horse2zebra monet2photo cezanne2photo ukiyoe2photo vangogh2photo maps facades "
+    "iphone2dslr_flower ae_photos"
+).split()
+
+
+def prepare_dataset(name, data_dir):
+    """-> data_dir/name. If it is missing, the demo is drawn and an official set is fetched."""
+    root = os.path.join(data_dir, name)
+    if os.path.isdir(root):
+        return root
+    if name == "demo":
+        from demo_data import write_demo
+
+        write_demo(root)
+    elif name in OFFICIAL_SETS:
+        fetch_dataset(name, data_dir)
+    else:
+        raise InputError(
+            f"{root}: no such folder. Put your images into {root}/trainA and {root}/trainB, or name an official set: "
+            + " ".join(OFFICIAL_SETS)
+        )
+    return root
+
+
+def fetch_dataset(name, data_dir, url=None):
+    """Fetches and unpacks one archive into data_dir/name. What is broken off is continued the next time, and
+    data_dir/name only comes into being when all of it is there."""
+    url = url or OFFICIAL_URL.format(name)
+    root, archive = os.path.join(data_dir, name), os.path.join(data_dir, name + ".zip")
+    way_out = f"Get {name}.zip elsewhere and unpack it so that {root}/trainA and {root}/trainB are there"
+    os.makedirs(data_dir, exist_ok=True)
+    try:
+        if not os.path.exists(archive):
+            download(url, archive)
+    except (OSError, http.client.HTTPException) as error:  # URLError and HTTPError are OSErrors
+        raise InputError(f"{url}: cannot be fetched ({error}). {way_out}") from error
+    try:
+        unpack(archive, root, name)
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        os.remove(archive)
+        raise InputError(f"{url}: sent a broken archive ({error}), which was removed. Try again. {way_out}") from error
+    os.remove(archive)
+
+
+def download(url, path, attempts=5):
+    """Into path + '.part', renamed to `path` when whole. Goes on where an earlier attempt broke off."""
+    part = path + ".part"
+    for attempt in range(1, attempts + 1):
+        have = os.path.getsize(part) if os.path.exists(part) else 0
+        request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+        try:
+            with urllib.request.urlopen(request, timeout=60) as response:
+                if response.status != 206:  # the server sends all of it
+                    have = 0
+                total = have + int(response.headers.get("Content-Length", 0))
+                with open(part, "ab" if have else "wb") as file:
+                    while block := response.read(1 << 18):
+                        file.write(block)
+                        have += len(block)
+                        report(f"fetching {url}: {have / 1e6:.0f} of {total / 1e6:.0f} MB", final=have == total)
+            if have < total:
+                raise http.client.IncompleteRead(b"", total - have)
+            os.replace(part, path)
+            return
+        except urllib.error.HTTPError as error:
+            if error.code != 416:  # 416: nothing after what we have, so what we have is no beginning of this file
+                raise
+            os.remove(part)
+        except (OSError, http.client.HTTPException) as error:
+            if attempt == attempts:
+                raise
+            print(f"\n{url}: broke off ({error}), trying again", flush=True)
+            time.sleep(attempt)
+
+
+def report(text, final):
+    """Prints progress on one line of a terminal; where the output is none, only the last one."""
+    if sys.stdout.isatty():
+        print("\r" + text, end="\n" if final else "", flush=True)
+    elif final:
+        print(text, flush=True)
+
+
+def unpack(archive, root, name):
+    """Unpacks beside `root` and renames when done. An entry that would land outside is an InputError: nothing is
+    written at all."""
+    temporary = root + ".part"
+    shutil.rmtree(temporary, ignore_errors=True)
+    with zipfile.ZipFile(archive) as file:
+        inside = os.path.realpath(temporary) + os.sep
+        for entry in file.namelist():
+            if not (os.path.realpath(os.path.join(temporary, entry)) + os.sep).startswith(inside):
+                raise InputError(
+                    f"{archive}: holds {entry!r}, which would be written outside {root}; nothing was unpacked"
+                )
+        file.extractall(temporary)
+    inner = os.path.join(temporary, name)
+    os.rename(inner if os.path.isdir(inner) else temporary, root)
+    shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,144 @@
+"""
+The two networks of CycleGAN: a ResNet generator and a 70x70 PatchGAN discriminator (Zhu et al., 2017,
+arXiv:1703.10593, section 4 and appendix 7.2).
+
+Module order, and so the keys of a state dict, are those of the authors' `ResnetGenerator` and
+`NLayerDiscriminator`: their published weights load unchanged.
+
+Images are (N, channels, H, W) in [-1, 1]. Shapes in the comments are those of a 256x256 image at the defaults.
+"""
+
+from torch import nn
+
+
+def weights_init_normal(module):
+    """Convolutions start at N(0, 0.02), biases at 0 (paper, section 7.1). Use as `net.apply(weights_init_normal)`."""
+    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+##############################
+#          Generator
+##############################
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions around a skip connection; the shape stays as it is."""
+
+    def __init__(self, features):
+        super().__init__()
+        self.conv_block = nn.Sequential(
+            nn.ReflectionPad2d(1),
+            nn.Conv2d(features, features, 3),
+            nn.InstanceNorm2d(features),
+            nn.ReLU(inplace=True),
+            nn.ReflectionPad2d(1),
+            nn.Conv2d(features, features, 3),
+            nn.InstanceNorm2d(features),
+        )
+
+    def forward(self, x):
+        return x + self.conv_block(x)
+
+
+class GeneratorResNet(nn.Module):
+    """Translates images of one domain into the other: G_AB is the paper's G, G_BA its F.
+
+    In and out: (N, channels, H, W) in [-1, 1]; H and W divisible by 4 and at least 32, otherwise ValueError.
+
+    channels:          of the images, in and out (1 gray, 3 RGB)
+    n_residual_blocks: 9 for 256x256 and larger, 6 for 128x128 (paper, section 7.2)
+    ngf:               filters of the first convolution; all others are multiples of it
+    upsample:          'transpose' as in the paper, or 'nearest': upsampling followed by a convolution, which
+                       leaves no checkerboard pattern (Odena et al., 2016, distill.pub/2016/deconv-checkerboard)
+    """
+
+    def __init__(self, channels=3, n_residual_blocks=9, ngf=64, upsample="transpose"):
+        super().__init__()
+
+        # c7s1-64. Reflection padding: zeros at the border would show as a frame in the picture.
+        model = [
+            nn.ReflectionPad2d(3),
+            nn.Conv2d(channels, ngf, 7),
+            nn.InstanceNorm2d(ngf),
+            nn.ReLU(inplace=True),
+        ]  # 64 x 256 x 256
+
+        # d128, d256
+        features = ngf
+        for _ in range(2):
+            model += [
+                nn.Conv2d(features, features * 2, 3, stride=2, padding=1),
+                nn.InstanceNorm2d(features * 2),
+                nn.ReLU(inplace=True),
+            ]
+            features *= 2
+        # 128 x 128 x 128, then 256 x 64 x 64
+
+        # R256, nine times: most of the weights and of the work are here
+        model += [ResidualBlock(features) for _ in range(n_residual_blocks)]  # 256 x 64 x 64
+
+        # u128, u64
+        for _ in range(2):
+            if upsample == "transpose":
+                model += [nn.ConvTranspose2d(features, features // 2, 3, stride=2, padding=1, output_padding=1)]
+            elif upsample == "nearest":
+                model += [nn.Upsample(scale_factor=2), nn.Conv2d(features, features // 2, 3, padding=1)]
+            else:
+                raise ValueError(f"upsample must be 'transpose' or 'nearest', not {upsample!r}")
+            model += [nn.InstanceNorm2d(features // 2), nn.ReLU(inplace=True)]
+            features //= 2
+        # 128 x 128 x 128, then 64 x 256 x 256
+
+        # c7s1-3
+        model += [nn.ReflectionPad2d(3), nn.Conv2d(features, channels, 7), nn.Tanh()]  # 3 x 256 x 256
+
+        self.model = nn.Sequential(*model)
+
+    def forward(self, x):
+        height, width = x.shape[-2:]
+        if height % 4 or width % 4 or min(height, width) < 32:
+            raise ValueError(f"height and width must be divisible by 4 and at least 32, not {height} x {width}")
+        return self.model(x)
+
+
+##############################
+#        Discriminator
+##############################
+
+
+class Discriminator(nn.Module):
+    """Says of each 70x70 patch how real it looks: 1 real, 0 translated. D_A is the paper's D_X, D_B its D_Y.
+
+    In: (N, channels, H, W) in [-1, 1]. Out: (N, 1, H/8 - 2, W/8 - 2), one score a patch, of any value (least squares
+    need no sigmoid): 30 x 30 for a 256x256 image.
+
+    ndf: filters of the first convolution
+    """
+
+    def __init__(self, channels=3, ndf=64):
+        super().__init__()
+        self.model = nn.Sequential(
+            # C64: no normalisation in the first layer (paper, section 7.2)
+            nn.Conv2d(channels, ndf, 4, stride=2, padding=1),  # 64 x 128 x 128
+            nn.LeakyReLU(0.2, inplace=True),
+            # C128
+            nn.Conv2d(ndf, ndf * 2, 4, stride=2, padding=1),  # 128 x 64 x 64
+            nn.InstanceNorm2d(ndf * 2),
+            nn.LeakyReLU(0.2, inplace=True),
+            # C256
+            nn.Conv2d(ndf * 2, ndf * 4, 4, stride=2, padding=1),  # 256 x 32 x 32
+            nn.InstanceNorm2d(ndf * 4),
+            nn.LeakyReLU(0.2, inplace=True),
+            # C512, stride 1: with stride 2 the receptive field would be 94
+            nn.Conv2d(ndf * 4, ndf * 8, 4, stride=1, padding=1),  # 512 x 31 x 31
+            nn.InstanceNorm2d(ndf * 8),
+            nn.LeakyReLU(0.2, inplace=True),
+            # one score a patch
+            nn.Conv2d(ndf * 8, 1, 4, stride=1, padding=1),  # 1 x 30 x 30
+        )
+
+    def forward(self, x):
+        return self.model(x)

@@ -1,0 +1,38 @@
+import os
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, ROOT)
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("filterwarnings", "error::DeprecationWarning")
+    config.addinivalue_line("filterwarnings", "error::FutureWarning")
+
+
+@pytest.fixture
+def script():
+    """The path of a script of the project."""
+    return lambda name: os.path.join(ROOT, name)
+
+
+@pytest.fixture
+def make_set(tmp_path):
+    """make_set(trainA=3, ...) writes a data set of random pictures into tmp_path/data/tiny -> its folder."""
+
+    def make(size=(40, 40), name="tiny", **counts):
+        rng = np.random.default_rng(0)
+        for folder, count in (counts or dict(trainA=4, trainB=5, testA=2, testB=2)).items():
+            path = tmp_path / "data" / name / folder
+            path.mkdir(parents=True, exist_ok=True)
+            for i in range(count):
+                pixels = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(path / f"{i}.png")
+        return str(tmp_path / "data" / name)
+
+    return make

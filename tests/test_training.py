@@ -1,0 +1,423 @@
+"""The real main([...]) on small data: what is learnt, saved, resumed, refused."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import cyclegan
+import utils
+from utils import DivergedError, InputError
+
+SMALL = (
+    "--dataset_name tiny --img_height 32 --img_width 32 --n_residual_blocks 1 --ngf 4 --ndf 4 --pool_size 3 --device cpu "
+    "--no-amp --log_interval 2 --sample_interval 0"
+).split()
+
+
+@pytest.fixture
+def tiny(make_set, tmp_path, monkeypatch):
+    """A small data set below the working directory -> train(option, ...), which runs main."""
+    make_set()
+    monkeypatch.chdir(tmp_path)
+    return lambda *options: cyclegan.main([*SMALL, *options])
+
+
+def load(path="saved_models/tiny/latest.pth"):
+    return torch.load(path, weights_only=True)
+
+
+def assert_same(one, other, path=""):
+    """Bit for bit, through nested dicts and lists."""
+    assert type(one) is type(other), path
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), path
+        for key in one:
+            assert_same(one[key], other[key], f"{path}/{key}")
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(other), path
+        for i, (a, b) in enumerate(zip(one, other)):
+            assert_same(a, b, f"{path}/{i}")
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), path
+    else:
+        assert one == other, path
+
+
+def interrupt_at(monkeypatch, step, number=signal.SIGINT):
+    """Sends this process a signal in the middle of a step."""
+    count = [0]
+    original = utils.ReplayBuffer.push_and_pop
+
+    def push_and_pop(self, images):
+        count[0] += 1
+        if count[0] == 2 * step:
+            signal.raise_signal(number)
+        return original(self, images)
+
+    monkeypatch.setattr(utils.ReplayBuffer, "push_and_pop", push_and_pop)
+
+
+# ----- resume
+
+
+@pytest.mark.parametrize("options", [(), ("--no-cache",), ("--n_cpu", "2"), ("--no-cache", "--n_cpu", "2"), ("--amp",)])
+def test_interrupted_and_resumed_is_bit_for_bit_uninterrupted(tiny, monkeypatch, options):
+    tiny("--n_epochs", "4", "--run_name", "whole", *options)
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, step=8)  # in the middle of the second epoch of 5 steps
+        assert tiny("--n_epochs", "4", *options) == 128 + signal.SIGINT
+    stopped = load()
+    assert (stopped["epoch"], stopped["batch"], stopped["step"]) == (1, 3, 8)
+    tiny("--resume", *options)
+    whole, resumed = load("saved_models/whole/latest.pth"), load()
+    whole["options"] = resumed["options"] = None
+    assert_same(whole, resumed)
+    assert whole["step"] == 20
+
+
+def test_resume_from_a_kept_epoch(tiny):
+    tiny("--n_epochs", "4", "--checkpoint_interval", "2")
+    whole = load()
+    names = set(os.listdir("saved_models/tiny"))
+    kept = {f"{kind}_{n}.pth" for kind in ("checkpoint", "G_AB", "G_BA") for n in (2, 4)}
+    assert names == kept | {"latest.pth", "log.jsonl"}
+    tiny("--epoch", "2")
+    assert_same(whole, load() | {"options": whole["options"]})
+    with pytest.raises(
+        InputError, match="--epoch 3: there is no saved_models/tiny/checkpoint_3.pth. Kept epochs: 2, 4"
+    ):
+        tiny("--epoch", "3")
+
+
+def test_longer_training_and_another_learning_rate(tiny):
+    tiny("--n_epochs", "2")
+    tiny("--resume", "--n_epochs", "4", "--lr", "0.001")
+    state = load()
+    assert state["epoch"] == 4 and state["options"]["lr"] == 0.001
+    records = [json.loads(line) for line in open("saved_models/tiny/log.jsonl")]
+    # the decay now starts after two epochs of four, so the third has the full rate
+    assert [r["lr"] for r in records if r["epoch"] == 2] == [0.001] * 4
+    assert [r["lr"] for r in records if r["epoch"] == 3][0] == pytest.approx(0.0005)
+    assert [r["step"] for r in records] == sorted({r["step"] for r in records})
+
+
+def test_resume_takes_the_options_of_the_run(tiny, capsys):
+    tiny("--n_epochs", "1", "--lambda_cyc", "3", "--seed", "4")
+    cyclegan.main(["--dataset_name", "tiny", "--resume", "--n_epochs", "2", "--device", "cpu"])
+    options = load()["options"]
+    assert (options["lambda_cyc"], options["seed"], options["img_height"], options["ngf"]) == (3, 4, 32, 4)
+    assert "--lambda_cyc 3.0" in capsys.readouterr().out
+
+
+def test_resume_before_the_first_checkpoint_starts_from_the_beginning(tiny, capsys):
+    tiny("--resume", "--n_epochs", "1")
+    assert load()["epoch"] == 1 and "starting from the beginning" in capsys.readouterr().out
+
+
+def test_a_finished_run_says_so(tiny, capsys):
+    tiny("--n_epochs", "1")
+    before = open("saved_models/tiny/latest.pth", "rb").read()
+    tiny("--resume")
+    assert "all 1 epochs are done" in capsys.readouterr().out
+    assert open("saved_models/tiny/latest.pth", "rb").read() == before
+
+
+def test_other_architecture_is_refused_and_nothing_is_overwritten(tiny):
+    tiny("--n_epochs", "1")
+    before = {name: open(f"saved_models/tiny/{name}", "rb").read() for name in os.listdir("saved_models/tiny")}
+    for flag, value, stored in (
+        ("ngf", "8", "4"),
+        ("n_residual_blocks", "2", "1"),
+        ("upsample", "nearest", "transpose"),
+    ):
+        with pytest.raises(InputError, match=f"--{flag} {value}: .*latest.pth was trained with {stored}"):
+            tiny("--resume", f"--{flag}", value)
+    with open("saved_models/tiny/latest.pth", "r+b") as file:
+        file.truncate(5000)
+    with pytest.raises(InputError, match="latest.pth: broken, truncated"):
+        tiny("--resume")
+    before["latest.pth"] = before["latest.pth"][:5000]
+    assert {name: open(f"saved_models/tiny/{name}", "rb").read() for name in os.listdir("saved_models/tiny")} == before
+
+
+def test_a_new_run_keeps_the_earlier_one(tiny, capsys):
+    tiny("--n_epochs", "1")
+    first = load()
+    tiny("--n_epochs", "1", "--seed", "1")
+    tiny("--n_epochs", "1", "--seed", "2")
+    assert_same(first, load("saved_models/tiny.1/latest.pth"))
+    assert load("saved_models/tiny.2/latest.pth")["options"]["seed"] == 1
+    assert "the earlier run is kept as saved_models/tiny.2" in capsys.readouterr().out
+
+
+def test_kill_minus_9_at_any_moment(tiny, script):
+    """The issue of a power cut: whatever is on the disk, --resume goes on from it."""
+    command = [sys.executable, script("cyclegan.py"), *SMALL, "--n_epochs", "1000", "--resume", "--log_interval", "1"]
+    steps = []
+    for delay in (0.3, 0.8, 1.1):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for line in process.stdout:  # wait until it trains
+            assert "error" not in line.lower() and "Traceback" not in line, line
+            if "step" in line:
+                break
+        time.sleep(delay)
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        steps.append(load()["step"])
+    assert 0 < steps[0] < steps[1] < steps[2]
+    assert "latest.pth" in os.listdir("saved_models/tiny")
+
+
+@pytest.mark.parametrize("number, n_cpu", [(signal.SIGINT, "2"), (signal.SIGTERM, "0")])
+def test_signals_save_and_stop(tiny, script, number, n_cpu):
+    command = [sys.executable, script("cyclegan.py"), *SMALL, "--n_epochs", "1000", "--n_cpu", n_cpu, "--no-cache"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if "step 20/" in line:
+            os.killpg(process.pid, number)  # as a terminal and a batch system do: the workers get it too
+    assert process.wait() == 128 + number
+    assert f"stopped by a signal after step {load()['step']}" in lines[-1] and "Traceback" not in "".join(lines)
+    assert load()["step"] >= 20
+
+
+# ----- the step
+
+
+def test_discriminators_get_no_gradient_in_the_generator_step_and_the_other_way_round(tiny, monkeypatch):
+    networks, seen = {}, []
+    for kind in ("GeneratorResNet", "Discriminator"):
+        original = getattr(cyclegan, kind)
+        monkeypatch.setattr(
+            cyclegan,
+            kind,
+            lambda *a, original=original, kind=kind: networks.setdefault((kind, len(networks)), original(*a)),
+        )
+    original_step = torch.optim.Adam.step
+
+    def step(self, *arguments):
+        owned = {id(p) for group in self.param_groups for p in group["params"]}
+        for network in networks.values():
+            for p in network.parameters():
+                if id(p) in owned:
+                    assert p.grad is not None
+        if len(seen) == 0:  # the generators' first step: no discriminator has seen a gradient
+            others = [p for n in networks.values() for p in n.parameters() if id(p) not in owned]
+            assert (len(owned), len(others)) == (32, 20) and all(p.grad is None for p in others)
+        seen.append(len(owned))
+        return original_step(self, *arguments)
+
+    generator_gradients = []
+    original_pop = utils.ReplayBuffer.push_and_pop
+
+    def push_and_pop(self, images):
+        out = original_pop(self, images)
+        generator_gradients.append(out.requires_grad)
+        return out
+
+    monkeypatch.setattr(torch.optim.Adam, "step", step)
+    monkeypatch.setattr(utils.ReplayBuffer, "push_and_pop", push_and_pop)
+    tiny("--n_epochs", "1")
+    assert len(seen) == 15 and seen[0] > seen[1] == seen[2]
+    assert generator_gradients == [False] * 10
+
+
+def losses_of_first_step(run_name="tiny"):
+    return json.loads(open(f"saved_models/{run_name}/log.jsonl").readline())
+
+
+def test_losses_are_the_formulas(tiny):
+    """The first step's losses, computed again from the data and the initial weights, in the plainest way."""
+    tiny("--n_epochs", "1", "--lambda_cyc", "7", "--lambda_id", "3")
+    logged = losses_of_first_step()
+
+    from datasets import EpochSampler, ImageDataset
+
+    dataset = ImageDataset("data/tiny", img_size=(32, 32), load_size=(36, 36))
+    item = dataset[next(iter(EpochSampler(len(dataset), 1)))[0]]
+    a, b = item["A"][None], item["B"][None]
+    torch.manual_seed(0)
+    G_AB, G_BA = cyclegan.GeneratorResNet(3, 1, 4), cyclegan.GeneratorResNet(3, 1, 4)
+    D_A, D_B = cyclegan.Discriminator(3, 4), cyclegan.Discriminator(3, 4)
+    for network in (G_AB, G_BA, D_A, D_B):
+        network.apply(cyclegan.weights_init_normal)
+    with torch.no_grad():
+        fake_A, fake_B = G_BA(b), G_AB(a)
+        gan = (((D_B(fake_B) - 1) ** 2).mean() + ((D_A(fake_A) - 1) ** 2).mean()) / 2
+        cycle = ((G_BA(fake_B) - a).abs().mean() + (G_AB(fake_A) - b).abs().mean()) / 2
+        identity = ((G_BA(a) - a).abs().mean() + (G_AB(b) - b).abs().mean()) / 2
+        D = sum(
+            ((D(real) - 1) ** 2).mean() + (D(fake) ** 2).mean()
+            for D, real, fake in ((D_A, a, fake_A), (D_B, b, fake_B))
+        )
+    expected = {"loss_D": D / 4, "loss_GAN": gan, "loss_cycle": cycle, "loss_identity": identity}
+    expected["loss_G"] = gan + 7 * cycle + 3 * identity
+    for name, value in expected.items():
+        assert logged[name] == pytest.approx(value.item(), rel=1e-4), name
+
+
+def test_a_weight_of_0_costs_nothing(tiny, monkeypatch):
+    calls = []
+    original = cyclegan.GeneratorResNet.forward
+    monkeypatch.setattr(
+        cyclegan.GeneratorResNet, "forward", lambda self, x: (calls.append(len(x)), original(self, x))[1]
+    )
+
+    def images_per_step(*options):
+        calls.clear()
+        tiny("--n_epochs", "1", *options)
+        return sum(calls) - 6 * 2  # less those of the sample grid at the end: six passes a row... of two rows
+
+    calls_of = {o: images_per_step("--lambda_id", o[0], "--lambda_cyc", o[1]) for o in ("55", "05", "50", "00")}
+    n = {key: value // 5 for key, value in calls_of.items()}
+    assert n["55"] - n["05"] == 2 and n["55"] - n["50"] == 2 and n["00"] == n["55"] - 4
+
+
+def test_not_finite_losses_stop_before_the_good_checkpoint_is_lost(tiny, monkeypatch):
+    tiny("--n_epochs", "1")
+    good = load()
+    original = utils.ReplayBuffer.push_and_pop
+    count = [0]
+
+    def poisoned(self, images):
+        count[0] += 1
+        return original(self, images) * (float("nan") if count[0] == 5 else 1)
+
+    monkeypatch.setattr(utils.ReplayBuffer, "push_and_pop", poisoned)
+    with pytest.raises(DivergedError, match=r"step 8: a loss is not finite \(loss_D nan.*latest.pth"):
+        tiny("--resume", "--n_epochs", "3", "--log_interval", "5")
+    assert_same(good, load())
+
+
+def test_weights_that_are_not_finite_are_not_saved(tiny, monkeypatch):
+    tiny("--n_epochs", "1")
+    good = load()
+    original = torch.optim.Adam.step
+
+    def step(self, *arguments):
+        original(self, *arguments)
+        self.param_groups[0]["params"][0].data.fill_(float("inf"))
+
+    monkeypatch.setattr(torch.optim.Adam, "step", step)
+    with pytest.raises(DivergedError, match="not finite"):
+        tiny("--resume", "--n_epochs", "2", "--log_interval", "1000")
+    assert_same(good, load())
+
+
+def test_compile_trains_alike_and_keeps_the_keys(tiny, monkeypatch):
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda self: torch.nn.Module.compile.calls.append(self), raising=True
+    )
+    torch.nn.Module.compile.calls = calls = []
+    tiny("--n_epochs", "1", "--compile")
+    assert len(calls) == 4
+
+
+# ----- options and files
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["--img_height", "34"], "--img_height 34 --img_width 32: must be divisible by 4"),
+        (["--load_size", "31"], "31 is not at least 32"),
+        (["--img_height", "64", "--load_size", "40", "--img_width", "64"], "--load_size 40: must not be smaller"),
+        (["--lr", "-1"], "--lr: -1 is not at least 0.0"),
+        (["--batch_size", "0"], "--batch_size: 0 is not at least 1"),
+        (["--batch_size", "x"], "--batch_size: invalid int value: 'x'"),
+        (["--batch_size", "6"], "--batch_size 6 on 1 processes: the data set has 5 samples only"),
+        (["--channels", "2"], "--channels: invalid choice"),
+        (["--dataset_name", "../tiny"], "must be the name of a folder, without a path"),
+        (["--dataset_name", "nothere"], "data/nothere: no such folder. Put your images into"),
+        (["--device", "cuda:77"], "--device cuda:77: "),
+        (["--device", "gpu"], "--device gpu: "),
+        (["--nonsense"], "unrecognized arguments: --nonsense"),
+    ],
+)
+def test_bad_options_are_refused_before_anything_is_created(tiny, tmp_path, options, words, capsys):
+    with pytest.raises((InputError, SystemExit)) as error:
+        tiny(*options)
+    message = str(error.value) if isinstance(error.value, InputError) else capsys.readouterr().err
+    assert words in message
+    assert os.listdir(tmp_path) == ["data"]
+
+
+def test_demo_defaults_apply_and_the_command_line_wins():
+    opt, _ = cyclegan.get_options([])
+    assert (opt.dataset_name, opt.run_name, opt.img_height, opt.n_epochs) == (
+        "demo",
+        "demo",
+        64,
+        cyclegan.DEMO["n_epochs"],
+    )
+    opt, _ = cyclegan.get_options(["--n_epochs", "1", "--ngf", "64"])
+    assert (opt.img_height, opt.n_epochs, opt.ngf) == (64, 1, 64)
+
+
+def test_defaults_are_the_papers():
+    opt, _ = cyclegan.get_options(["--dataset_name", "horse2zebra"])
+    expected = dict(
+        epoch=0, n_epochs=200, batch_size=1, lr=0.0002, b1=0.5, b2=0.999, img_height=256, img_width=256, channels=3,
+        n_residual_blocks=9, lambda_cyc=10, lambda_id=5, pool_size=50, ngf=64, ndf=64, upsample="transpose",
+    )  # fmt: skip
+    assert {key: getattr(opt, key) for key in expected} == expected
+
+
+def test_gray_rectangles_larger_batches_and_odd_intervals(tiny):
+    tiny("--channels", "1", "--img_height", "40", "--img_width", "36", "--batch_size", "2", "--n_epochs", "3",
+         "--checkpoint_interval", "-1", "--sample_interval", "4", "--decay_epoch", "9")  # fmt: skip
+    assert load("saved_models/tiny/G_AB_3.pth")["model.1.weight"].shape == (4, 1, 7, 7)
+    assert sorted(os.listdir("images/tiny")) == ["000004.png", "000006.png"]
+    assert not os.path.exists("saved_models/tiny/G_AB_1.pth")
+    grid = np.asarray(Image.open("images/tiny/000006.png"))
+    assert grid.shape == (2 * 42 + 2, 6 * 38 + 2, 3)
+
+
+def test_sample_grids_show_the_same_images_all_along(tiny):
+    tiny("--n_epochs", "2", "--sample_interval", "5")
+    first, second = (np.asarray(Image.open(f"images/tiny/{n}.png")) for n in ("000005", "000010"))
+    for column in (0, 3):  # the real ones
+        assert np.array_equal(first[:, 34 * column : 34 * column + 34], second[:, 34 * column : 34 * column + 34])
+    assert not np.array_equal(first, second)
+    expected = np.asarray(Image.open("data/tiny/testA/0.png").resize((32, 32), Image.Resampling.BICUBIC))
+    assert np.abs(first[2:34, 2:34].astype(int) - expected).max() <= 1
+
+
+def test_the_learning_rate_falls_from_half_way(tiny):
+    tiny("--n_epochs", "4")
+    rates = {r["epoch"]: r["lr"] for r in map(json.loads, open("saved_models/tiny/log.jsonl"))}
+    assert list(rates.values()) == pytest.approx([2e-4, 2e-4, 2e-4, 1e-4])
+
+
+def test_run_from_another_folder_as_a_command(tiny, script):
+    done = subprocess.run(
+        [sys.executable, script("cyclegan.py"), *SMALL, "--n_epochs", "1"], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert "4 images of A, 5 of B" in done.stdout and "step 5/5" in done.stdout
+    for path in ("saved_models/tiny/latest.pth", "images/tiny/000005.png", "saved_models/tiny/G_AB_1.pth"):
+        assert path in done.stdout and os.path.exists(path)
+
+
+def test_errors_on_the_command_line_are_one_line(tiny, script):
+    with open("data/tiny/trainB/3.png", "w") as file:
+        file.write("no image")
+    for options in (["--cache"], ["--no-cache", "--n_cpu", "1"]):
+        done = subprocess.run(
+            [sys.executable, script("cyclegan.py"), *SMALL, *options], capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 1 and done.stdout == ""
+        assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("error: data/tiny/trainB/3.png: broken")
+    assert os.listdir() == ["data"]

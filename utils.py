@@ -1,0 +1,359 @@
+"""
+What a training run needs around the mathematics: the pool of past translations, the learning rate's decay,
+checkpoints, sample grids, progress lines, and several processes that act as one. Each part can be used alone.
+"""
+
+import argparse
+import json
+import os
+import pickle
+import re
+import shutil
+import signal
+import sys
+import time
+
+import torch
+import torch.distributed as dist
+from torchvision.utils import make_grid, save_image
+
+
+class InputError(ValueError):
+    """The user's input cannot be used. The message is one line that names the file or the flag, and the way out."""
+
+
+class DivergedError(RuntimeError):
+    """The training produced numbers that are not finite. The message is one line too."""
+
+
+def run(main):
+    """Runs a script's `main` as a command: an error that the user can mend is one line and exit status 1."""
+    try:
+        sys.exit(main())
+    except (InputError, DivergedError) as error:
+        # one that comes from a worker process of the data loader carries that one's traceback above its last line
+        sys.exit("error: " + str(error).strip().splitlines()[-1].removeprefix("utils.InputError: "))
+
+
+def at_least(low):
+    """For argparse: a number of low's type that is not smaller than `low`."""
+
+    def parse(text):
+        value = type(low)(text)
+        if not value >= low:
+            raise argparse.ArgumentTypeError(f"{text} is not at least {low}")
+        return value
+
+    parse.__name__ = type(low).__name__  # argparse's message for text that is no number names it
+    return parse
+
+
+##############################
+#   Parts of the recipe
+##############################
+
+
+class ReplayBuffer:
+    """A pool of past translations that the discriminators are trained on, so that they do not forget (paper, section 4,
+    after Shrivastava et al., 2017, arXiv:1612.07828).
+
+    max_size: images kept; 0 switches the pool off. The paper keeps 50.
+    seed:     of its own random numbers, so that nothing else in a run can shift them
+    """
+
+    def __init__(self, max_size=50, seed=0):
+        self.max_size = max_size
+        self.data = []
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def push_and_pop(self, images):
+        """Takes (N, C, H, W), returns as many. While the pool fills, each image is stored and returned. After that each
+        one is, with probability 1/2, swapped for a stored one, otherwise returned. No gradient flows through."""
+        images = images.detach()
+        if self.max_size == 0:
+            return images
+        to_return = []
+        for image in images:
+            if len(self.data) < self.max_size:
+                self.data.append(image.clone())  # a clone: a view would keep the whole batch in memory
+                to_return.append(image)
+            elif torch.rand((), generator=self.generator) < 0.5:
+                i = torch.randint(self.max_size, (), generator=self.generator).item()
+                to_return.append(self.data[i])
+                self.data[i] = image.clone()
+            else:
+                to_return.append(image)
+        return torch.stack(to_return)
+
+    def state_dict(self):
+        return {"data": [image.cpu() for image in self.data], "rng": self.generator.get_state()}
+
+    def load_state_dict(self, state, device="cpu"):
+        self.data = [image.to(device) for image in state["data"]][: self.max_size]
+        self.generator.set_state(state["rng"])
+
+
+def linear_decay(n_epochs, decay_epoch):
+    """The paper's schedule for torch's LambdaLR (section 7.1): a factor of 1 up to `decay_epoch`, then a straight line
+    that would reach 0 at `n_epochs`, so the last epoch still learns. No decay if decay_epoch >= n_epochs."""
+    return lambda epoch: 1.0 - max(0, epoch - decay_epoch) / max(1, n_epochs - decay_epoch)
+
+
+##############################
+#   Devices and processes
+##############################
+
+
+def choose_device(name=None):
+    """'cuda', 'cuda:1', 'mps', 'cpu', or None for the best one at hand -> torch.device. Under torchrun each process
+    takes the GPU of its local rank."""
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", local_rank)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device {name}: {str(error).splitlines()[0]}. Without --device the best one is taken")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device
+
+
+def bfloat16_pays(device):
+    """Whether this device multiplies bfloat16 in hardware. It keeps float32's range, so no gradient scaling is needed."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities()
+    return device.type == "cpu" and bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def init_processes(device):
+    """Joins the processes that torchrun started, if it did -> (rank, world_size), (0, 1) in a plain run."""
+    if "RANK" not in os.environ:
+        return 0, 1
+    # gradients go by NCCL; the few words between processes by gloo, which needs no GPU and makes it wait for nothing
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    return dist.get_rank(), dist.get_world_size()
+
+
+def average_over_processes(tensors):
+    """Replaces each tensor by its mean over all processes. Of gradients from equal shares of a batch that is the
+    gradient of the whole batch: what DistributedDataParallel does, without a wrapper around the networks."""
+    if not dist.is_initialized():
+        return
+    flat = torch.cat([tensor.flatten() for tensor in tensors])  # one message instead of one a tensor
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    for tensor, mean in zip(tensors, flat.split([tensor.numel() for tensor in tensors])):
+        tensor.copy_(mean.view_as(tensor))
+
+
+def gather(value):
+    """`value` of every process -> list by rank, on rank 0; other ranks get a list of None."""
+    if not dist.is_initialized():
+        return [value]
+    values = [None] * dist.get_world_size()
+    dist.gather_object(value, values if dist.get_rank() == 0 else None)
+    return values
+
+
+class StopSignal:
+    """Turns the first SIGINT (Ctrl-C) or SIGTERM into a request to stop after the current step; a second one stops at
+    once."""
+
+    def __init__(self):
+        self.number = 0
+        self.previous = {s: signal.signal(s, self._request) for s in (signal.SIGINT, signal.SIGTERM)}
+
+    def _request(self, number, frame):
+        self.number = number
+        self.restore()
+
+    def restore(self):
+        for s, handler in self.previous.items():
+            signal.signal(s, handler)
+
+    def requested(self):
+        """The signal's number, 0 if there was none; the same answer on every process, at the same step."""
+        if dist.is_initialized():
+            number = torch.tensor(self.number)
+            dist.all_reduce(number, dist.ReduceOp.MAX)
+            self.number = number.item()
+        return self.number
+
+
+##############################
+#   Checkpoints
+##############################
+
+
+def save_file(state, path):
+    """torch.save, but whoever looks at `path` sees the old file or the whole new one, also after a crash."""
+    temporary = path + ".tmp"
+    try:
+        with open(temporary, "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        if os.path.exists(temporary):
+            os.remove(temporary)
+        raise InputError(f"{path}: cannot be written ({error}). What was there before is unharmed")
+
+
+def load_file(path):
+    """torch.load onto the CPU. A file that is missing, truncated or no checkpoint, or that wants to run code, is an
+    InputError; nothing in it is executed."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such checkpoint")
+    except pickle.UnpicklingError:
+        raise InputError(f"{path}: no checkpoint of this project, or one with code in it; nothing was executed")
+    except Exception as error:  # a broken file makes torch raise nearly anything
+        reason = (str(error).splitlines() or [""])[0]
+        raise InputError(f"{path}: broken, truncated, or no checkpoint ({type(error).__name__}: {reason})")
+
+
+def find_checkpoint(folder, epoch=0):
+    """The newest checkpoint of a run, or the one that was kept after `epoch` epochs -> dict, its path under "path".
+    None if nothing has been saved yet, as when a run is killed in its first epoch: it can only start again."""
+    newest = os.path.join(folder, "latest.pth")
+    path = os.path.join(folder, f"checkpoint_{epoch}.pth") if epoch else newest
+    if not epoch and not os.path.exists(path):
+        print(f"{path}: nothing to go on from yet, starting from the beginning")
+        return None
+    if epoch and not os.path.exists(path):
+        kept = (
+            sorted(int(name[11:-4]) for name in os.listdir(folder) if re.fullmatch(r"checkpoint_\d+\.pth", name))
+            if os.path.isdir(folder)
+            else []
+        )
+        raise InputError(f"--epoch {epoch}: there is no {path}. Kept epochs: {', '.join(map(str, kept)) or 'none'}")
+    state = load_file(path)
+    if not isinstance(state, dict) or not {"version", "options", "epoch", "G_AB", "optimizer_G"} <= state.keys():
+        raise InputError(f"{path}: not a full checkpoint as cyclegan.py writes it")
+    if state["version"] != 1:
+        raise InputError(f"{path}: format {state['version']} of a newer cyclegan.py; update this copy")
+    return state | {"path": path}
+
+
+def keep_previous_run(folders):
+    """Renames the folders of an earlier run to NAME.1, NAME.2 …, so that a new one overwrites nothing -> the number."""
+    number = 1
+    while any(os.path.exists(f"{folder}.{number}") for folder in folders):
+        number += 1
+    for folder in folders:
+        if os.path.isdir(folder):
+            os.rename(folder, f"{folder}.{number}")
+    return number
+
+
+##############################
+#   What a person sees
+##############################
+
+
+@torch.no_grad()
+def sample_images(G_AB, G_BA, images_A, images_B, path):
+    """Writes a grid, one row a pair of images: real A | fake B | recovered A | real B | fake A | recovered B.
+
+    images_A, images_B: (N, C, H, W) in [-1, 1]. That range is what black and white stand for: no contrast stretching."""
+    rows = []
+    for real_A, real_B in zip(images_A.split(1), images_B.split(1)):
+        fake_B, fake_A = G_AB(real_A), G_BA(real_B)
+        rows += [real_A, fake_B, G_BA(fake_B), real_B, fake_A, G_AB(fake_A)]
+    grid = make_grid(torch.cat([image.float() for image in rows]), nrow=6, normalize=True, value_range=(-1, 1))
+    save_image(grid, path + ".tmp", format="png")
+    os.replace(path + ".tmp", path)
+
+
+def memory_in_use(device):
+    """The largest amount of memory taken so far, in GiB: of the GPU, or of this process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**30
+    if device.type == "mps":
+        return torch.mps.driver_allocated_memory() / 2**30
+    try:
+        import resource
+    except ImportError:  # Windows has none
+        return 0.0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+def duration(seconds):
+    """75 -> '1:15', 4000 -> '1:06:40', 100000 -> '1 d 3:46:40'."""
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    clock = f"{hours}:{minutes:02d}:{seconds:02d}" if hours or days else f"{minutes}:{seconds:02d}"
+    return f"{days} d {clock}" if days else clock
+
+
+class Progress:
+    """How a run goes on: a line that is redrawn in a terminal, or a line each time elsewhere, and a JSON line each time
+    in `log_path`. With quiet=True neither."""
+
+    def __init__(self, log_path, first_step, last_step, quiet=False):
+        self.first_step, self.last_step, self.step = first_step, last_step, first_step
+        self.time, self.seconds_per_step, self.drawn = time.monotonic(), None, 0
+        self.quiet, self.log_path = quiet, log_path
+
+    def update(self, step, images_per_step, device, **values):
+        """step: steps done so far; values: what to log, of which the loss_* are printed too."""
+        if self.quiet:
+            return
+        now = time.monotonic()
+        pace = (now - self.time) / (step - self.step)
+        if self.seconds_per_step is None or self.step <= self.first_step + 1:
+            self.seconds_per_step = pace  # the first step warms up and says little
+        self.seconds_per_step += 0.1 * (pace - self.seconds_per_step)  # smoothed over some ten updates
+        self.step, self.time = step, now
+        memory = memory_in_use(device)
+
+        record = {"step": step, **values, "images_per_s": images_per_step / pace, "memory_gib": memory}
+        with open(self.log_path, "a", encoding="utf-8") as log:
+            log.write(json.dumps({k: float(f"{v:.6g}") if type(v) is float else v for k, v in record.items()}) + "\n")
+
+        losses = "  ".join(f"{k.removeprefix('loss_')} {v:.3f}" for k, v in values.items() if k.startswith("loss_"))
+        self.show(
+            f"{'#' * int(20 * step / self.last_step):.<20} step {step}/{self.last_step}  epoch {values['epoch'] + 1}  "
+            f"{losses}  {images_per_step / self.seconds_per_step:.3g} img/s  {memory:.1f} GiB  "
+            f"ETA {duration(self.seconds_per_step * (self.last_step - step))}"
+        )
+
+    def show(self, line):
+        if sys.stdout.isatty():
+            line = line[: shutil.get_terminal_size().columns - 1]  # a line that wraps cannot be redrawn
+            print("\r" + line.ljust(self.drawn), end="", flush=True)
+            self.drawn = len(line)
+        else:
+            print(line, flush=True)
+
+    def leave(self):
+        """Ends the redrawn line, before anything else is printed."""
+        if self.drawn:
+            print()
+        self.drawn = 0
+
+
+def cut_log(path, step):
+    """Drops what a killed run logged after its last checkpoint, so that the resumed run does not log it twice."""
+    if not os.path.exists(path):
+        return
+    kept = []
+    with open(path, encoding="utf-8") as file:
+        for line in file:
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line)
+            except (ValueError, KeyError):  # the last line of a killed run may be half-written
+                continue
+    with open(path + ".tmp", "w", encoding="utf-8") as file:
+        file.writelines(kept)
+    os.replace(path + ".tmp", path)
