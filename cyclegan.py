@@ -22,13 +22,14 @@ from torch.utils.data import DataLoader
 from datasets import EpochSampler, ImageDataset, fixed_images, ignore_signals, prepare_dataset
 from models import Discriminator, GeneratorResNet, weights_init_normal
 from utils import (
-    DivergedError, InputError, Progress, ReplayBuffer, StopSignal, average_over_processes, at_least, bfloat16_pays,
+    InputError, Progress, ReplayBuffer, StopSignal, at_least, average_over_processes, bfloat16_pays, check_finite,
     choose_device, cut_log, duration, find_checkpoint, gather, init_processes, keep_previous_run, linear_decay,
     run, sample_images, save_file,
 )  # fmt: skip
 
 # What the demo needs to be done on a laptop; the command line wins over it
-DEMO = dict(img_height=64, img_width=64, n_residual_blocks=3, ngf=32, ndf=32, n_epochs=6, lr=0.0005)
+DEMO = dict(img_height=64, img_width=64, n_residual_blocks=3, ngf=24, ndf=32, upsample="nearest", n_epochs=6,
+            decay_epoch=2, lr=0.0005)  # fmt: skip
 # A checkpoint only fits networks of the same shape ...
 ARCHITECTURE = ("channels", "n_residual_blocks", "ngf", "ndf", "upsample")
 # ... and its other options are taken over, but for these
@@ -136,6 +137,14 @@ def get_options(argv):
     return opt, checkpoint
 
 
+def other_than_default(opt):
+    """The options that differ from the parser's defaults, as one would type them."""
+    default = vars(get_parser().parse_args([]))
+    changed = {k: v for k, v in vars(opt).items() if v != default[k] and k not in NOT_RESUMED}
+    words = [f"--{k} {v}" if type(v) is not bool else f"--{k}" if v else f"--no-{k}" for k, v in changed.items()]
+    return " ".join(words) or "none"
+
+
 def criterion_GAN(scores, label):
     """Least squares (paper, section 4; Mao et al., 2017): mean of (D(x) - label)^2, label 1 for real and 0 for fake.
     The mean is taken in float32."""
@@ -198,10 +207,10 @@ def main(argv=None):
         network.apply(weights_init_normal).to(device)
     parameters_G = [*G_AB.parameters(), *G_BA.parameters()]
 
-    betas = (opt.b1, opt.b2)
-    optimizer_G = torch.optim.Adam(parameters_G, opt.lr, betas)
-    optimizer_D_A = torch.optim.Adam(D_A.parameters(), opt.lr, betas)
-    optimizer_D_B = torch.optim.Adam(D_B.parameters(), opt.lr, betas)
+    adam = dict(lr=opt.lr, betas=(opt.b1, opt.b2), fused=device.type != "mps")  # fused: one kernel for all weights
+    optimizer_G = torch.optim.Adam(parameters_G, **adam)
+    optimizer_D_A = torch.optim.Adam(D_A.parameters(), **adam)
+    optimizer_D_B = torch.optim.Adam(D_B.parameters(), **adam)
     optimizers = {"optimizer_G": optimizer_G, "optimizer_D_A": optimizer_D_A, "optimizer_D_B": optimizer_D_B}
 
     decay = linear_decay(opt.n_epochs, opt.n_epochs // 2 if opt.decay_epoch is None else opt.decay_epoch)
@@ -212,14 +221,15 @@ def main(argv=None):
     buffers = {"fake_A_buffer": fake_A_buffer, "fake_B_buffer": fake_B_buffer}
 
     first_epoch, first_batch, step = 0, 0, 0
+    parts = networks | optimizers | schedulers  # what a checkpoint holds, by name
     if checkpoint:
         first_epoch, first_batch, step = checkpoint["epoch"], checkpoint["batch"], checkpoint["step"]
-        for name, part in (networks | optimizers | schedulers).items():
+        for name, part in parts.items():
             part.load_state_dict(checkpoint[name])
         for optimizer, scheduler in zip(optimizers.values(), schedulers.values()):
             # another --lr, --b1, --b2 or --n_epochs than before counts from here on
             scheduler.base_lrs = [opt.lr]
-            optimizer.param_groups[0].update(lr=opt.lr * decay(first_epoch), betas=betas)
+            optimizer.param_groups[0].update(lr=opt.lr * decay(first_epoch), betas=adam["betas"])
         of_rank = checkpoint["ranks"][rank % len(checkpoint["ranks"])]
         for name, buffer in buffers.items():
             buffer.load_state_dict(of_rank[name], device)
@@ -240,20 +250,17 @@ def main(argv=None):
         os.makedirs(images, exist_ok=True)
         cut_log(f"{saved}/log.jsonl", step)
 
-    def count(network):
-        return sum(p.numel() for p in network.parameters()) / 1e6
-
+    count_A, count_B = (len(dataset.index[domain]) for domain in "AB")
+    size_G, size_D = (sum(p.numel() for p in network.parameters()) / 1e6 for network in (G_AB, D_A))
     say(
-        f"CycleGAN on {root}: {len(dataset.index['A'])} images of A, {len(dataset.index['B'])} of B, "
-        f"{img_size[1]} x {img_size[0]} pixels{', cached' if dataset.cache else ''}\n"
-        f"generators 2 x {count(G_AB):.2f} M parameters, discriminators 2 x {count(D_A):.2f} M; {device} "
-        f"{'bfloat16' if amp else 'float32'}, {world_size} process{'es' if world_size > 1 else ''}"
+        f"CycleGAN on {root}: {count_A} images of A, {count_B} of B, {opt.img_width} x {opt.img_height} pixels"
+        f"{', cached' if dataset.cache else ''}\n"
+        f"generators 2 x {size_G:.2f} M parameters, discriminators 2 x {size_D:.2f} M; on {device}, "
+        f"{'bfloat16' if amp else 'float32'}, {world_size} process{'es' if world_size > 1 else ''}\n"
+        f"options other than the paper's: {other_than_default(opt)}"
     )
     for note in dataset.notes:
         say("note: " + note)
-    paper = vars(get_parser().parse_args([]))
-    others = [f"--{k} {v}" for k, v in vars(opt).items() if v != paper[k] and k not in NOT_RESUMED]
-    say("options other than the paper's:", " ".join(others) or "none")
     if checkpoint:
         say(f"going on from {checkpoint['path']}: {first_epoch} epochs and {first_batch} batches done, step {step}")
         if (len(dataset), len(sampler)) != tuple(checkpoint["data"]):
@@ -272,31 +279,22 @@ def main(argv=None):
 
     def log(epoch):
         losses = torch.stack(history)
-        average_over_processes([losses])
-        first = step - len(history) + 1
         history.clear()
-        bad = (~losses.isfinite().all(1)).nonzero().flatten().tolist()  # here the device is waited for
-        if bad:
-            values = ", ".join(f"{name} {value:.4g}" for name, value in zip(loss_names, losses[bad[0]].tolist()))
-            raise DivergedError(f"step {first + bad[0]}: a loss is not finite ({values}). {last_good()}")
+        average_over_processes([losses])
+        check_finite(losses, loss_names, step, saved)  # here, and only here, the device is waited for
         values = dict(zip(loss_names, losses.mean(0).tolist()))
         images_per_step = 2 * opt.batch_size * world_size
         progress.update(step, images_per_step, device, epoch=epoch, lr=optimizer_G.param_groups[0]["lr"], **values)
 
-    def last_good():
-        path = f"{saved}/latest.pth"
-        where = f"The last good checkpoint is {path}" if os.path.exists(path) else "There is no checkpoint yet"
-        return f"{where}. Go on with --resume and a smaller --lr, or with --no-amp"
-
     def save(epoch, batch, keep=False):
         """All that a run needs to go on as if it had not stopped: after `epoch` epochs and `batch` batches."""
-        if not torch.stack([p.isfinite().all() for n in networks.values() for p in n.parameters()]).all():
-            raise DivergedError(f"step {step}: weights are not finite, so they were not saved. {last_good()}")
+        weights = torch.stack([p.detach().sum() for n in networks.values() for p in n.parameters()])
+        check_finite(weights[None], ["sum of weights"] * len(weights), step, saved)
         ranks = gather({"rng": torch.get_rng_state(), **{name: b.state_dict() for name, b in buffers.items()}})
         if rank == 0:
-            state = {name: part.state_dict() for name, part in (networks | optimizers | schedulers).items()}
-            state |= dict(version=1, epoch=epoch, batch=batch, step=step, options=vars(opt), ranks=ranks)
-            state |= dict(data=[len(dataset), len(sampler)])
+            state = {name: part.state_dict() for name, part in parts.items()}
+            state |= dict(epoch=epoch, batch=batch, step=step, ranks=ranks, data=[len(dataset), len(sampler)])
+            state |= dict(version=1, options=vars(opt))
             if keep:
                 save_file(state, f"{saved}/checkpoint_{epoch}.pth")
                 save_file(state["G_AB"], f"{saved}/G_AB_{epoch}.pth")
@@ -305,12 +303,8 @@ def main(argv=None):
 
     def sample():
         if rank == 0:
-            for network in (G_AB, G_BA):
-                network.eval()
             with autocast:
                 sample_images(G_AB, G_BA, samples_A, samples_B, f"{images}/{step:06d}.png")
-            for network in (G_AB, G_BA):
-                network.train()
 
     stop = StopSignal()
     for epoch in range(first_epoch, opt.n_epochs):
@@ -416,7 +410,7 @@ def main(argv=None):
     say(
         f"done in {duration(time.monotonic() - started)}\n"
         f"  {images}/{step:06d}.png     rows of real A | fake B | recovered A | real B | fake A | recovered B\n"
-        f"  {saved}/G_AB_{opt.n_epochs}.pth, G_BA_{opt.n_epochs}.pth     the generators: GeneratorResNet().load_state_dict\n"
+        f"  {saved}/G_AB_{opt.n_epochs}.pth, G_BA_{opt.n_epochs}.pth     the generators, as plain state dicts\n"
         f"  {saved}/latest.pth     everything; --resume with a larger --n_epochs goes on from it\n"
         f"  {saved}/log.jsonl     the losses"
     )

@@ -303,13 +303,13 @@ def to_float(image):
 
 
 def ignore_signals(worker_id):
-    """For the loader's worker processes: Ctrl-C reaches them too, and it is the main process that decides when to stop."""
+    """For the loader's worker processes: Ctrl-C reaches them too, but the main process decides when to stop."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 class EpochSampler(torch.utils.data.Sampler):
-    """The batches of one epoch, each a list of (epoch, index), in an order that depends on the seed and the epoch alone.
+    """The batches of one epoch, lists of (epoch, index), in an order that depends on the seed and the epoch alone.
 
     With several processes each batch is cut into equal shares, one a process, so n processes with batch size b see what
     one process sees with n * b. What is left over at the end of an epoch, less than a batch, waits for another epoch.

@@ -20,11 +20,11 @@ from PIL import Image, ImageDraw, ImageFilter
 from datasets import to_float
 
 SIZE = 64  # pixels of a side
-SUPERSAMPLE = 4  # drawn so many times larger, then reduced: smooth edges
+SUPERSAMPLE = 3  # drawn so many times larger, then reduced: smooth edges
 N_TRAIN, N_TEST = 300, 50
 
-SKIES = [((92, 160, 226), (206, 230, 246)), ((128, 150, 206), (250, 206, 170)), ((150, 190, 214), (232, 238, 232))]
-GRASSES = [((126, 172, 84), (82, 134, 58)), ((160, 180, 84), (116, 146, 58)), ((104, 164, 104), (62, 124, 76))]
+SKIES = [((92, 160, 226), (206, 230, 246)), ((104, 168, 224), (214, 234, 242)), ((82, 146, 214), (190, 220, 242))]
+GRASSES = [((126, 172, 84), (82, 134, 58)), ((146, 178, 86), (102, 142, 60)), ((112, 166, 80), (70, 126, 60))]
 COATS = [(158, 90, 42), (132, 72, 36), (176, 110, 60), (112, 62, 34)]  # chestnut, bay, light and dark brown
 
 # Outline of body, neck and head, facing right. Unit: the length of the body; x to the right, y down.
@@ -120,10 +120,10 @@ def draw_scene(rng, size=SIZE):
     coverage = Image.new("L", (big, big))
 
     cx, cy, length = rng.uniform(0.40, 0.60), rng.uniform(0.54, 0.62), rng.uniform(0.50, 0.60)
-    if rng.random() < 0.3:  # a second one, smaller and farther away, behind the first one's back
+    if rng.random() < 0.25:  # a second one, smaller and farther away, behind the first one's back
         side = rng.choice([-1, 1])
         cx = 0.5 - side * 0.07
-        draw_animal(rng, pictures, coverage, big * (0.5 + side * 0.34), big * horizon, big * rng.uniform(0.30, 0.34))
+        draw_animal(rng, pictures, coverage, big * (0.5 + side * 0.34), big * horizon, big * rng.uniform(0.36, 0.40))
     draw_animal(rng, pictures, coverage, big * cx, big * cy, big * length)
 
     small = [p.resize((size, size), Image.Resampling.BOX) for p in (*pictures.values(), coverage)]
@@ -175,7 +175,7 @@ def draw_animal(rng, pictures, coverage, cx, cy, length):
     along = along + 0.02 * np.sin(9 * v + rng.uniform(0, 6))
     legs_only = (near | far) & (v > 0.10)
     along = np.where(legs_only, v, along)
-    period = max(0.21, 6 * SUPERSAMPLE / length)  # at least 6 pixels: thinner stripes would blur to gray
+    period = max(0.25, 6.5 * SUPERSAMPLE / length)  # at least 6.5 pixels: thinner stripes would blur to gray
     dark = np.sin(2 * np.pi * along / period + rng.uniform(0, 6)) > 0.0
     light = np.clip(1.06 - 0.42 * (v + 0.1), 0.72, 1.12)[..., None]  # from above
 
@@ -229,8 +229,8 @@ def colour_shares(picture, original, mask, animal):
         right = (red - blue > 20) & (red > green) & (green >= blue - 8) & (red < 225)
     else:
         gray = rgb.mean(-1)
-        neutral = rgb.max(-1) - rgb.min(-1) < 45
-        dark, light = neutral & (gray < 110), neutral & (gray > 145)
+        neutral = rgb.max(-1) - rgb.min(-1) < 50
+        dark, light = neutral & (gray < 115), neutral & (gray > 140)
         # a stripe has the other colour near it: within 4 pixels
         right = (dark & near(light & inside)) | (light & near(dark & inside))
     kept = np.abs(rgb - original.astype(int)).max(-1) <= 40

@@ -5,6 +5,7 @@ checkpoints, sample grids, progress lines, and several processes that act as one
 
 import argparse
 import json
+import math
 import os
 import pickle
 import re
@@ -30,7 +31,7 @@ def run(main):
     """Runs a script's `main` as a command: an error that the user can mend is one line and exit status 1."""
     try:
         sys.exit(main())
-    except (InputError, DivergedError) as error:
+    except (InputError, DivergedError, OSError) as error:  # OSError: a full disk, no permission
         # one that comes from a worker process of the data loader carries that one's traceback above its last line
         sys.exit("error: " + str(error).strip().splitlines()[-1].removeprefix("utils.InputError: "))
 
@@ -99,6 +100,17 @@ def linear_decay(n_epochs, decay_epoch):
     return lambda epoch: 1.0 - max(0, epoch - decay_epoch) / max(1, n_epochs - decay_epoch)
 
 
+def check_finite(values, names, step, folder):
+    """Raises DivergedError if one of `values`, a tensor (steps, len(names)) that ends at `step`, is nan or inf."""
+    bad = (~values.isfinite().all(1)).nonzero().flatten().tolist()
+    if bad:
+        first = step - len(values) + 1 + bad[0]
+        told = ", ".join(f"{n} {v:.4g}" for n, v in zip(names, values[bad[0]].tolist()) if not math.isfinite(v))
+        good = os.path.join(folder, "latest.pth")
+        way_out = f"{good} is from before: go on with --resume" if os.path.exists(good) else "Start again"
+        raise DivergedError(f"step {first}: {told}. {way_out} and a smaller --lr, or --no-amp")
+
+
 ##############################
 #   Devices and processes
 ##############################
@@ -123,7 +135,7 @@ def choose_device(name=None):
 
 
 def bfloat16_pays(device):
-    """Whether this device multiplies bfloat16 in hardware. It keeps float32's range, so no gradient scaling is needed."""
+    """Whether this device multiplies bfloat16 in hardware. It has float32's range: no gradient scaling is needed."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities()
@@ -262,7 +274,7 @@ def keep_previous_run(folders):
 def sample_images(G_AB, G_BA, images_A, images_B, path):
     """Writes a grid, one row a pair of images: real A | fake B | recovered A | real B | fake A | recovered B.
 
-    images_A, images_B: (N, C, H, W) in [-1, 1]. That range is what black and white stand for: no contrast stretching."""
+    images_A, images_B: (N, C, H, W) in [-1, 1], which are black and white: the contrast is not stretched."""
     rows = []
     for real_A, real_B in zip(images_A.split(1), images_B.split(1)):
         fake_B, fake_A = G_AB(real_A), G_BA(real_B)
