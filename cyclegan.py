@@ -407,12 +407,14 @@ def main(argv=None):
     stop.restore()
     sample()
     progress.leave()
+    n = opt.n_epochs
     say(
-        f"done in {duration(time.monotonic() - started)}\n"
-        f"  {images}/{step:06d}.png     rows of real A | fake B | recovered A | real B | fake A | recovered B\n"
-        f"  {saved}/G_AB_{opt.n_epochs}.pth, G_BA_{opt.n_epochs}.pth     the generators, as plain state dicts\n"
-        f"  {saved}/latest.pth     everything; --resume with a larger --n_epochs goes on from it\n"
-        f"  {saved}/log.jsonl     the losses"
+        f"done in {duration(time.monotonic() - started)}, written:\n"
+        f"  {images}/{step:06d}.png: real A | fake B | recovered A | real B | fake A | recovered B\n"
+        f"  {saved}/G_AB_{n}.pth, {saved}/G_BA_{n}.pth: the generators, as plain state dicts\n"
+        f"  {saved}/latest.pth: everything; to train on:\n"
+        f"      python cyclegan.py --dataset_name {opt.dataset_name} --run_name {opt.run_name} --resume --n_epochs {2 * n}\n"
+        f"  {saved}/log.jsonl: the losses"
     )
     if opt.dataset_name == "demo" and opt.channels == 3 and rank == 0:
         from demo_data import score
