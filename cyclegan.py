@@ -23,8 +23,8 @@ from datasets import EpochSampler, ImageDataset, fixed_images, ignore_signals, p
 from models import Discriminator, GeneratorResNet, weights_init_normal
 from utils import (
     InputError, Progress, ReplayBuffer, StopSignal, at_least, average_over_processes, bfloat16_pays, check_finite,
-    choose_device, cut_log, duration, find_checkpoint, gather, init_processes, keep_previous_run, linear_decay,
-    run, sample_images, save_file,
+    choose_device, duration, find_checkpoint, gather, init_processes, linear_decay, prepare_folders, run, sample_images,
+    save_file,
 )  # fmt: skip
 
 # What the demo needs to be done on a laptop; the command line wins over it
@@ -175,10 +175,10 @@ def main(argv=None):
     img_size = (opt.img_height, opt.img_width)
     scale = opt.load_size / min(img_size) if opt.load_size else 286 / 256
     load_size = tuple(round(side * scale) for side in img_size)
-    if rank == 0:
-        prepare_dataset(opt.dataset_name, opt.data_dir)
-    gather(None)  # the others wait for it
-    root = prepare_dataset(opt.dataset_name, opt.data_dir)
+    for my_turn in (rank == 0, os.environ.get("LOCAL_RANK") == "0", True):  # one process, one a machine, then all
+        if my_turn:
+            root = prepare_dataset(opt.dataset_name, opt.data_dir)
+        gather(None)  # the others wait
     dataset = ImageDataset(root, "train", True, img_size, load_size, opt.channels, opt.seed, opt.cache,
                            opt.skip_bad_images, opt.enlarge)  # fmt: skip
     sampler = EpochSampler(len(dataset), opt.batch_size, opt.seed, rank, world_size)
@@ -243,13 +243,7 @@ def main(argv=None):
     # ----------
 
     if rank == 0:
-        if not checkpoint and os.path.exists(f"{saved}/latest.pth"):
-            number = keep_previous_run([saved, images])
-            say(f"the earlier run is kept as {saved}.{number} and {images}.{number} (--resume would have continued it)")
-        os.makedirs(saved, exist_ok=True)
-        os.makedirs(images, exist_ok=True)
-        cut_log(f"{saved}/log.jsonl", step)
-
+        prepare_folders(saved, images, step, resumed=bool(checkpoint))
     count_A, count_B = (len(dataset.index[domain]) for domain in "AB")
     size_G, size_D = (sum(p.numel() for p in network.parameters()) / 1e6 for network in (G_AB, D_A))
     say(
@@ -394,15 +388,15 @@ def main(argv=None):
                 save(epoch, i + 1)
                 progress.leave()
                 say(f"stopped by a signal after step {step}; all is in {saved}/latest.pth, --resume goes on from there")
-                return 128 + stop.requested()
+                return 128 + stop.number
 
         first_batch = 0
         if history:
             log(epoch)
         for scheduler in schedulers.values():
             scheduler.step()
-        last = epoch + 1 == opt.n_epochs
-        save(epoch + 1, 0, keep=last or opt.checkpoint_interval > 0 and (epoch + 1) % opt.checkpoint_interval == 0)
+        due = opt.checkpoint_interval > 0 and (epoch + 1) % opt.checkpoint_interval == 0
+        save(epoch + 1, 0, keep=due or epoch + 1 == opt.n_epochs)
 
     stop.restore()
     sample()
@@ -413,7 +407,7 @@ def main(argv=None):
         f"  {images}/{step:06d}.png: real A | fake B | recovered A | real B | fake A | recovered B\n"
         f"  {saved}/G_AB_{n}.pth, {saved}/G_BA_{n}.pth: the generators, as plain state dicts\n"
         f"  {saved}/latest.pth: everything; to train on:\n"
-        f"      python cyclegan.py --dataset_name {opt.dataset_name} --run_name {opt.run_name} --resume --n_epochs {2 * n}\n"
+        f"      python cyclegan.py --run_name {opt.run_name} --resume --n_epochs {2 * n}\n"
         f"  {saved}/log.jsonl: the losses"
     )
     if opt.dataset_name == "demo" and opt.channels == 3 and rank == 0:

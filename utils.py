@@ -13,6 +13,7 @@ import shutil
 import signal
 import sys
 import time
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -30,7 +31,15 @@ class DivergedError(RuntimeError):
 def run(main):
     """Runs a script's `main` as a command: an error that the user can mend is one line and exit status 1."""
     try:
-        sys.exit(main())
+        status = main()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+        sys.exit(status)
+    except KeyboardInterrupt:  # before the training started; after that, StopSignal takes care
+        sys.exit(130)
+    except torch.OutOfMemoryError as error:
+        reason = str(error).split(". ")[0]
+        sys.exit(f"error: {reason}. Try a smaller --batch_size, --img_height and --img_width, or --ngf")
     except (InputError, DivergedError, OSError) as error:  # OSError: a full disk, no permission
         # one that comes from a worker process of the data loader carries that one's traceback above its last line
         sys.exit("error: " + str(error).strip().splitlines()[-1].removeprefix("utils.InputError: "))
@@ -147,7 +156,8 @@ def init_processes(device):
     if "RANK" not in os.environ:
         return 0, 1
     # gradients go by NCCL; the few words between processes by gloo, which needs no GPU and makes it wait for nothing
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=timedelta(hours=2))  # a data set may have to be fetched first
     return dist.get_rank(), dist.get_world_size()
 
 
@@ -254,15 +264,39 @@ def find_checkpoint(folder, epoch=0):
     return state | {"path": path}
 
 
-def keep_previous_run(folders):
-    """Renames the folders of an earlier run to NAME.1, NAME.2 …, so that a new one overwrites nothing -> the number."""
-    number = 1
-    while any(os.path.exists(f"{folder}.{number}") for folder in folders):
-        number += 1
-    for folder in folders:
-        if os.path.isdir(folder):
+def prepare_folders(saved, images, step, resumed):
+    """The folders of a run, for its checkpoints and sample grids. A new run overwrites nothing: an earlier one of the
+    same name is renamed to NAME.1, NAME.2 … A resumed one finds its log as it was at `step`."""
+    if not resumed and os.path.exists(os.path.join(saved, "latest.pth")):
+        number = 1
+        while any(os.path.exists(f"{folder}.{number}") for folder in (saved, images)):
+            number += 1
+        for folder in filter(os.path.isdir, (saved, images)):
             os.rename(folder, f"{folder}.{number}")
-    return number
+        print(f"the earlier run is kept as {saved}.{number} and {images}.{number} (--resume would have continued it)")
+    for folder in (saved, images):
+        os.makedirs(folder, exist_ok=True)
+        for name in os.listdir(folder):
+            if name.endswith(".tmp"):  # what a killed run was writing
+                os.remove(os.path.join(folder, name))
+    cut_log(os.path.join(saved, "log.jsonl"), step)
+
+
+def cut_log(path, step):
+    """Drops what a killed run logged after its last checkpoint, so that the resumed run does not log it twice."""
+    if not os.path.exists(path):
+        return
+    kept = []
+    with open(path, encoding="utf-8") as file:
+        for line in file:
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line)
+            except (ValueError, KeyError):  # the last line of a killed run may be half-written
+                continue
+    with open(path + ".tmp", "w", encoding="utf-8") as file:
+        file.writelines(kept)
+    os.replace(path + ".tmp", path)
 
 
 ##############################
@@ -352,20 +386,3 @@ class Progress:
         if self.drawn:
             print()
         self.drawn = 0
-
-
-def cut_log(path, step):
-    """Drops what a killed run logged after its last checkpoint, so that the resumed run does not log it twice."""
-    if not os.path.exists(path):
-        return
-    kept = []
-    with open(path, encoding="utf-8") as file:
-        for line in file:
-            try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line)
-            except (ValueError, KeyError):  # the last line of a killed run may be half-written
-                continue
-    with open(path + ".tmp", "w", encoding="utf-8") as file:
-        file.writelines(kept)
-    os.replace(path + ".tmp", path)

@@ -99,9 +99,10 @@ def test_resume_from_a_kept_epoch(tiny):
 
 def test_longer_training_and_another_learning_rate(tiny):
     tiny("--n_epochs", "2")
-    tiny("--resume", "--n_epochs", "4", "--lr", "0.001")
+    tiny("--resume", "--n_epochs", "4", "--lr", "0.001", "--b1", "0.6")
     state = load()
     assert state["epoch"] == 4 and state["options"]["lr"] == 0.001
+    assert state["optimizer_D_A"]["param_groups"][0]["betas"] == (0.6, 0.999)
     records = [json.loads(line) for line in open("saved_models/tiny/log.jsonl")]
     # the decay now starts after two epochs of four, so the third has the full rate
     assert [r["lr"] for r in records if r["epoch"] == 2] == [0.001] * 4
@@ -150,6 +151,9 @@ def test_other_architecture_is_refused_and_nothing_is_overwritten(tiny):
 
 def test_a_new_run_keeps_the_earlier_one(tiny, capsys):
     tiny("--n_epochs", "1")
+    open("saved_models/tiny/checkpoint_7.pth.tmp", "w").close()  # left behind by a killed run
+    tiny("--resume", "--n_epochs", "2", "--run_name", "tiny")
+    assert not os.path.exists("saved_models/tiny/checkpoint_7.pth.tmp")
     first = load()
     tiny("--n_epochs", "1", "--seed", "1")
     tiny("--n_epochs", "1", "--seed", "2")
