@@ -38,8 +38,9 @@ NOT_RESUMED = ("epoch", "resume", "device", "run_name")
 
 def get_parser():
     """The defaults are the configuration: the paper's, edit them here or override them on the command line."""
-    parser = argparse.ArgumentParser(description="Train CycleGAN.", formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(description="Train CycleGAN. In brackets: the default.")
     add, switch = parser.add_argument, argparse.BooleanOptionalAction
+    # fmt: off
     # data
     add("--dataset_name", default="demo", help="folder in data_dir; official sets are fetched if missing (%(default)s)")
     add("--data_dir", default="data", help="folder of the data sets (%(default)s)")
@@ -49,45 +50,24 @@ def get_parser():
     add("--channels", type=int, choices=(1, 3), default=3, help="1 gray, 3 RGB (%(default)s)")
     add("--cache", action=switch, help="keep decoded images in memory (if they fit into 4 GiB)")
     add("--n_cpu", type=at_least(0), help="worker processes that load images (0 if cached, else up to 8)")
-    add(
-        "--skip_bad_images", action=switch, default=False, help="go on without images that cannot be read (%(default)s)"
-    )
+    add("--skip_bad_images", action=switch, default=False, help="go on without unusable images (%(default)s)")
     add("--enlarge", action=switch, default=False, help="accept images smaller than the crop (%(default)s)")
     # networks
     add("--n_residual_blocks", type=at_least(0), default=9, help="9 from 256 pixels on, 6 for 128 (%(default)s)")
     add("--ngf", type=at_least(1), default=64, help="filters of the generators' first layer (%(default)s)")
     add("--ndf", type=at_least(1), default=64, help="filters of the discriminators' first layer (%(default)s)")
-    add(
-        "--upsample",
-        choices=("transpose", "nearest"),
-        default="transpose",
-        help="nearest: no checkerboard (%(default)s)",
-    )
+    add("--upsample", default="transpose", choices=("transpose", "nearest"), help="nearest leaves no checkerboard")
     # losses
     add("--lambda_cyc", type=at_least(0.0), default=10.0, help="weight of the cycle loss (%(default)s)")
-    add(
-        "--lambda_id",
-        type=at_least(0.0),
-        default=5.0,
-        help="weight of the identity loss, which keeps colours (%(default)s)",
-    )
+    add("--lambda_id", type=at_least(0.0), default=5.0, help="weight of the identity loss: keeps colours (%(default)s)")
     add("--pool_size", type=at_least(0), default=50, help="past translations shown to the discriminators (%(default)s)")
     # optimisation
     add("--n_epochs", type=at_least(1), default=200, help="epochs; one passes through the larger domain (%(default)s)")
-    add(
-        "--decay_epoch",
-        type=at_least(0),
-        help="epoch from which the learning rate falls linearly to 0 (half of n_epochs)",
-    )
+    add("--decay_epoch", type=at_least(0), help="epoch from which the learning rate falls to 0 (half of n_epochs)")
     add("--batch_size", type=at_least(1), default=1, help="images of each domain in a step, per process (%(default)s)")
     add("--lr", type=at_least(0.0), default=0.0002, help="adam: learning rate (%(default)s)")
     add("--b1", type=at_least(0.0), default=0.5, help="adam: decay of the gradient's running mean (%(default)s)")
-    add(
-        "--b2",
-        type=at_least(0.0),
-        default=0.999,
-        help="adam: decay of the squared gradient's running mean (%(default)s)",
-    )
+    add("--b2", type=at_least(0.0), default=0.999, help="adam: decay of its square's running mean (%(default)s)")
     add("--seed", type=at_least(0), default=0, help="of weights, data order, crops and pool (%(default)s)")
     # machine
     add("--device", help="cuda, cuda:1, mps or cpu (the best one at hand)")
@@ -99,9 +79,8 @@ def get_parser():
     add("--epoch", type=at_least(0), default=0, help="go on from the checkpoint kept after that many epochs")
     add("--log_interval", type=at_least(1), default=50, help="steps between two lines of losses (%(default)s)")
     add("--sample_interval", type=int, default=100, help="steps between two sample grids, 0 for none (%(default)s)")
-    add(
-        "--checkpoint_interval", type=int, default=10, help="epochs between two checkpoints that are kept (%(default)s)"
-    )
+    add("--checkpoint_interval", type=int, default=10, help="epochs between two checkpoints to keep (%(default)s)")
+    # fmt: on
     return parser
 
 
