@@ -261,8 +261,8 @@ def main(argv=None):
 
     def save(epoch, batch, keep=False):
         """All that a run needs to go on as if it had not stopped: after `epoch` epochs and `batch` batches."""
-        weights = torch.stack([p.detach().sum() for n in networks.values() for p in n.parameters()])
-        check_finite(weights[None], ["sum of weights"] * len(weights), step, saved)
+        weights = torch.stack([p.detach().sum() for n in networks.values() for p in n.parameters()]).sum()
+        check_finite(weights.view(1, 1), ["sum of all weights"], step, saved)
         ranks = gather({"rng": torch.get_rng_state(), **{name: b.state_dict() for name, b in buffers.items()}})
         if rank == 0:
             state = {name: part.state_dict() for name, part in parts.items()}

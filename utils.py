@@ -5,7 +5,6 @@ checkpoints, sample grids, progress lines, and several processes that act as one
 
 import argparse
 import json
-import math
 import os
 import pickle
 import re
@@ -114,10 +113,10 @@ def check_finite(values, names, step, folder):
     bad = (~values.isfinite().all(1)).nonzero().flatten().tolist()
     if bad:
         first = step - len(values) + 1 + bad[0]
-        told = ", ".join(f"{n} {v:.4g}" for n, v in zip(names, values[bad[0]].tolist()) if not math.isfinite(v))
+        told = ", ".join(f"{name} {value:.4g}" for name, value in zip(names, values[bad[0]].tolist()))
         good = os.path.join(folder, "latest.pth")
         way_out = f"{good} is from before: go on with --resume" if os.path.exists(good) else "Start again"
-        raise DivergedError(f"step {first}: {told}. {way_out} and a smaller --lr, or --no-amp")
+        raise DivergedError(f"diverged at step {first}: {told}. {way_out} and a smaller --lr, or --no-amp")
 
 
 ##############################
