@@ -1,5 +1,7 @@
+import contextlib
 import os
 import shutil
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -208,13 +210,27 @@ def test_pairs_by_stem_share_crop_and_flip(make_set, tmp_path):
         ImageDataset(str(tmp_path / "data/other"), unaligned=False, **TINY)
 
 
-def test_many_names_are_held_in_little_memory(tmp_path):
-    names = [f"{i:05d}.jpg" for i in range(3000)]
-    for name in names:
-        (tmp_path / name).touch()
-    files = ImageFiles(str(tmp_path))
-    assert [os.path.basename(files[i]) for i in range(len(files))] == names
-    assert len(files.names) + files.ends.nbytes == 3000 * (9 + 8)
+def test_many_names_are_held_in_little_memory(monkeypatch):
+    """200,000 names, listed in one pass and never all as Python strings at once."""
+
+    class Entry:
+        def __init__(self, i):
+            self.name = f"{i * 7919 % 200_000:07d}.jpg"
+
+        def is_file(self):
+            return True
+
+    @contextlib.contextmanager
+    def scandir(folder):
+        yield map(Entry, range(200_000))
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    tracemalloc.start()
+    files = ImageFiles("folder")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(files) == 200_000 and [files[i] for i in (0, 199_999)] == ["folder/0000000.jpg", "folder/0199999.jpg"]
+    assert files.names.nbytes == 2.2e6 and peak < 14e6
 
 
 # ----- bad input
