@@ -22,9 +22,9 @@ from torch.utils.data import DataLoader
 from datasets import EpochSampler, ImageDataset, fixed_images, ignore_signals, prepare_dataset
 from models import Discriminator, GeneratorResNet, weights_init_normal
 from utils import (
-    InputError, Progress, ReplayBuffer, StopSignal, at_least, average_over_processes, bfloat16_pays, check_finite,
-    choose_device, duration, find_checkpoint, gather, init_processes, linear_decay, prepare_folders, run, sample_images,
-    save_file,
+    InputError, Progress, ReplayBuffer, StopSignal, between, average_over_processes, bfloat16_pays, check_finite,
+    choose_device, duration, find_checkpoint, gather, init_processes, linear_decay, lock_run, prepare_folders, restore,
+    run, sample_images, save_file,
 )  # fmt: skip
 
 # What the demo needs to be done on a laptop; the command line wins over it
@@ -44,31 +44,31 @@ def get_parser():
     # data
     add("--dataset_name", default="demo", help="folder in data_dir; official sets are fetched if missing (%(default)s)")
     add("--data_dir", default="data", help="folder of the data sets (%(default)s)")
-    add("--img_height", type=at_least(32), default=256, help="height of the training crops, in pixels (%(default)s)")
-    add("--img_width", type=at_least(32), default=256, help="width of the training crops, in pixels (%(default)s)")
-    add("--load_size", type=at_least(32), help="shorter side before the crop, in pixels (286 for 256, in proportion)")
+    add("--img_height", type=between(32, 16384), default=256, help="height of a training crop, in pixels (%(default)s)")
+    add("--img_width", type=between(32, 16384), default=256, help="width of a training crop, in pixels (%(default)s)")
+    add("--load_size", type=between(32, 16384), help="shorter side before the crop, in pixels (286 for 256)")
     add("--channels", type=int, choices=(1, 3), default=3, help="1 gray, 3 RGB (%(default)s)")
     add("--cache", action=switch, help="keep decoded images in memory (if they fit into 4 GiB)")
-    add("--n_cpu", type=at_least(0), help="worker processes that load images (0 if cached, else up to 8)")
+    add("--n_cpu", type=between(0), help="worker processes that load images (0 if cached, else up to 8)")
     add("--skip_bad_images", action=switch, default=False, help="go on without unusable images (%(default)s)")
     add("--enlarge", action=switch, default=False, help="accept images smaller than the crop (%(default)s)")
     # networks
-    add("--n_residual_blocks", type=at_least(0), default=9, help="9 from 256 pixels on, 6 for 128 (%(default)s)")
-    add("--ngf", type=at_least(1), default=64, help="filters of the generators' first layer (%(default)s)")
-    add("--ndf", type=at_least(1), default=64, help="filters of the discriminators' first layer (%(default)s)")
+    add("--n_residual_blocks", type=between(0, 1000), default=9, help="9 from 256 pixels on, 6 for 128 (%(default)s)")
+    add("--ngf", type=between(1, 4096), default=64, help="filters of the generators' first layer (%(default)s)")
+    add("--ndf", type=between(1, 4096), default=64, help="filters of the discriminators' first layer (%(default)s)")
     add("--upsample", default="transpose", choices=("transpose", "nearest"), help="nearest leaves no checkerboard")
     # losses
-    add("--lambda_cyc", type=at_least(0.0), default=10.0, help="weight of the cycle loss (%(default)s)")
-    add("--lambda_id", type=at_least(0.0), default=5.0, help="weight of the identity loss: keeps colours (%(default)s)")
-    add("--pool_size", type=at_least(0), default=50, help="past translations shown to the discriminators (%(default)s)")
+    add("--lambda_cyc", type=between(0.0), default=10.0, help="weight of the cycle loss (%(default)s)")
+    add("--lambda_id", type=between(0.0), default=5.0, help="weight of the identity loss: keeps colours (%(default)s)")
+    add("--pool_size", type=between(0), default=50, help="past translations shown to the discriminators (%(default)s)")
     # optimisation
-    add("--n_epochs", type=at_least(1), default=200, help="epochs; one passes through the larger domain (%(default)s)")
-    add("--decay_epoch", type=at_least(0), help="epoch from which the learning rate falls to 0 (half of n_epochs)")
-    add("--batch_size", type=at_least(1), default=1, help="images of each domain in a step, per process (%(default)s)")
-    add("--lr", type=at_least(0.0), default=0.0002, help="adam: learning rate (%(default)s)")
-    add("--b1", type=at_least(0.0), default=0.5, help="adam: decay of the gradient's running mean (%(default)s)")
-    add("--b2", type=at_least(0.0), default=0.999, help="adam: decay of its square's running mean (%(default)s)")
-    add("--seed", type=at_least(0), default=0, help="of weights, data order, crops and pool (%(default)s)")
+    add("--n_epochs", type=between(1, 10**9), default=200, help="one epoch passes once through the data (%(default)s)")
+    add("--decay_epoch", type=between(0), help="epoch from which the learning rate falls to 0 (half of n_epochs)")
+    add("--batch_size", type=between(1, 10**6), default=1, help="images a domain and step, per process (%(default)s)")
+    add("--lr", type=between(0.0), default=0.0002, help="adam: learning rate (%(default)s)")
+    add("--b1", type=between(0.0, 0.999999), default=0.5, help="adam: decay of the gradients' mean (%(default)s)")
+    add("--b2", type=between(0.0, 0.999999), default=0.999, help="adam: decay of their squares' mean (%(default)s)")
+    add("--seed", type=between(0, 2**32), default=0, help="of weights, data order, crops and pool (%(default)s)")
     # machine
     add("--device", help="cuda, cuda:1, mps or cpu (the best one at hand)")
     add("--amp", action=switch, help="bfloat16 matrix products, float32 weights and losses (where the device has them)")
@@ -76,8 +76,8 @@ def get_parser():
     # results
     add("--run_name", help="results go to saved_models/RUN_NAME and images/RUN_NAME (the data set's name)")
     add("--resume", action="store_true", help="go on from the newest checkpoint, with its options")
-    add("--epoch", type=at_least(0), default=0, help="go on from the checkpoint kept after that many epochs")
-    add("--log_interval", type=at_least(1), default=50, help="steps between two lines of losses (%(default)s)")
+    add("--epoch", type=between(0), default=0, help="go on from the checkpoint kept after that many epochs")
+    add("--log_interval", type=between(1), default=50, help="steps between two lines of losses (%(default)s)")
     add("--sample_interval", type=int, default=100, help="steps between two sample grids, 0 for none (%(default)s)")
     add("--checkpoint_interval", type=int, default=10, help="epochs between two checkpoints to keep (%(default)s)")
     # fmt: on
@@ -95,7 +95,7 @@ def get_options(argv):
     run_name = opt.run_name or opt.dataset_name
     for flag, name in (("--dataset_name", opt.dataset_name), ("--run_name", run_name)):
         if os.path.basename(name) != name or name in ("", ".", ".."):
-            raise InputError(f"{flag} {name!r}: must be the name of a folder, without a path (that is --data_dir)")
+            raise InputError(f"{flag} {name!r}: must be the name of a folder, not a path; --data_dir takes a path")
 
     checkpoint = find_checkpoint(f"saved_models/{run_name}", opt.epoch) if opt.resume or opt.epoch else None
     if checkpoint:
@@ -103,9 +103,9 @@ def get_options(argv):
         parser.set_defaults(**stored)
         opt = parser.parse_args(argv)
         for key in ARCHITECTURE:
-            if getattr(opt, key) != stored[key]:
+            if getattr(opt, key) != stored.get(key):
                 raise InputError(
-                    f"--{key} {getattr(opt, key)}: {checkpoint['path']} was trained with {stored[key]}. "
+                    f"--{key} {getattr(opt, key)}: {checkpoint['path']} was trained with {stored.get(key)}. "
                     "Leave the option out, or train anew without --resume and --epoch"
                 )
     opt.run_name = run_name
@@ -138,7 +138,7 @@ def main(argv=None):
     opt, checkpoint = get_options(argv)
     saved, images = f"saved_models/{opt.run_name}", f"images/{opt.run_name}"
     if checkpoint and checkpoint["epoch"] >= opt.n_epochs:
-        print(f"{checkpoint['path']}: all {opt.n_epochs} epochs are done; a larger --n_epochs goes on")
+        print(f"{checkpoint['path']}: {checkpoint['epoch']} epochs are done; a larger --n_epochs than that goes on")
         return
     device = choose_device(opt.device)
     rank, world_size = init_processes(device)
@@ -203,16 +203,14 @@ def main(argv=None):
     parts = networks | optimizers | schedulers  # what a checkpoint holds, by name
     if checkpoint:
         first_epoch, first_batch, step = checkpoint["epoch"], checkpoint["batch"], checkpoint["step"]
-        for name, part in parts.items():
-            part.load_state_dict(checkpoint[name])
+        restore(checkpoint, parts)
         for optimizer, scheduler in zip(optimizers.values(), schedulers.values()):
             # another --lr, --b1, --b2 or --n_epochs than before counts from here on
             scheduler.base_lrs = [opt.lr]
-            optimizer.param_groups[0].update(lr=opt.lr * decay(first_epoch), betas=adam["betas"])
-        of_rank = checkpoint["ranks"][rank % len(checkpoint["ranks"])]
-        for name, buffer in buffers.items():
-            buffer.load_state_dict(of_rank[name], device)
-        torch.set_rng_state(of_rank["rng"])
+            optimizer.param_groups[0].update(adam | {"lr": opt.lr * decay(first_epoch)})
+        if rank < len(checkpoint["ranks"]):  # on more processes than before, the others begin with empty pools
+            restore(checkpoint["ranks"][rank] | {"path": checkpoint["path"]}, buffers)
+            torch.set_rng_state(checkpoint["ranks"][rank]["rng"])
     if opt.compile:
         for network in networks.values():
             network.compile()  # in place: torch.compile(network) would rename the keys of its state dict
@@ -222,7 +220,8 @@ def main(argv=None):
     # ----------
 
     if rank == 0:
-        prepare_folders(saved, images, step, resumed=bool(checkpoint))
+        lock = lock_run(saved)  # noqa: F841 (held as long as it is referred to)
+        prepare_folders(saved, images, checkpoint, resume=opt.resume and not opt.epoch)
     count_A, count_B = (len(dataset.index[domain]) for domain in "AB")
     size_G, size_D = (sum(p.numel() for p in network.parameters()) / 1e6 for network in (G_AB, D_A))
     say(
@@ -238,7 +237,7 @@ def main(argv=None):
         say(f"going on from {checkpoint['path']}: {first_epoch} epochs and {first_batch} batches done, step {step}")
         if (len(dataset), len(sampler)) != tuple(checkpoint["data"]):
             say("note: number of images, batch size or processes changed; the order of the data is another one")
-            first_batch = min(first_batch, len(sampler))
+            first_batch = first_batch * len(sampler) // checkpoint["data"][1]
 
     # ----------
     #  Training
@@ -279,10 +278,21 @@ def main(argv=None):
             with autocast:
                 sample_images(G_AB, G_BA, samples_A, samples_B, f"{images}/{step:06d}.png")
 
+    def batches(epoch, done):
+        """The batches of an epoch. If an image turns out to be broken, what was done so far is saved first."""
+        try:
+            for batch in dataloader:
+                yield done, batch
+                done += 1
+        except InputError:
+            if world_size == 1:  # one process alone cannot save for all
+                save(epoch, done)
+            raise
+
     stop = StopSignal()
     for epoch in range(first_epoch, opt.n_epochs):
         sampler.set_position(epoch, first_batch)
-        for i, batch in enumerate(dataloader, start=first_batch):
+        for i, batch in batches(epoch, first_batch):
             real_A = batch["A"].to(device, non_blocking=True)
             real_B = batch["B"].to(device, non_blocking=True)
             zero = torch.zeros((), device=device)
@@ -330,7 +340,7 @@ def main(argv=None):
             # ----------------------
             #  Train Discriminators
             # ----------------------
-            #   L_D = ((D(real) - 1)^2 + D(fake)^2) / 2                      (section 4; the half slows D down)
+            #   L_D = ((D(real) - 1)^2 + D(fake)^2) / 2                      (section 7.1 asks for the half)
 
             with autocast:
                 fake_A_ = fake_A_buffer.push_and_pop(fake_A)
@@ -389,7 +399,7 @@ def main(argv=None):
         f"      python cyclegan.py --run_name {opt.run_name} --resume --n_epochs {2 * n}\n"
         f"  {saved}/log.jsonl: the losses"
     )
-    if opt.dataset_name == "demo" and opt.channels == 3 and rank == 0:
+    if opt.dataset_name == "demo" and opt.channels == 3 and rank == 0 and os.path.isdir(f"{root}/test_mask"):
         from demo_data import score
 
         score(G_AB, G_BA, root, device)

@@ -191,7 +191,9 @@ class ImageDataset(torch.utils.data.Dataset):
         """Decodes every image into the cache, or looks at its header; sorts out the bad ones."""
         files = self.files[domain]
         if files.n_others:
-            self.notes.append(f"{files.folder}: left out {files.n_others} that are no images by name, as {files.other}")
+            self.notes.append(
+                f"{files.folder}: left out {files.n_others} that are no image files, such as {files.other}"
+            )
 
         def look_at(i):
             try:
@@ -269,7 +271,7 @@ class ImageDataset(torch.utils.data.Dataset):
                 return torch.from_numpy(self._decode(domain, indices[(i + shift) % len(indices)]))
             except InputError as error:
                 if not self.skip_bad_images:
-                    raise
+                    raise InputError(f"{error}. --skip_bad_images goes on without") from error
                 print(f"skipped {error}", file=sys.stderr)
         raise InputError(f"{self.files[domain].folder}: not one image can be used")
 
@@ -288,7 +290,7 @@ def fixed_images(dataset, root, domain, n):
             images.append(to_float(torch.from_numpy(load_image(files[i], dataset.channels, dataset.img_size))))
         except InputError as error:
             if not dataset.skip_bad_images:
-                raise
+                raise InputError(f"{error}. --skip_bad_images goes on without") from error
             dataset.notes.append(f"skipped {error}")
         if len(images) == n:
             break
@@ -355,6 +357,8 @@ def prepare_dataset(name, data_dir):
     root = os.path.join(data_dir, name)
     if os.path.isdir(root):
         return root
+    if os.path.lexists(root):
+        raise InputError(f"{root}: is there, but no folder")
     if name == "demo":
         from demo_data import write_demo
 

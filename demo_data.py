@@ -253,7 +253,7 @@ def score(G_AB, G_BA, root, device):
         ("B->A", G_BA, "testB", "testA", "horse"),
     ):
         rows = {"translated": [], "untranslated": [], "true answer": []}
-        for name in sorted(os.listdir(os.path.join(root, source))):
+        for name in sorted(os.listdir(os.path.join(root, "test_mask"))):
             original, truth, mask = (
                 np.array(Image.open(os.path.join(root, f, name))) for f in (source, target, "test_mask")
             )

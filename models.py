@@ -24,6 +24,13 @@ def weights_init_normal(module):
 ##############################
 
 
+def drop_running_statistics(module, state_dict, prefix, *_):
+    """The authors' older files hold running statistics of instance norms, which nothing uses: left out on loading."""
+    for key in list(state_dict):
+        if key.endswith(("running_mean", "running_var", "num_batches_tracked")):
+            del state_dict[key]
+
+
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions around a skip connection; the shape stays as it is."""
 
@@ -96,6 +103,7 @@ class GeneratorResNet(nn.Module):
         model += [nn.ReflectionPad2d(3), nn.Conv2d(features, channels, 7), nn.Tanh()]  # 3 x 256 x 256
 
         self.model = nn.Sequential(*model)
+        self.register_load_state_dict_pre_hook(drop_running_statistics)
 
     def forward(self, x):
         height, width = x.shape[-2:]

@@ -5,6 +5,7 @@ checkpoints, sample grids, progress lines, and several processes that act as one
 
 import argparse
 import json
+import math
 import os
 import pickle
 import re
@@ -12,6 +13,7 @@ import shutil
 import signal
 import sys
 import time
+import zipfile
 from datetime import timedelta
 
 import torch
@@ -36,21 +38,27 @@ def run(main):
         sys.exit(status)
     except KeyboardInterrupt:  # before the training started; after that, StopSignal takes care
         sys.exit(130)
-    except torch.OutOfMemoryError as error:
-        reason = str(error).split(". ")[0]
-        sys.exit(f"error: {reason}. Try a smaller --batch_size, --img_height and --img_width, or --ngf")
-    except (InputError, DivergedError, OSError) as error:  # OSError: a full disk, no permission
-        # one that comes from a worker process of the data loader carries that one's traceback above its last line
-        sys.exit("error: " + str(error).strip().splitlines()[-1].removeprefix("utils.InputError: "))
+    except (InputError, DivergedError) as error:
+        # one that comes from a worker process of the data loader carries that one's traceback before it
+        message = str(error).rsplit("utils.InputError: ", 1)[-1].strip()
+    except OSError as error:  # a full disk, no permission, a file where a folder should be
+        message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    except (RuntimeError, MemoryError) as error:
+        if "alloc" not in str(error) and not isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+            raise
+        message = "out of memory. Try a smaller --batch_size, --img_height and --img_width, or --ngf, or --no-cache"
+    sys.exit("error: " + message.replace("\n", "\\n"))
 
 
-def at_least(low):
-    """For argparse: a number of low's type that is not smaller than `low`."""
+def between(low, high=math.inf):
+    """For argparse: a finite number of low's type, low <= number <= high."""
 
     def parse(text):
         value = type(low)(text)
-        if not value >= low:
-            raise argparse.ArgumentTypeError(f"{text} is not at least {low}")
+        if not (low <= value <= high and value < math.inf):
+            raise argparse.ArgumentTypeError(
+                f"{text} is not {f'at least {low}' if high == math.inf else f'from {low} to {high}'}"
+            )
         return value
 
     parse.__name__ = type(low).__name__  # argparse's message for text that is no number names it
@@ -81,6 +89,8 @@ class ReplayBuffer:
         images = images.detach()
         if self.max_size == 0:
             return images
+        if self.data and self.data[0].shape != images.shape[1:]:
+            self.data = []  # resumed at another image size
         to_return = []
         for image in images:
             if len(self.data) < self.max_size:
@@ -88,7 +98,7 @@ class ReplayBuffer:
                 to_return.append(image)
             elif torch.rand((), generator=self.generator) < 0.5:
                 i = torch.randint(self.max_size, (), generator=self.generator).item()
-                to_return.append(self.data[i])
+                to_return.append(self.data[i].to(image))  # a resumed pool lies on the CPU, perhaps in another precision
                 self.data[i] = image.clone()
             else:
                 to_return.append(image)
@@ -97,8 +107,8 @@ class ReplayBuffer:
     def state_dict(self):
         return {"data": [image.cpu() for image in self.data], "rng": self.generator.get_state()}
 
-    def load_state_dict(self, state, device="cpu"):
-        self.data = [image.to(device) for image in state["data"]][: self.max_size]
+    def load_state_dict(self, state):
+        self.data = state["data"][: self.max_size]
         self.generator.set_state(state["rng"])
 
 
@@ -132,6 +142,8 @@ def choose_device(name=None):
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
+        if device.type not in ("cuda", "mps", "cpu"):
+            raise RuntimeError("not one of cuda, mps, cpu")
         if device.type == "cuda" and device.index is None:
             device = torch.device("cuda", local_rank)
         torch.empty(1, device=device)
@@ -199,11 +211,11 @@ class StopSignal:
 
     def requested(self):
         """The signal's number, 0 if there was none; the same answer on every process, at the same step."""
-        if dist.is_initialized():
-            number = torch.tensor(self.number)
-            dist.all_reduce(number, dist.ReduceOp.MAX)
-            self.number = number.item()
-        return self.number
+        if not dist.is_initialized():
+            return self.number
+        number = torch.tensor(self.number)
+        dist.all_reduce(number, dist.ReduceOp.MAX)
+        return number.item()  # a signal that came just now is asked for in the next step
 
 
 ##############################
@@ -230,6 +242,10 @@ def load_file(path):
     """torch.load onto the CPU. A file that is missing, truncated or no checkpoint, or that wants to run code, is an
     InputError; nothing in it is executed."""
     try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as file:
+                if file.testzip():  # torch.load does not look at the checksums
+                    raise ValueError("a checksum is wrong")
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"{path}: no such checkpoint")
@@ -243,56 +259,97 @@ def load_file(path):
 def find_checkpoint(folder, epoch=0):
     """The newest checkpoint of a run, or the one that was kept after `epoch` epochs -> dict, its path under "path".
     None if nothing has been saved yet, as when a run is killed in its first epoch: it can only start again."""
-    newest = os.path.join(folder, "latest.pth")
-    path = os.path.join(folder, f"checkpoint_{epoch}.pth") if epoch else newest
-    if not epoch and not os.path.exists(path):
-        print(f"{path}: nothing to go on from yet, starting from the beginning")
-        return None
-    if epoch and not os.path.exists(path):
-        kept = (
-            sorted(int(name[11:-4]) for name in os.listdir(folder) if re.fullmatch(r"checkpoint_\d+\.pth", name))
-            if os.path.isdir(folder)
-            else []
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    kept = sorted(int(name[11:-4]) for name in names if re.fullmatch(r"checkpoint_\d+\.pth", name))
+    if epoch and epoch not in kept:
+        raise InputError(
+            f"--epoch {epoch}: none was kept in {folder}; kept epochs: {', '.join(map(str, kept)) or 'none'}"
         )
-        raise InputError(f"--epoch {epoch}: there is no {path}. Kept epochs: {', '.join(map(str, kept)) or 'none'}")
+    if not kept and "latest.pth" not in names:
+        print(f"{folder}: nothing to go on from yet, starting from the beginning")
+        return None
+    newest = "latest.pth" if "latest.pth" in names else f"checkpoint_{kept[-1]}.pth"
+    path = os.path.join(folder, f"checkpoint_{epoch}.pth" if epoch else newest)
     state = load_file(path)
-    if not isinstance(state, dict) or not {"version", "options", "epoch", "G_AB", "optimizer_G"} <= state.keys():
+    required = {"version", "options", "epoch", "batch", "step", "data", "ranks", "G_AB", "G_BA", "D_A", "D_B"}
+    if not isinstance(state, dict) or not required <= state.keys() or not isinstance(state["options"], dict):
         raise InputError(f"{path}: not a full checkpoint as cyclegan.py writes it")
     if state["version"] != 1:
         raise InputError(f"{path}: format {state['version']} of a newer cyclegan.py; update this copy")
     return state | {"path": path}
 
 
-def prepare_folders(saved, images, step, resumed):
-    """The folders of a run, for its checkpoints and sample grids. A new run overwrites nothing: an earlier one of the
-    same name is renamed to NAME.1, NAME.2 … A resumed one finds its log as it was at `step`."""
-    if not resumed and os.path.exists(os.path.join(saved, "latest.pth")):
+def restore(checkpoint, parts):
+    """load_state_dict for each of `parts`, a dict by name."""
+    try:
+        for name, part in parts.items():
+            part.load_state_dict(checkpoint[name])
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{checkpoint['path']}: damaged, {name} does not fit ({type(error).__name__}: {reason})")
+
+
+def lock_run(saved):
+    """Holds `saved`.lock until this process ends, however it ends: two runs in one folder would destroy each other."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: no such lock
+        return None
+    os.makedirs(os.path.dirname(saved), exist_ok=True)
+    file = open(saved + ".lock", "w")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise InputError(f"{saved}: another process is training there. Give this run a --run_name of its own")
+    return file
+
+
+def prepare_folders(saved, images, checkpoint, resume):
+    """The folders of a run, for its checkpoints and sample grids. Nothing is overwritten: a new run, or one that goes
+    back to an earlier epoch, renames what is there to NAME.1, NAME.2 …
+
+    checkpoint: that the run goes on from, or None
+    resume:     it goes on from the newest, or would have if there were one
+    """
+    source = saved
+    if not resume and any(os.path.isdir(folder) and os.listdir(folder) for folder in (saved, images)):
         number = 1
-        while any(os.path.exists(f"{folder}.{number}") for folder in (saved, images)):
+        while any(os.path.lexists(f"{folder}.{number}") for folder in (saved, images)):
             number += 1
-        for folder in filter(os.path.isdir, (saved, images)):
-            os.rename(folder, f"{folder}.{number}")
-        print(f"the earlier run is kept as {saved}.{number} and {images}.{number} (--resume would have continued it)")
+        renamed = []
+        try:
+            for folder in filter(os.path.isdir, (saved, images)):
+                os.rename(folder, f"{folder}.{number}")
+                renamed.append(folder)
+        except OSError:  # both or none
+            for folder in renamed:
+                os.rename(f"{folder}.{number}", folder)
+            raise
+        source = f"{saved}.{number}"
+        print(f"the earlier run is kept as {' and '.join(f'{folder}.{number}' for folder in renamed)}")
     for folder in (saved, images):
         os.makedirs(folder, exist_ok=True)
         for name in os.listdir(folder):
             if name.endswith(".tmp"):  # what a killed run was writing
                 os.remove(os.path.join(folder, name))
-    cut_log(os.path.join(saved, "log.jsonl"), step)
+    step = checkpoint["step"] if checkpoint else 0
+    cut_log(os.path.join(source, "log.jsonl"), os.path.join(saved, "log.jsonl"), step)
+    if checkpoint and not resume:  # so that --resume finds it, should the run be killed before its first own one
+        shutil.copyfile(os.path.join(source, os.path.basename(checkpoint["path"])), f"{saved}/latest.pth.tmp")
+        os.replace(f"{saved}/latest.pth.tmp", f"{saved}/latest.pth")
 
 
-def cut_log(path, step):
-    """Drops what a killed run logged after its last checkpoint, so that the resumed run does not log it twice."""
-    if not os.path.exists(path):
-        return
+def cut_log(source, path, step):
+    """Copies a log up to `step`: what a killed run logged after its last checkpoint is done, and logged, once more."""
     kept = []
-    with open(path, encoding="utf-8") as file:
-        for line in file:
-            try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line)
-            except (ValueError, KeyError):  # the last line of a killed run may be half-written
-                continue
+    if os.path.exists(source):
+        with open(source, encoding="utf-8", errors="replace") as file:
+            for line in file:
+                try:
+                    if json.loads(line)["step"] <= step:
+                        kept.append(line)
+                except (ValueError, KeyError, TypeError):  # the last line of a killed run may be half-written
+                    continue
     with open(path + ".tmp", "w", encoding="utf-8") as file:
         file.writelines(kept)
     os.replace(path + ".tmp", path)

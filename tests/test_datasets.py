@@ -306,7 +306,7 @@ def test_other_files_are_left_out_and_hidden_ones_ignored(make_set):
         open(f"{root}/trainA/{name}", "w").close()
     os.mkdir(f"{root}/trainA/folder.png")
     dataset = ImageDataset(root, **TINY)
-    assert len(dataset) == 2 and "left out 2 that are no images by name" in dataset.notes[0]
+    assert len(dataset) == 2 and "left out 2 that are no image files" in dataset.notes[0]
 
 
 def test_without_test_folders_samples_are_training_images(make_set):

@@ -29,6 +29,16 @@ def test_generator_keys_are_the_authors():
     assert ours == authors_generator_keys()
 
 
+def test_older_files_of_the_authors_load_too():
+    network, other = GeneratorResNet(ngf=4, n_residual_blocks=2), GeneratorResNet(ngf=4, n_residual_blocks=2)
+    state = network.state_dict()
+    state |= {"model.2.running_mean": torch.zeros(4), "model.10.conv_block.2.running_var": torch.ones(16)}
+    state |= {"model.2.num_batches_tracked": torch.tensor(0)}
+    other.load_state_dict(state)
+    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), other.parameters()))
+    assert "model.2.running_mean" in state and "model.2.running_mean" not in other.state_dict()
+
+
 def test_discriminator_keys_are_the_authors():
     ours = {name: tuple(tensor.shape) for name, tensor in Discriminator().state_dict().items()}
     shapes = {0: (64, 3, 4, 4), 2: (128, 64, 4, 4), 5: (256, 128, 4, 4), 8: (512, 256, 4, 4), 11: (1, 512, 4, 4)}

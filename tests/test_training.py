@@ -89,12 +89,25 @@ def test_resume_from_a_kept_epoch(tiny):
     names = set(os.listdir("saved_models/tiny"))
     kept = {f"{kind}_{n}.pth" for kind in ("checkpoint", "G_AB", "G_BA") for n in (2, 4)}
     assert names == kept | {"latest.pth", "log.jsonl"}
+    with pytest.raises(InputError, match="--epoch 3: none was kept in saved_models/tiny; kept epochs: 2, 4"):
+        tiny("--epoch", "3")
     tiny("--epoch", "2")
     assert_same(whole, load() | {"options": whole["options"]})
-    with pytest.raises(
-        InputError, match="--epoch 3: there is no saved_models/tiny/checkpoint_3.pth. Kept epochs: 2, 4"
-    ):
-        tiny("--epoch", "3")
+    # what came after epoch 2 is not lost, and the log holds what led here
+    assert_same(whole, load("saved_models/tiny.1/latest.pth"))
+    logs = [[json.loads(line)["loss_G"] for line in open(f"saved_models/{n}/log.jsonl")] for n in ("tiny", "tiny.1")]
+    assert logs[0][:6] == logs[1][:6]
+
+
+def test_going_back_and_being_killed_at_once_is_resumed_from_there(tiny, monkeypatch):
+    tiny("--n_epochs", "4", "--checkpoint_interval", "2")
+    with monkeypatch.context() as patch:
+        patch.setattr(cyclegan, "criterion_GAN", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            tiny("--epoch", "2", "--n_epochs", "6")
+    assert load()["epoch"] == 2
+    tiny("--resume", "--n_epochs", "3")
+    assert load()["epoch"] == 3 and load("saved_models/tiny.1/latest.pth")["epoch"] == 4
 
 
 def test_longer_training_and_another_learning_rate(tiny):
@@ -127,7 +140,7 @@ def test_a_finished_run_says_so(tiny, capsys):
     tiny("--n_epochs", "1")
     before = open("saved_models/tiny/latest.pth", "rb").read()
     tiny("--resume")
-    assert "all 1 epochs are done" in capsys.readouterr().out
+    assert "latest.pth: 1 epochs are done" in capsys.readouterr().out
     assert open("saved_models/tiny/latest.pth", "rb").read() == before
 
 
@@ -147,6 +160,34 @@ def test_other_architecture_is_refused_and_nothing_is_overwritten(tiny):
         tiny("--resume")
     before["latest.pth"] = before["latest.pth"][:5000]
     assert {name: open(f"saved_models/tiny/{name}", "rb").read() for name in os.listdir("saved_models/tiny")} == before
+
+
+def test_a_damaged_checkpoint_is_one_line(tiny):
+    tiny("--n_epochs", "1")
+    state = load()
+    damages = {"G_BA": {}, "optimizer_G": {}, "D_A": state["G_AB"], "lr_optimizer_G": None, "options": []}
+    for key, value in damages.items():
+        torch.save(state | {key: value}, "saved_models/tiny/latest.pth")
+        with pytest.raises(InputError, match="latest.pth: (damaged|not a full checkpoint)") as error:
+            tiny("--resume", "--n_epochs", "2")
+        assert "\n" not in str(error.value)
+
+
+def test_precision_image_and_batch_size_may_change_on_resume(tiny):
+    tiny("--n_epochs", "2", "--amp", "--pool_size", "2", "--batch_size", "2")
+    tiny("--resume", "--n_epochs", "4", "--no-amp", "--img_height", "36", "--pool_size", "2", "--batch_size", "1")
+    assert load()["epoch"] == 4
+
+
+def test_what_was_done_before_a_broken_image_was_met_is_saved(tiny):
+    with open("data/tiny/trainA/1.png", "r+b") as file:
+        file.truncate(os.path.getsize("data/tiny/trainA/1.png") // 2)
+    with pytest.raises(InputError, match="trainA/1.png: broken.*--skip_bad_images goes on without"):
+        tiny("--no-cache", "--n_epochs", "9")
+    state = load()
+    assert state["epoch"] == 0 and state["batch"] == state["step"] < 5
+    tiny("--resume", "--n_epochs", "2", "--skip_bad_images")
+    assert load()["step"] == 10
 
 
 def test_a_new_run_keeps_the_earlier_one(tiny, capsys):
@@ -338,14 +379,18 @@ def test_compile_trains_alike_and_keeps_the_keys(tiny, monkeypatch):
     "options, words",
     [
         (["--img_height", "34"], "--img_height 34 --img_width 32: must be divisible by 4"),
-        (["--load_size", "31"], "31 is not at least 32"),
+        (["--load_size", "31"], "31 is not from 32 to 16384"),
         (["--img_height", "64", "--load_size", "40", "--img_width", "64"], "--load_size 40: must not be smaller"),
         (["--lr", "-1"], "--lr: -1 is not at least 0.0"),
-        (["--batch_size", "0"], "--batch_size: 0 is not at least 1"),
+        (["--lr", "inf"], "--lr: inf is not at least 0.0"),
+        (["--b1", "1"], "--b1: 1 is not from 0.0 to"),
+        (["--seed", "99999999999999999999"], "--seed: 99999999999999999999 is not from 0"),
+        (["--device", "meta"], "--device meta: not one of cuda, mps, cpu"),
+        (["--batch_size", "0"], "--batch_size: 0 is not from 1"),
         (["--batch_size", "x"], "--batch_size: invalid int value: 'x'"),
         (["--batch_size", "6"], "--batch_size 6 on 1 processes: the data set has 5 samples only"),
         (["--channels", "2"], "--channels: invalid choice"),
-        (["--dataset_name", "../tiny"], "must be the name of a folder, without a path"),
+        (["--dataset_name", "../tiny"], "must be the name of a folder, not a path"),
         (["--dataset_name", "nothere"], "data/nothere: no such folder. Put your images into"),
         (["--device", "cuda:77"], "--device cuda:77: "),
         (["--device", "gpu"], "--device gpu: "),

@@ -1,6 +1,9 @@
 import json
 import os
 import pickle
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -8,7 +11,7 @@ import torch
 from PIL import Image
 
 import utils
-from utils import InputError, Progress, ReplayBuffer, at_least, cut_log, duration, find_checkpoint, linear_decay
+from utils import InputError, Progress, ReplayBuffer, between, cut_log, duration, find_checkpoint, linear_decay
 
 
 def image(value):
@@ -63,6 +66,63 @@ def test_pool_continues_from_its_state_and_leaves_the_global_random_numbers_alon
     for i in range(10, 30):
         assert torch.equal(pool.push_and_pop(image(i)), other.push_and_pop(image(i)))
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_pool_is_resumed_at_another_precision_and_another_size():
+    pool = ReplayBuffer(max_size=2)
+    state = {"data": [image(0)[0].bfloat16(), image(1)[0].bfloat16()], "rng": torch.Generator().get_state()}
+    pool.load_state_dict(state)
+    out = pool.push_and_pop(torch.cat([image(i) for i in range(2, 12)]))
+    assert out.dtype == torch.float32 and {0.0, 1.0} & set(out[:, 0, 0, 0].tolist())
+    larger = torch.ones(3, 3, 8, 8)
+    assert torch.equal(pool.push_and_pop(larger), larger) and pool.data[0].shape == (3, 8, 8)
+
+
+def test_a_signal_that_comes_while_the_processes_agree_is_not_lost(monkeypatch):
+    monkeypatch.setattr(utils.dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(utils.dist, "all_reduce", lambda *_: calls.pop() and signal.raise_signal(signal.SIGINT))
+    calls, stop = [False, True], utils.StopSignal()
+    try:
+        assert [stop.requested(), stop.requested()] == [0, signal.SIGINT]
+    finally:
+        stop.restore()
+
+
+def test_a_flipped_bit_is_found(tmp_path):
+    path = str(tmp_path / "x.pth")
+    utils.save_file({"a": torch.zeros(1000)}, path)
+    content = bytearray(open(path, "rb").read())
+    content[2000] ^= 1
+    open(path, "wb").write(content)
+    with pytest.raises(InputError, match="x.pth: broken.*checksum"):
+        utils.load_file(path)
+
+
+def test_two_runs_in_one_folder(tmp_path):
+    saved = str(tmp_path / "saved_models/x")
+    lock = utils.lock_run(saved)
+    code = f"import utils; utils.run(lambda: utils.lock_run({saved!r}) and None)"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=os.path.dirname(utils.__file__), capture_output=True, text=True)
+    assert (
+        done.returncode == 1 and "another process is training there" in done.stderr and "Traceback" not in done.stderr
+    )
+    lock.close()
+    assert subprocess.run(command, cwd=os.path.dirname(utils.__file__)).returncode == 0
+
+
+def test_the_rename_of_an_earlier_run_is_all_or_nothing(tmp_path, monkeypatch):
+    saved, images = str(tmp_path / "saved"), str(tmp_path / "images")
+    for folder in (saved, images):
+        os.mkdir(folder)
+        open(f"{folder}/x", "w").close()
+    original = os.rename
+    monkeypatch.setattr(
+        os, "rename", lambda a, b: original(a, b) if a != images else (_ for _ in ()).throw(OSError(13, "no"))
+    )
+    with pytest.raises(OSError):
+        utils.prepare_folders(saved, images, None, resume=False)
+    assert sorted(os.listdir(tmp_path)) == ["images", "saved"]
 
 
 def test_pool_of_size_0_is_off():
@@ -126,8 +186,10 @@ def test_find_checkpoint_tells_what_there_is(tmp_path):
     assert find_checkpoint(str(tmp_path / "none")) is None
     for name in ("checkpoint_10.pth", "checkpoint_20.pth"):
         (tmp_path / name).write_bytes(b"")
-    with pytest.raises(InputError, match="Kept epochs: 10, 20"):
+    with pytest.raises(InputError, match="--epoch 15: none was kept in .*kept epochs: 10, 20"):
         find_checkpoint(str(tmp_path), epoch=15)
+    with pytest.raises(InputError, match="checkpoint_20.pth: broken"):  # the newest, as there is no latest.pth
+        find_checkpoint(str(tmp_path))
     torch.save({"model.1.weight": torch.ones(1)}, tmp_path / "latest.pth")
     with pytest.raises(InputError, match="not a full checkpoint"):
         find_checkpoint(str(tmp_path))
@@ -136,10 +198,12 @@ def test_find_checkpoint_tells_what_there_is(tmp_path):
 def test_argparse_types():
     import argparse
 
-    assert at_least(1)("3") == 3 and at_least(0.0)("0.5") == 0.5
-    for low, text in ((1, "0"), (0.0, "-1e-9"), (0.0, "nan")):
+    assert between(1)("3") == 3 and between(0.0)("0.5") == 0.5 and between(0, 3)("3") == 3
+    for low, text in ((1, "0"), (0.0, "-1e-9"), (0.0, "nan"), (0.0, "inf")):
         with pytest.raises(argparse.ArgumentTypeError, match="is not at least"):
-            at_least(low)(text)
+            between(low)(text)
+    with pytest.raises(argparse.ArgumentTypeError, match="4 is not from 1 to 3"):
+        between(1, 3)("4")
 
 
 def test_duration():
@@ -148,9 +212,11 @@ def test_duration():
 
 def test_log_is_cut_to_the_checkpoint_it_goes_on_from(tmp_path):
     path = tmp_path / "log.jsonl"
-    path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st')
-    cut_log(str(path), 2)
+    path.write_bytes(b'{"step": 1}\n{"step": 2}\n[1]\n\xff\n{"step": 3}\n{"st')
+    cut_log(str(path), str(path), 2)
     assert path.read_text() == '{"step": 1}\n{"step": 2}\n'
+    cut_log(str(tmp_path / "none"), str(path), 2)
+    assert path.read_text() == ""
 
 
 def test_progress_prints_a_line_and_logs_json(tmp_path, capsys):
@@ -181,8 +247,20 @@ def test_sample_grid_has_a_fixed_range_and_order(tmp_path):
 
 
 def test_errors_of_worker_processes_are_one_line(capsys):
-    def main():
-        raise InputError("Caught InputError in worker\nTraceback\nutils.InputError: data/x.png: broken")
+    for error, line in (
+        (
+            InputError("Caught InputError in worker\nTraceback\nutils.InputError: data/x\ny.png: broken\n"),
+            r"data/x\ny.png: broken",
+        ),
+        (PermissionError(13, "Permission denied", "images"), "images: Permission denied"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "out of memory. Try a smaller"),
+    ):
 
-    with pytest.raises(SystemExit, match="^error: data/x.png: broken$"):
-        utils.run(main)
+        def main(error=error):
+            raise error
+
+        with pytest.raises(SystemExit) as stopped:
+            utils.run(main)
+        assert stopped.value.code.startswith("error: " + line) and "\n" not in stopped.value.code
+    with pytest.raises(RuntimeError, match="a bug"):
+        utils.run(lambda: (_ for _ in ()).throw(RuntimeError("a bug")))
