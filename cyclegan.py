@@ -28,8 +28,7 @@ from utils import (
 )  # fmt: skip
 
 # What the demo needs to be done on a laptop; the command line wins over it
-DEMO = dict(img_height=64, img_width=64, n_residual_blocks=3, ngf=24, ndf=32, upsample="nearest", n_epochs=6,
-            decay_epoch=2, lr=0.0005)  # fmt: skip
+DEMO = dict(img_height=64, img_width=64, n_residual_blocks=3, ngf=24, ndf=32, upsample="nearest", n_epochs=6, lr=0.0005)
 # A checkpoint only fits networks of the same shape ...
 ARCHITECTURE = ("channels", "n_residual_blocks", "ngf", "ndf", "upsample")
 # ... and its other options are taken over, but for these
