@@ -19,16 +19,17 @@ import time
 import torch
 from torch.utils.data import DataLoader
 
-from datasets import EpochSampler, ImageDataset, fixed_images, ignore_signals, prepare_dataset
+from datasets import EpochSampler, ImageDataset, fixed_images, outlive_signals, prepare_dataset
 from models import Discriminator, GeneratorResNet, weights_init_normal
 from utils import (
-    InputError, Progress, ReplayBuffer, StopSignal, between, average_over_processes, bfloat16_pays, check_finite,
-    choose_device, duration, find_checkpoint, gather, init_processes, linear_decay, lock_run, prepare_folders, restore,
-    run, sample_images, save_file,
+    InputError, Progress, ReplayBuffer, StopSignal, average_over_processes, between, bfloat16_pays, check_finite,
+    choose_device, duration, find_checkpoint, first_process_first, gather, init_processes, linear_decay, lock_run,
+    prepare_folders, restore, run, sample_images, save_file,
 )  # fmt: skip
 
-# What the demo needs to be done on a laptop; the command line wins over it
-DEMO = dict(img_height=64, img_width=64, n_residual_blocks=3, ngf=24, ndf=32, upsample="nearest", n_epochs=6, lr=0.0005)
+# What the demo needs to be done on a laptop; the command line wins over it. So short a training gains from a long decay
+DEMO = dict(img_height=64, img_width=64, n_residual_blocks=3, ngf=24, ndf=32, upsample="nearest", n_epochs=6,
+            decay_epoch=2, lr=0.0005)  # fmt: skip
 # A checkpoint only fits networks of the same shape ...
 ARCHITECTURE = ("channels", "n_residual_blocks", "ngf", "ndf", "upsample")
 # ... and its other options are taken over, but for these
@@ -61,7 +62,7 @@ def get_parser():
     add("--lambda_id", type=between(0.0), default=5.0, help="weight of the identity loss: keeps colours (%(default)s)")
     add("--pool_size", type=between(0), default=50, help="past translations shown to the discriminators (%(default)s)")
     # optimisation
-    add("--n_epochs", type=between(1, 10**9), default=200, help="one epoch passes once through the data (%(default)s)")
+    add("--n_epochs", type=between(1, 10**9), default=200, help="as long as the larger domain has images (%(default)s)")
     add("--decay_epoch", type=between(0), help="epoch from which the learning rate falls to 0 (half of n_epochs)")
     add("--batch_size", type=between(1, 10**6), default=1, help="images a domain and step, per process (%(default)s)")
     add("--lr", type=between(0.0), default=0.0002, help="adam: learning rate (%(default)s)")
@@ -118,7 +119,9 @@ def get_options(argv):
 def other_than_default(opt):
     """The options that differ from the parser's defaults, as one would type them."""
     default = vars(get_parser().parse_args([]))
-    changed = {k: v for k, v in vars(opt).items() if v != default[k] and k not in NOT_RESUMED}
+    changed = {
+        k: v for k, v in vars(opt).items() if v != default[k] and k not in (*NOT_RESUMED, "dataset_name", "data_dir")
+    }
     words = [f"--{k} {v}" if type(v) is not bool else f"--{k}" if v else f"--no-{k}" for k, v in changed.items()]
     return " ".join(words) or "none"
 
@@ -153,10 +156,7 @@ def main(argv=None):
     img_size = (opt.img_height, opt.img_width)
     scale = opt.load_size / min(img_size) if opt.load_size else 286 / 256
     load_size = tuple(round(side * scale) for side in img_size)
-    for my_turn in (rank == 0, os.environ.get("LOCAL_RANK") == "0", True):  # one process, one a machine, then all
-        if my_turn:
-            root = prepare_dataset(opt.dataset_name, opt.data_dir)
-        gather(None)  # the others wait
+    root = first_process_first(lambda: prepare_dataset(opt.dataset_name, opt.data_dir))
     dataset = ImageDataset(root, "train", True, img_size, load_size, opt.channels, opt.seed, opt.cache,
                            opt.skip_bad_images, opt.enlarge)  # fmt: skip
     sampler = EpochSampler(len(dataset), opt.batch_size, opt.seed, rank, world_size)
@@ -167,7 +167,7 @@ def main(argv=None):
         num_workers=n_workers,
         pin_memory=device.type == "cuda",
         persistent_workers=n_workers > 0,
-        worker_init_fn=ignore_signals,
+        worker_init_fn=outlive_signals,
         generator=torch.Generator(),  # otherwise it takes from the global random numbers, and resuming is not exact
     )
     # The sample grids show the same images all along
@@ -194,8 +194,9 @@ def main(argv=None):
     decay = linear_decay(opt.n_epochs, opt.n_epochs // 2 if opt.decay_epoch is None else opt.decay_epoch)
     schedulers = {"lr_" + name: torch.optim.lr_scheduler.LambdaLR(o, decay) for name, o in optimizers.items()}
 
-    fake_A_buffer = ReplayBuffer(opt.pool_size, seed=2 * (opt.seed + 1000 * rank))
-    fake_B_buffer = ReplayBuffer(opt.pool_size, seed=2 * (opt.seed + 1000 * rank) + 1)
+    pool_seed = 2 * (opt.seed + 1000 * rank)  # each pool of each process draws its own random numbers
+    fake_A_buffer = ReplayBuffer(opt.pool_size, pool_seed)
+    fake_B_buffer = ReplayBuffer(opt.pool_size, pool_seed + 1)
     buffers = {"fake_A_buffer": fake_A_buffer, "fake_B_buffer": fake_B_buffer}
 
     first_epoch, first_batch, step = 0, 0, 0
@@ -228,14 +229,14 @@ def main(argv=None):
         f"{', cached' if dataset.cache else ''}\n"
         f"generators 2 x {size_G:.2f} M parameters, discriminators 2 x {size_D:.2f} M; on {device}, "
         f"{'bfloat16' if amp else 'float32'}, {world_size} process{'es' if world_size > 1 else ''}\n"
-        f"options other than the paper's: {other_than_default(opt)}"
+        f"options other than the defaults: {other_than_default(opt)}"
     )
     for note in dataset.notes:
         say("note: " + note)
     if checkpoint:
         say(f"going on from {checkpoint['path']}: {first_epoch} epochs and {first_batch} batches done, step {step}")
         if (len(dataset), len(sampler)) != tuple(checkpoint["data"]):
-            say("note: number of images, batch size or processes changed; the order of the data is another one")
+            say("note: number of images, batch size or processes changed; the data order differs from now on")
             first_batch = first_batch * len(sampler) // checkpoint["data"][1]
 
     # ----------
@@ -289,12 +290,13 @@ def main(argv=None):
             raise
 
     stop = StopSignal()
+    if step == 0 and opt.sample_interval > 0:
+        sample()  # what untrained networks make of the images
     for epoch in range(first_epoch, opt.n_epochs):
         sampler.set_position(epoch, first_batch)
         for i, batch in batches(epoch, first_batch):
             real_A = batch["A"].to(device, non_blocking=True)
             real_B = batch["B"].to(device, non_blocking=True)
-            zero = torch.zeros((), device=device)
 
             # ------------------
             #  Train Generators
@@ -311,7 +313,7 @@ def main(argv=None):
                     loss_identity = (criterion_identity(same_A, real_A) + criterion_identity(same_B, real_B)) / 2
                 else:
                     fake_B, fake_A = G_AB(real_A), G_BA(real_B)
-                    loss_identity = zero
+                    loss_identity = torch.zeros((), device=device)
 
                 # A translation should look real to the other domain's discriminator:
                 #   L_GAN = (D_B(G_AB(a)) - 1)^2 + (D_A(G_BA(b)) - 1)^2      (equation 1, least squares)
@@ -325,7 +327,7 @@ def main(argv=None):
                     recov_A, recov_B = G_BA(fake_B), G_AB(fake_A)
                     loss_cycle = (criterion_cycle(recov_A, real_A) + criterion_cycle(recov_B, real_B)) / 2
                 else:
-                    loss_cycle = zero
+                    loss_cycle = torch.zeros((), device=device)
 
                 # equation 3; the means over both directions leave the ratio of the weights as in the paper
                 loss_G = loss_GAN + opt.lambda_cyc * loss_cycle + opt.lambda_id * loss_identity
@@ -342,8 +344,8 @@ def main(argv=None):
             #   L_D = ((D(real) - 1)^2 + D(fake)^2) / 2                      (section 7.1 asks for the half)
 
             with autocast:
-                fake_A_ = fake_A_buffer.push_and_pop(fake_A)
-                loss_D_A = (criterion_GAN(D_A(real_A), 1) + criterion_GAN(D_A(fake_A_), 0)) / 2
+                pooled_A = fake_A_buffer.push_and_pop(fake_A)
+                loss_D_A = (criterion_GAN(D_A(real_A), 1) + criterion_GAN(D_A(pooled_A), 0)) / 2
 
             optimizer_D_A.zero_grad()
             loss_D_A.backward()
@@ -351,8 +353,8 @@ def main(argv=None):
             optimizer_D_A.step()
 
             with autocast:
-                fake_B_ = fake_B_buffer.push_and_pop(fake_B)
-                loss_D_B = (criterion_GAN(D_B(real_B), 1) + criterion_GAN(D_B(fake_B_), 0)) / 2
+                pooled_B = fake_B_buffer.push_and_pop(fake_B)
+                loss_D_B = (criterion_GAN(D_B(real_B), 1) + criterion_GAN(D_B(pooled_B), 0)) / 2
 
             optimizer_D_B.zero_grad()
             loss_D_B.backward()
@@ -374,7 +376,7 @@ def main(argv=None):
                 if history:
                     log(epoch)
                 save(epoch, i + 1)
-                progress.leave()
+                progress.end_line()
                 say(f"stopped by a signal after step {step}; all is in {saved}/latest.pth, --resume goes on from there")
                 return 128 + stop.number
 
@@ -388,7 +390,7 @@ def main(argv=None):
 
     stop.restore()
     sample()
-    progress.leave()
+    progress.end_line()
     n = opt.n_epochs
     say(
         f"done in {duration(time.monotonic() - started)}, written:\n"

@@ -4,19 +4,13 @@ Two folders of images -> unpaired training samples. Both layouts are read:
     data/NAME/trainA  trainB  testA  testB         the official archives
     data/NAME/train/A  train/B  test/A  test/B     PyTorch-GAN
 
-Below the line "skip on first reading": how a data set that is named but missing is made or fetched.
+A data set that is named but missing is drawn (demo_data.py) or fetched (fetch.py).
 """
 
-import http.client
 import os
-import shutil
 import signal
 import sys
-import time
-import urllib.error
-import urllib.request
-import zipfile
-import zlib
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -130,7 +124,7 @@ class ImageFiles:
                     self.n_others, self.other = self.n_others + 1, entry.name
         self.names = np.sort(np.concatenate([*arrays, np.array(names, dtype=bytes)]))
         if not len(self.names):
-            raise InputError(f"{folder}: holds no image. Put the images of this domain there")
+            raise InputError(f"{folder}: holds no image (subfolders are not searched). Put this domain's images there")
 
     def __len__(self):
         return len(self.names)
@@ -149,14 +143,14 @@ def find_folder(root, mode, domain):
 
 class ImageDataset(torch.utils.data.Dataset):
     """Samples {"A": image, "B": image}, float32 (channels, height, width) in [-1, 1]; as many as the larger domain has
-    images, B drawn at random for each A.
+    images: A in turn, B drawn at random.
 
     dataset[epoch, index] depends on the seed, the epoch and the index alone: the same picture, crop and flip whatever
     was loaded before, in whichever process. dataset[index] is that of epoch 0.
 
     root:            data/NAME
-    mode:            'train' resizes to load_size, crops img_size at random and flips every second image (paper's code;
-                     section 7.1 does not say); 'test' resizes to img_size and leaves nothing to chance
+    mode:            'train' resizes to load_size, crops img_size at random and flips with probability 1/2, as the
+                     authors' code does; 'test' resizes to img_size and leaves nothing to chance
     unaligned:       False pairs A and B by file stem (same crop, same flip) and leaves out what has no counterpart
     img_size:        (height, width) of the samples
     load_size:       (height, width) before the crop
@@ -196,25 +190,26 @@ class ImageDataset(torch.utils.data.Dataset):
             )
 
         def look_at(i):
+            """Returns the error, if any, rather than raise it: all bad images are to be counted."""
             try:
                 if domain in self.cache:
                     self.cache[domain][i] = torch.from_numpy(self._decode(domain, i))
                 else:
                     check_header(files[i], self.smallest)
             except InputError as error:
-                return i, error
+                return error
 
         count = len(files) if domain in self.cache else min(len(files), CHECK_LIMIT)
         with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:  # Pillow decodes outside the interpreter's lock
-            bad = dict(filter(None, pool.map(look_at, range(count))))
+            bad = {i: error for i, error in enumerate(pool.map(look_at, range(count))) if error}
         if not bad:
             return
         first = str(next(iter(bad.values())))
-        more = f" (and {len(bad) - 1} more of this folder)" if len(bad) > 1 else ""
-        if not self.skip_bad_images:
-            raise InputError(f"{first}{more}. --skip_bad_images goes on without")
         if len(bad) == len(files):
-            raise InputError(f"{files.folder}: not one image can be used, beginning with {first}")
+            raise InputError(f"{first} (and so for all {len(files)} images of this folder)")
+        if not self.skip_bad_images:
+            more = f" ({len(bad)} of the {len(files)} images of this folder)" if len(bad) > 1 else ""
+            raise InputError(f"{first}{more}. --skip_bad_images goes on without")
         self.notes.append(f"{files.folder}: skipped {len(bad)} bad images of {len(files)}, beginning with {first}")
         self.index[domain] = np.array([i for i in range(len(files)) if i not in bad])
 
@@ -239,25 +234,23 @@ class ImageDataset(torch.utils.data.Dataset):
         if not 0 <= index < len(self):
             raise IndexError(f"index {index} of {len(self)} samples")
         rng = np.random.default_rng((self.seed, epoch, index))
-        random_B, chance_A, chance_B = rng.integers(len(self.index["B"])), rng.random(3), rng.random(3)
+        random_B, crop_and_flip_A, crop_and_flip_B = rng.integers(len(self.index["B"])), rng.random(3), rng.random(3)
+        i_A, i_B = (index % len(self.index[domain]) for domain in "AB")
         if not self.unaligned:
-            chance_B = chance_A
-        return {
-            "A": self._sample("A", index % len(self.index["A"]), chance_A),
-            "B": self._sample(
-                "B", random_B if self.train and self.unaligned else index % len(self.index["B"]), chance_B
-            ),
-        }
+            crop_and_flip_B = crop_and_flip_A
+        elif self.train:
+            i_B = random_B
+        return {"A": self._sample("A", i_A, crop_and_flip_A), "B": self._sample("B", i_B, crop_and_flip_B)}
 
-    def _sample(self, domain, i, chance):
+    def _sample(self, domain, i, crop_and_flip):
         """Image number i of a domain, cropped and flipped by three random numbers from 0 to 1 -> float32 (C, H, W)."""
         image = self._pixels(domain, i)
         if self.train:
             height, width = self.img_size
-            top = int(chance[0] * (image.shape[0] - height + 1))
-            left = int(chance[1] * (image.shape[1] - width + 1))
+            top = int(crop_and_flip[0] * (image.shape[0] - height + 1))
+            left = int(crop_and_flip[1] * (image.shape[1] - width + 1))
             image = image[top : top + height, left : left + width]
-            if chance[2] < 0.5:
+            if crop_and_flip[2] < 0.5:
                 image = image.flip(1)
         return to_float(image)
 
@@ -281,11 +274,12 @@ def fixed_images(dataset, root, domain, n):
     no test folder, training images: a person with two folders of photos can train too."""
     try:
         files = ImageFiles(find_folder(root, "test", domain))
+        order = range(len(files))
     except InputError:
-        files = [dataset.files[domain][i] for i in dataset.index[domain][:n]]
+        files, order = dataset.files[domain], dataset.index[domain]
         dataset.notes.append(f"no test images of domain {domain}: the sample grids show training images")
     images = []
-    for i in range(len(files)):
+    for i in order:
         try:
             images.append(to_float(torch.from_numpy(load_image(files[i], dataset.channels, dataset.img_size))))
         except InputError as error:
@@ -304,10 +298,11 @@ def to_float(image):
     return image.permute(2, 0, 1).contiguous().float() / 127.5 - 1
 
 
-def ignore_signals(worker_id):
-    """For the loader's worker processes: Ctrl-C reaches them too, but the main process decides when to stop."""
+def outlive_signals(worker_id):
+    """For the loader's worker processes: Ctrl-C and a batch system's SIGTERM reach them too, but the main process needs
+    them until its step is done. A worker that it wants to be rid of gets SIGTERM as well, and goes ten seconds later."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: threading.Timer(10, os._exit, (0,)).start())
 
 
 class EpochSampler(torch.utils.data.Sampler):
@@ -320,7 +315,7 @@ class EpochSampler(torch.utils.data.Sampler):
     def __init__(self, size, batch_size, seed=0, rank=0, world_size=1):
         if size < batch_size * world_size:
             raise InputError(
-                f"--batch_size {batch_size} on {world_size} processes: the data set has {size} samples only"
+                f"--batch_size {batch_size} x {world_size} processes: the data set has {size} samples only"
             )
         self.size, self.batch_size, self.seed = size, batch_size, seed
         self.rank, self.world_size = rank, world_size
@@ -341,17 +336,6 @@ class EpochSampler(torch.utils.data.Sampler):
             yield [(self.epoch, i) for i in order[start : start + self.batch_size].tolist()]
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-#  Skip on first reading: data sets that are made or fetched when they are named and missing
-# ----------------------------------------------------------------------------------------------------------------------
-
-OFFICIAL_URL = "https://efrosgans.eecs.berkeley.edu/cyclegan/datasets/{}.zip"
-OFFICIAL_SETS = (
-    "apple2orange summer2winter_yosemite horse2zebra monet2photo cezanne2photo ukiyoe2photo vangogh2photo maps facades "
-    "iphone2dslr_flower ae_photos"
-).split()
-
-
 def prepare_dataset(name, data_dir):
     """-> data_dir/name. If it is missing, the demo is drawn and an official set is fetched."""
     root = os.path.join(data_dir, name)
@@ -359,9 +343,10 @@ def prepare_dataset(name, data_dir):
         return root
     if os.path.lexists(root):
         raise InputError(f"{root}: is there, but no folder")
-    if name == "demo":
-        from demo_data import write_demo
+    from demo_data import write_demo  # here, as most runs need neither
+    from fetch import OFFICIAL_SETS, fetch_dataset
 
+    if name == "demo":
         write_demo(root)
     elif name in OFFICIAL_SETS:
         fetch_dataset(name, data_dir)
@@ -371,80 +356,3 @@ def prepare_dataset(name, data_dir):
             + " ".join(OFFICIAL_SETS)
         )
     return root
-
-
-def fetch_dataset(name, data_dir, url=None):
-    """Fetches and unpacks one archive into data_dir/name. What is broken off is continued the next time, and
-    data_dir/name only comes into being when all of it is there."""
-    url = url or OFFICIAL_URL.format(name)
-    root, archive = os.path.join(data_dir, name), os.path.join(data_dir, name + ".zip")
-    way_out = f"Get {name}.zip elsewhere and unpack it so that {root}/trainA and {root}/trainB are there"
-    os.makedirs(data_dir, exist_ok=True)
-    try:
-        if not os.path.exists(archive):
-            download(url, archive)
-    except (OSError, http.client.HTTPException) as error:  # URLError and HTTPError are OSErrors
-        raise InputError(f"{url}: cannot be fetched ({error}). {way_out}") from error
-    try:
-        unpack(archive, root, name)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        os.remove(archive)
-        raise InputError(f"{url}: sent a broken archive ({error}), which was removed. Try again. {way_out}") from error
-    os.remove(archive)
-
-
-def download(url, path, attempts=5):
-    """Into path + '.part', renamed to `path` when whole. Goes on where an earlier attempt broke off."""
-    part = path + ".part"
-    for attempt in range(1, attempts + 1):
-        have = os.path.getsize(part) if os.path.exists(part) else 0
-        request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-        try:
-            with urllib.request.urlopen(request, timeout=60) as response:
-                if response.status != 206:  # the server sends all of it
-                    have = 0
-                total = have + int(response.headers.get("Content-Length", 0))
-                with open(part, "ab" if have else "wb") as file:
-                    while block := response.read(1 << 18):
-                        file.write(block)
-                        have += len(block)
-                        report(f"fetching {url}: {have / 1e6:.0f} of {total / 1e6:.0f} MB", final=have == total)
-            if have < total:
-                raise http.client.IncompleteRead(b"", total - have)
-            os.replace(part, path)
-            return
-        except urllib.error.HTTPError as error:
-            if error.code != 416:  # 416: nothing after what we have, so what we have is no beginning of this file
-                raise
-            os.remove(part)
-        except (OSError, http.client.HTTPException) as error:
-            if attempt == attempts:
-                raise
-            print(f"\n{url}: broke off ({error}), trying again", flush=True)
-            time.sleep(attempt)
-
-
-def report(text, final):
-    """Prints progress on one line of a terminal; where the output is none, only the last one."""
-    if sys.stdout.isatty():
-        print("\r" + text, end="\n" if final else "", flush=True)
-    elif final:
-        print(text, flush=True)
-
-
-def unpack(archive, root, name):
-    """Unpacks beside `root` and renames when done. An entry that would land outside is an InputError: nothing is
-    written at all."""
-    temporary = root + ".part"
-    shutil.rmtree(temporary, ignore_errors=True)
-    with zipfile.ZipFile(archive) as file:
-        inside = os.path.realpath(temporary) + os.sep
-        for entry in file.namelist():
-            if not (os.path.realpath(os.path.join(temporary, entry)) + os.sep).startswith(inside):
-                raise InputError(
-                    f"{archive}: holds {entry!r}, which would be written outside {root}; nothing was unpacked"
-                )
-        file.extractall(temporary)
-    inner = os.path.join(temporary, name)
-    os.rename(inner if os.path.isdir(inner) else temporary, root)
-    shutil.rmtree(temporary, ignore_errors=True)

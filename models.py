@@ -5,7 +5,9 @@ arXiv:1703.10593, section 4 and appendix 7.2).
 Module order, and so the keys of a state dict, are those of the authors' `ResnetGenerator` and
 `NLayerDiscriminator`: their published weights load unchanged.
 
-Images are (N, channels, H, W) in [-1, 1]. Shapes in the comments are those of a 256x256 image at the defaults.
+Images are (N, channels, H, W) in [-1, 1]. The comments give the paper's name of each layer (c7s1-k: 7x7 convolution,
+stride 1, k filters; dk: 3x3, stride 2; Rk: residual block; uk: 3x3, stride 1/2; Ck: 4x4, stride 2; most are followed by
+instance normalisation and a ReLU) and the shape of its output, C x H x W, for a 256x256 image at the defaults.
 """
 
 from torch import nn
@@ -118,10 +120,10 @@ class GeneratorResNet(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Says of each 70x70 patch how real it looks: 1 real, 0 translated. D_A is the paper's D_X, D_B its D_Y.
+    """Scores how real each 70x70 patch looks: 1 real, 0 translated. D_A is the paper's D_X, D_B its D_Y.
 
-    In: (N, channels, H, W) in [-1, 1]. Out: (N, 1, H/8 - 2, W/8 - 2), one score a patch, of any value (least squares
-    need no sigmoid): 30 x 30 for a 256x256 image.
+    In: (N, channels, H, W) in [-1, 1]. Out: (N, 1, H // 8 - 2, W // 8 - 2), a score for each patch, of any value (least
+    squares need no sigmoid): 30 x 30 for a 256x256 image.
 
     ndf: filters of the first convolution
     """

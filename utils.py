@@ -123,10 +123,10 @@ def check_finite(values, names, step, folder):
     bad = (~values.isfinite().all(1)).nonzero().flatten().tolist()
     if bad:
         first = step - len(values) + 1 + bad[0]
-        told = ", ".join(f"{name} {value:.4g}" for name, value in zip(names, values[bad[0]].tolist()))
+        losses = ", ".join(f"{name} {value:.4g}" for name, value in zip(names, values[bad[0]].tolist()))
         good = os.path.join(folder, "latest.pth")
         way_out = f"{good} is from before: go on with --resume" if os.path.exists(good) else "Start again"
-        raise DivergedError(f"diverged at step {first}: {told}. {way_out} and a smaller --lr, or --no-amp")
+        raise DivergedError(f"diverged at step {first}: {losses}. {way_out} and a smaller --lr, or --no-amp")
 
 
 ##############################
@@ -182,6 +182,17 @@ def average_over_processes(tensors):
     flat /= dist.get_world_size()
     for tensor, mean in zip(tensors, flat.split([tensor.numel() for tensor in tensors])):
         tensor.copy_(mean.view_as(tensor))
+
+
+def first_process_first(function):
+    """Calls it in one process, then in one of each machine, then in all: the first one prepares what the others find.
+    -> its result"""
+    result = None
+    for my_turn in (int(os.environ.get("RANK", "0")) == 0, int(os.environ.get("LOCAL_RANK", "0")) == 0, True):
+        if my_turn:
+            result = function()
+        gather(None)  # waits for all
+    return result
 
 
 def gather(value):
@@ -364,7 +375,7 @@ def cut_log(source, path, step):
 def sample_images(G_AB, G_BA, images_A, images_B, path):
     """Writes a grid, one row a pair of images: real A | fake B | recovered A | real B | fake A | recovered B.
 
-    images_A, images_B: (N, C, H, W) in [-1, 1], which are black and white: the contrast is not stretched."""
+    images_A, images_B: (N, C, H, W) in [-1, 1]: -1 is drawn black, 1 white, so contrast is not stretched."""
     rows = []
     for real_A, real_B in zip(images_A.split(1), images_B.split(1)):
         fake_B, fake_A = G_AB(real_A), G_BA(real_B)
@@ -423,21 +434,23 @@ class Progress:
             log.write(json.dumps({k: float(f"{v:.6g}") if type(v) is float else v for k, v in record.items()}) + "\n")
 
         losses = "  ".join(f"{k.removeprefix('loss_')} {v:.3f}" for k, v in values.items() if k.startswith("loss_"))
+        left = duration(self.seconds_per_step * (self.last_step - step)) if step > self.first_step + 1 else "..."
         self.show(
-            f"{'#' * int(20 * step / self.last_step):.<20} step {step}/{self.last_step}  epoch {values['epoch'] + 1}  "
-            f"{losses}  {images_per_step / self.seconds_per_step:.3g} img/s  {memory:.1f} GiB  "
-            f"ETA {duration(self.seconds_per_step * (self.last_step - step))}"
+            f"step {step}/{self.last_step}  ETA {left}  epoch {values['epoch'] + 1}  {losses}  "
+            f"{images_per_step / self.seconds_per_step:.3g} img/s  {memory:.1f} GiB",
+            bar=f"[{'#' * int(20 * step / self.last_step):.<20}] ",
         )
 
-    def show(self, line):
-        if sys.stdout.isatty():
-            line = line[: shutil.get_terminal_size().columns - 1]  # a line that wraps cannot be redrawn
-            print("\r" + line.ljust(self.drawn), end="", flush=True)
-            self.drawn = len(line)
-        else:
+    def show(self, line, bar):
+        if not sys.stdout.isatty():
             print(line, flush=True)
+            return
+        columns = shutil.get_terminal_size().columns - 1  # a line that wraps cannot be redrawn
+        line = (bar + line if len(bar + line) <= columns else line)[:columns]
+        print("\r" + line.ljust(self.drawn), end="", flush=True)
+        self.drawn = len(line)
 
-    def leave(self):
+    def end_line(self):
         """Ends the redrawn line, before anything else is printed."""
         if self.drawn:
             print()

@@ -10,7 +10,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 import datasets
-from datasets import EpochSampler, ImageDataset, ImageFiles, fixed_images, ignore_signals, load_image
+from datasets import EpochSampler, ImageDataset, ImageFiles, fixed_images, outlive_signals, load_image
 from utils import InputError
 
 TINY = {"img_size": (32, 32), "load_size": (36, 36)}
@@ -129,7 +129,7 @@ def test_workers_change_nothing(make_set, cache):
 
     def batches(n_workers):
         sampler = EpochSampler(len(dataset), batch_size=2, seed=3)
-        loader = DataLoader(dataset, batch_sampler=sampler, num_workers=n_workers, worker_init_fn=ignore_signals)
+        loader = DataLoader(dataset, batch_sampler=sampler, num_workers=n_workers, worker_init_fn=outlive_signals)
         for epoch in range(2):
             sampler.set_position(epoch)
             yield from loader
@@ -296,7 +296,7 @@ def test_missing_and_empty_folders(make_set, tmp_path):
 def test_all_images_bad(make_set):
     root = make_set(trainA=1, trainB=1)
     open(f"{root}/trainA/0.png", "w").close()
-    with pytest.raises(InputError, match="not one image can be used"):
+    with pytest.raises(InputError, match="and so for all 1 images of this folder"):
         ImageDataset(root, skip_bad_images=True, **TINY)
 
 
@@ -314,6 +314,11 @@ def test_without_test_folders_samples_are_training_images(make_set):
     dataset = ImageDataset(root, **TINY)
     assert fixed_images(dataset, root, "B", 5).shape == (2, 3, 32, 32)
     assert "sample grids show training images" in dataset.notes[-1]
+    for i in range(2):  # the first ones broken, which an uncached data set does not know
+        bad_file(root, "truncated")
+        os.rename(f"{root}/trainA/9.png", f"{root}/trainA/-{i}.png")
+    dataset = ImageDataset(root, cache=False, skip_bad_images=True, **TINY)
+    assert len(dataset) == 4 and fixed_images(dataset, root, "A", 2).shape == (2, 3, 32, 32)
 
 
 # ----- batches
@@ -341,5 +346,5 @@ def test_an_epoch_is_continued_where_it_broke_off():
 
 
 def test_a_batch_larger_than_the_data_set():
-    with pytest.raises(InputError, match="--batch_size 8.*5 samples only"):
+    with pytest.raises(InputError, match="--batch_size 8 x 1 processes: the data set has 5 samples only"):
         EpochSampler(5, 8)

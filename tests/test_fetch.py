@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 import datasets
-from datasets import fetch_dataset
+import fetch
+from fetch import fetch_dataset
 from utils import InputError
 
 
@@ -32,7 +33,7 @@ def archive(extra=None):
 def serve(monkeypatch):
     """serve(content, ...) -> (url, list of the Range headers that came in)."""
     servers = []
-    monkeypatch.setattr(datasets.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(fetch.time, "sleep", lambda seconds: None)
 
     def start(content, break_after=None, breaks=0, status=200, ranges=True):
         requests = []
@@ -86,7 +87,7 @@ def test_a_transfer_that_breaks_off_goes_on(tmp_path, serve, ranges):
 
 def test_what_was_fetched_is_kept_for_the_next_try(tmp_path, serve):
     url, _ = serve(archive(), break_after=100, breaks=99)
-    with pytest.raises(InputError, match="tiny.zip: cannot be fetched.*unpack it so that"):
+    with pytest.raises(InputError, match="tiny.zip: cannot be fetched.*unpacked so that"):
         fetch_dataset("tiny", str(tmp_path), url)
     assert os.listdir(tmp_path) == ["tiny.zip.part"]
     url, requests = serve(archive())
@@ -110,7 +111,7 @@ def test_remains_of_another_file_are_thrown_away(tmp_path, serve):
 @pytest.mark.parametrize("cut", [200, -200, 0])
 def test_a_truncated_archive(tmp_path, serve, cut):
     url, _ = serve(archive()[:cut])
-    with pytest.raises(InputError, match="broken archive.*trainA and .*trainB are there"):
+    with pytest.raises(InputError, match="broken archive.*trainA is there"):
         fetch_dataset("tiny", str(tmp_path), url)
     assert not [name for name in os.listdir(tmp_path) if not name.endswith(".part")]
 
@@ -162,7 +163,7 @@ def test_a_killed_unpacking_leaves_nothing_that_looks_whole(tmp_path, serve, mon
 
 def test_official_names_are_fetched_when_missing(tmp_path, monkeypatch, serve):
     url, _ = serve(archive())
-    monkeypatch.setattr(datasets, "OFFICIAL_URL", url + "?{}")
+    monkeypatch.setattr(fetch, "OFFICIAL_URL", url + "?{}")
     root = datasets.prepare_dataset("horse2zebra", str(tmp_path))
     assert os.path.exists(os.path.join(root, "tiny/trainA/0.png"))
-    assert len(datasets.OFFICIAL_SETS) == 11
+    assert len(fetch.OFFICIAL_SETS) == 11

@@ -5,9 +5,12 @@ import re
 import shlex
 
 import pytest
+import torch
+from PIL import Image
 
 import cyclegan
 from conftest import ROOT
+from models import GeneratorResNet
 
 README = open(os.path.join(ROOT, "README.md"), encoding="utf-8").read()
 BLOCKS = re.findall(r"^```\w*\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
@@ -31,6 +34,20 @@ def test_commands_are_understood(command, tmp_path, monkeypatch):
     words = shlex.split(command)
     assert words[0] in ("python", "torchrun") and "cyclegan.py" in words
     cyclegan.get_options(words[words.index("cyclegan.py") + 1 :])
+
+
+def test_the_python_snippet_runs(tmp_path, monkeypatch):
+    """With the demo's small generator in place of the large one."""
+    snippet = next(block for block in BLOCKS if block.startswith("import torch"))
+    small = dict(n_residual_blocks=3, ngf=24, upsample="nearest")
+    assert 'n_residual_blocks=3, ngf=24, upsample="nearest"' in snippet
+    assert all(cyclegan.DEMO[key] == value for key, value in small.items())
+    monkeypatch.chdir(tmp_path)
+    os.makedirs("saved_models/horse2zebra")
+    torch.save(GeneratorResNet(**small).state_dict(), "saved_models/horse2zebra/G_AB_200.pth")
+    Image.effect_noise((300, 200), 80).convert("RGB").save("horse.jpg")
+    exec(snippet.replace("GeneratorResNet()", "GeneratorResNet(n_residual_blocks=3, ngf=24, upsample='nearest')"), {})
+    assert Image.open("zebra.png").size == (256, 256)
 
 
 def test_links_and_files():
