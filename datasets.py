@@ -300,7 +300,7 @@ def to_float(image):
 
 def outlive_signals(worker_id):
     """For the loader's worker processes: Ctrl-C and a batch system's SIGTERM reach them too, but the main process needs
-    them until its step is done. A worker that it wants to be rid of gets SIGTERM as well, and goes ten seconds later."""
+    them until its step is done. One that it wants to be rid of gets SIGTERM as well, and goes ten seconds later."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: threading.Timer(10, os._exit, (0,)).start())
 

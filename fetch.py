@@ -45,7 +45,8 @@ def download(url, path, attempts=5):
     """Into path + '.part', renamed to `path` when whole. Goes on where an earlier attempt broke off."""
     part = path + ".part"
     for attempt in range(1, attempts + 1):
-        had = have = os.path.getsize(part) if os.path.exists(part) else 0
+        have = os.path.getsize(part) if os.path.exists(part) else 0
+        received = 0
         request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
         try:
             with urllib.request.urlopen(request, timeout=60) as response:
@@ -55,7 +56,7 @@ def download(url, path, attempts=5):
                 with open(part, "ab" if have else "wb") as file:
                     while block := response.read(1 << 18):
                         file.write(block)
-                        have += len(block)
+                        have, received = have + len(block), received + len(block)
                         report(f"fetching {url}: {have / 1e6:.0f} of {total / 1e6:.0f} MB", final=have == total)
             if have < total:
                 raise http.client.IncompleteRead(b"", total - have)
@@ -66,7 +67,7 @@ def download(url, path, attempts=5):
                 raise
             os.remove(part)
         except (OSError, http.client.HTTPException) as error:
-            if attempt == attempts or have == had:  # nothing came at all: no network, no such server
+            if attempt == attempts or not received:  # nothing came at all: no network, no such server
                 raise
             report(f"{url}: broke off after {have / 1e6:.1f} MB ({error}), trying again", final=True)
             time.sleep(attempt)

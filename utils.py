@@ -4,6 +4,7 @@ checkpoints, sample grids, progress lines, and several processes that act as one
 """
 
 import argparse
+import gc
 import json
 import math
 import os
@@ -47,6 +48,7 @@ def run(main):
         if "alloc" not in str(error) and not isinstance(error, (MemoryError, torch.OutOfMemoryError)):
             raise
         message = "out of memory. Try a smaller --batch_size, --img_height and --img_width, or --ngf, or --no-cache"
+    gc.collect()  # the error held the data loader; now it can dismiss its workers rather than wait for them
     sys.exit("error: " + message.replace("\n", "\\n"))
 
 
