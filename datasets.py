@@ -302,7 +302,9 @@ def outlive_signals(worker_id):
     """For the loader's worker processes: Ctrl-C and a batch system's SIGTERM reach them too, but the main process needs
     them until its step is done. One that it wants to be rid of gets SIGTERM as well, and goes ten seconds later."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: threading.Timer(10, os._exit, (0,)).start())
+    timer = threading.Timer(10, os._exit, (0,))
+    timer.daemon = True  # it must not hold up a worker that is done before
+    signal.signal(signal.SIGTERM, lambda *_: timer.start() if not timer.is_alive() else None)
 
 
 class EpochSampler(torch.utils.data.Sampler):

@@ -4,7 +4,6 @@ checkpoints, sample grids, progress lines, and several processes that act as one
 """
 
 import argparse
-import gc
 import json
 import math
 import os
@@ -14,6 +13,7 @@ import shutil
 import signal
 import sys
 import time
+import traceback
 import zipfile
 from datetime import timedelta
 
@@ -42,13 +42,13 @@ def run(main):
     except (InputError, DivergedError) as error:
         # one that comes from a worker process of the data loader carries that one's traceback before it
         message = str(error).rsplit("utils.InputError: ", 1)[-1].strip()
+        traceback.clear_frames(error.__traceback__)  # lets go of the data loader, which then dismisses its workers
     except OSError as error:  # a full disk, no permission, a file where a folder should be
         message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
     except (RuntimeError, MemoryError) as error:
         if "alloc" not in str(error) and not isinstance(error, (MemoryError, torch.OutOfMemoryError)):
             raise
         message = "out of memory. Try a smaller --batch_size, --img_height and --img_width, or --ngf, or --no-cache"
-    gc.collect()  # the error held the data loader; now it can dismiss its workers rather than wait for them
     sys.exit("error: " + message.replace("\n", "\\n"))
 
 
