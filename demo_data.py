@@ -17,8 +17,6 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFilter
 
-from datasets import to_float
-
 SIZE = 64  # pixels of a side
 SUPERSAMPLE = 3  # drawn so many times larger, then reduced: smooth edges
 N_TRAIN, N_TEST = 300, 50
@@ -257,7 +255,7 @@ def score(G_AB, G_BA, root, device):
             original, truth, mask = (
                 np.array(Image.open(os.path.join(root, f, name))) for f in (source, target, "test_mask")
             )
-            image = to_float(torch.from_numpy(original))[None].to(device)
+            image = torch.from_numpy(original).permute(2, 0, 1)[None].to(device) / 127.5 - 1
             fake = ((G(image)[0].float().cpu().permute(1, 2, 0) + 1) * 127.5).round().byte().numpy()
             for row, picture in zip(rows.values(), (fake, original, truth)):
                 row.append(colour_shares(picture, original, mask, animal))
