@@ -19,12 +19,12 @@ import time
 import torch
 from torch.utils.data import DataLoader
 
+from checkpoints import find_checkpoint, lock_run, prepare_folders, restore, save_file
 from datasets import EpochSampler, ImageDataset, fixed_images, outlive_signals, prepare_dataset
 from models import Discriminator, GeneratorResNet, weights_init_normal
 from utils import (
     InputError, Progress, ReplayBuffer, StopSignal, average_over_processes, between, bfloat16_pays, check_finite,
-    choose_device, duration, find_checkpoint, first_process_first, gather, init_processes, linear_decay, lock_run,
-    prepare_folders, restore, run, sample_images, save_file,
+    choose_device, duration, first_process_first, gather, init_processes, linear_decay, run, sample_images,
 )  # fmt: skip
 
 # What the demo needs to be done on a laptop; the command line wins over it. So short a training gains from a long decay

@@ -1,20 +1,17 @@
 """
-What a training run needs around the mathematics: the pool of past translations, the learning rate's decay,
-checkpoints, sample grids, progress lines, and several processes that act as one. Each part can be used alone.
+What a training run needs around the mathematics: the pool of past translations, the learning rate's decay, sample
+grids, progress lines, and several processes that act as one. Each part can be used alone.
 """
 
 import argparse
 import json
 import math
 import os
-import pickle
-import re
 import shutil
 import signal
 import sys
 import time
 import traceback
-import zipfile
 from datetime import timedelta
 
 import torch
@@ -229,143 +226,6 @@ class StopSignal:
         number = torch.tensor(self.number)
         dist.all_reduce(number, dist.ReduceOp.MAX)
         return number.item()  # a signal that came just now is asked for in the next step
-
-
-##############################
-#   Checkpoints
-##############################
-
-
-def save_file(state, path):
-    """torch.save, but whoever looks at `path` sees the old file or the whole new one, also after a crash."""
-    temporary = path + ".tmp"
-    try:
-        with open(temporary, "wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:
-        if os.path.exists(temporary):
-            os.remove(temporary)
-        raise InputError(f"{path}: cannot be written ({error}). What was there before is unharmed")
-
-
-def load_file(path):
-    """torch.load onto the CPU. A file that is missing, truncated or no checkpoint, or that wants to run code, is an
-    InputError; nothing in it is executed."""
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as file:
-                if file.testzip():  # torch.load does not look at the checksums
-                    raise ValueError("a checksum is wrong")
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such checkpoint")
-    except pickle.UnpicklingError:
-        raise InputError(f"{path}: no checkpoint of this project, or one with code in it; nothing was executed")
-    except Exception as error:  # a broken file makes torch raise nearly anything
-        reason = (str(error).splitlines() or [""])[0]
-        raise InputError(f"{path}: broken, truncated, or no checkpoint ({type(error).__name__}: {reason})")
-
-
-def find_checkpoint(folder, epoch=0):
-    """The newest checkpoint of a run, or the one that was kept after `epoch` epochs -> dict, its path under "path".
-    None if nothing has been saved yet, as when a run is killed in its first epoch: it can only start again."""
-    names = os.listdir(folder) if os.path.isdir(folder) else []
-    kept = sorted(int(name[11:-4]) for name in names if re.fullmatch(r"checkpoint_\d+\.pth", name))
-    if epoch and epoch not in kept:
-        raise InputError(
-            f"--epoch {epoch}: none was kept in {folder}; kept epochs: {', '.join(map(str, kept)) or 'none'}"
-        )
-    if not kept and "latest.pth" not in names:
-        print(f"{folder}: nothing to go on from yet, starting from the beginning")
-        return None
-    newest = "latest.pth" if "latest.pth" in names else f"checkpoint_{kept[-1]}.pth"
-    path = os.path.join(folder, f"checkpoint_{epoch}.pth" if epoch else newest)
-    state = load_file(path)
-    required = {"version", "options", "epoch", "batch", "step", "data", "ranks", "G_AB", "G_BA", "D_A", "D_B"}
-    if not isinstance(state, dict) or not required <= state.keys() or not isinstance(state["options"], dict):
-        raise InputError(f"{path}: not a full checkpoint as cyclegan.py writes it")
-    if state["version"] != 1:
-        raise InputError(f"{path}: format {state['version']} of a newer cyclegan.py; update this copy")
-    return state | {"path": path}
-
-
-def restore(checkpoint, parts):
-    """load_state_dict for each of `parts`, a dict by name."""
-    try:
-        for name, part in parts.items():
-            part.load_state_dict(checkpoint[name])
-    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{checkpoint['path']}: damaged, {name} does not fit ({type(error).__name__}: {reason})")
-
-
-def lock_run(saved):
-    """Holds `saved`.lock until this process ends, however it ends: two runs in one folder would destroy each other."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: no such lock
-        return None
-    os.makedirs(os.path.dirname(saved), exist_ok=True)
-    file = open(saved + ".lock", "w")
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise InputError(f"{saved}: another process is training there. Give this run a --run_name of its own")
-    return file
-
-
-def prepare_folders(saved, images, checkpoint, resume):
-    """The folders of a run, for its checkpoints and sample grids. Nothing is overwritten: a new run, or one that goes
-    back to an earlier epoch, renames what is there to NAME.1, NAME.2 …
-
-    checkpoint: that the run goes on from, or None
-    resume:     it goes on from the newest, or would have if there were one
-    """
-    source = saved
-    if not resume and any(os.path.isdir(folder) and os.listdir(folder) for folder in (saved, images)):
-        number = 1
-        while any(os.path.lexists(f"{folder}.{number}") for folder in (saved, images)):
-            number += 1
-        renamed = []
-        try:
-            for folder in filter(os.path.isdir, (saved, images)):
-                os.rename(folder, f"{folder}.{number}")
-                renamed.append(folder)
-        except OSError:  # both or none
-            for folder in renamed:
-                os.rename(f"{folder}.{number}", folder)
-            raise
-        source = f"{saved}.{number}"
-        print(f"the earlier run is kept as {' and '.join(f'{folder}.{number}' for folder in renamed)}")
-    for folder in (saved, images):
-        os.makedirs(folder, exist_ok=True)
-        for name in os.listdir(folder):
-            if name.endswith(".tmp"):  # what a killed run was writing
-                os.remove(os.path.join(folder, name))
-    step = checkpoint["step"] if checkpoint else 0
-    cut_log(os.path.join(source, "log.jsonl"), os.path.join(saved, "log.jsonl"), step)
-    if checkpoint and not resume:  # so that --resume finds it, should the run be killed before its first own one
-        shutil.copyfile(os.path.join(source, os.path.basename(checkpoint["path"])), f"{saved}/latest.pth.tmp")
-        os.replace(f"{saved}/latest.pth.tmp", f"{saved}/latest.pth")
-
-
-def cut_log(source, path, step):
-    """Copies a log up to `step`: what a killed run logged after its last checkpoint is done, and logged, once more."""
-    kept = []
-    if os.path.exists(source):
-        with open(source, encoding="utf-8", errors="replace") as file:
-            for line in file:
-                try:
-                    if json.loads(line)["step"] <= step:
-                        kept.append(line)
-                except (ValueError, KeyError, TypeError):  # the last line of a killed run may be half-written
-                    continue
-    with open(path + ".tmp", "w", encoding="utf-8") as file:
-        file.writelines(kept)
-    os.replace(path + ".tmp", path)
 
 
 ##############################

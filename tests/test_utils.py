@@ -10,8 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
+import checkpoints
 import utils
-from utils import InputError, Progress, ReplayBuffer, between, cut_log, duration, find_checkpoint, linear_decay
+from checkpoints import cut_log, find_checkpoint
+from utils import InputError, Progress, ReplayBuffer, between, duration, linear_decay
 
 
 def image(value):
@@ -90,18 +92,18 @@ def test_a_signal_that_comes_while_the_processes_agree_is_not_lost(monkeypatch):
 
 def test_a_flipped_bit_is_found(tmp_path):
     path = str(tmp_path / "x.pth")
-    utils.save_file({"a": torch.zeros(1000)}, path)
+    checkpoints.save_file({"a": torch.zeros(1000)}, path)
     content = bytearray(open(path, "rb").read())
     content[2000] ^= 1
     open(path, "wb").write(content)
     with pytest.raises(InputError, match="x.pth: broken.*checksum"):
-        utils.load_file(path)
+        checkpoints.load_file(path)
 
 
 def test_two_runs_in_one_folder(tmp_path):
     saved = str(tmp_path / "saved_models/x")
-    lock = utils.lock_run(saved)
-    code = f"import utils; utils.run(lambda: utils.lock_run({saved!r}) and None)"
+    lock = checkpoints.lock_run(saved)
+    code = f"import checkpoints, utils; utils.run(lambda: checkpoints.lock_run({saved!r}) and None)"
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=os.path.dirname(utils.__file__), capture_output=True, text=True)
     assert (
@@ -121,7 +123,7 @@ def test_the_rename_of_an_earlier_run_is_all_or_nothing(tmp_path, monkeypatch):
         os, "rename", lambda a, b: original(a, b) if a != images else (_ for _ in ()).throw(OSError(13, "no"))
     )
     with pytest.raises(OSError):
-        utils.prepare_folders(saved, images, None, resume=False)
+        checkpoints.prepare_folders(saved, images, None, resume=False)
     assert sorted(os.listdir(tmp_path)) == ["images", "saved"]
 
 
@@ -138,7 +140,7 @@ def test_learning_rate_end_points():
 
 def test_save_replaces_the_whole_file_or_nothing(tmp_path, monkeypatch):
     path = str(tmp_path / "x.pth")
-    utils.save_file({"a": torch.ones(3)}, path)
+    checkpoints.save_file({"a": torch.ones(3)}, path)
 
     def full_disk(state, file):
         file.write(b"half of it")
@@ -146,8 +148,8 @@ def test_save_replaces_the_whole_file_or_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch, "save", full_disk)
     with pytest.raises(InputError, match="x.pth: cannot be written.*No space left"):
-        utils.save_file({"a": torch.zeros(3)}, path)
-    assert torch.equal(utils.load_file(path)["a"], torch.ones(3))
+        checkpoints.save_file({"a": torch.zeros(3)}, path)
+    assert torch.equal(checkpoints.load_file(path)["a"], torch.ones(3))
     assert os.listdir(tmp_path) == ["x.pth"]
 
 
@@ -177,7 +179,7 @@ def test_bad_checkpoints_are_one_line_and_run_nothing(tmp_path, monkeypatch, con
     elif content is not None:
         open("x.pth", "wb").write(content)
     with pytest.raises(InputError, match=words) as error:
-        utils.load_file("x.pth")
+        checkpoints.load_file("x.pth")
     assert "\n" not in str(error.value) and "x.pth" in str(error.value)
     assert not os.path.exists("attacked")
 
