@@ -246,7 +246,7 @@ def main(argv=None):
     loss_names = ("loss_D", "loss_G", "loss_GAN", "loss_cycle", "loss_identity")
     history = []  # losses since the last log line; they stay on the device, so that nothing waits for it
     n_steps = step + (opt.n_epochs - first_epoch) * len(sampler) - first_batch
-    progress = Progress(f"{saved}/log.jsonl" if rank == 0 else os.devnull, step, n_steps, quiet=rank > 0)
+    progress = Progress(f"{saved}/log.jsonl", step, n_steps, quiet=rank > 0)
     started = time.monotonic()
 
     def log(epoch):

@@ -7,6 +7,7 @@ Two folders of images -> unpaired training samples. Both layouts are read:
 A data set that is named but missing is drawn (demo_data.py) or fetched (fetch.py).
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -28,6 +29,21 @@ CHECK_LIMIT = 100_000  # images of a domain that are looked at before training; 
 ##############################
 
 
+@contextlib.contextmanager
+def open_image(path, smallest=None):
+    """Opens a picture for the length of a `with` block, its size checked; whatever goes wrong in there is an InputError
+    that names the path."""
+    try:
+        with Image.open(path) as image:
+            check_size(path, image, smallest)
+            yield image
+    except InputError:
+        raise
+    except Exception as error:  # on a broken file the decoders raise nearly anything
+        reason = f"{type(error).__name__}: {error}".replace("\n", " ")
+        raise InputError(f"{path}: broken, or no image ({reason})") from error
+
+
 def load_image(path, channels=3, size=None, smallest=None):
     """Decodes one picture -> uint8 array (H, W, channels).
 
@@ -39,20 +55,14 @@ def load_image(path, channels=3, size=None, smallest=None):
     smallest: (height, width) that the picture must have before it is resized
     Raises InputError, naming the path.
     """
-    try:
-        with Image.open(path) as image:
-            check_size(path, image, smallest)
-            if size:  # a large JPEG need not be decoded at full size: DCT scaling, at least twice what is needed
-                image.draft(None, (2 * max(size), 2 * max(size)))
-            image = to_8_bit(ImageOps.exif_transpose(image))
-            if image.has_transparency_data:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            image = image.convert({1: "L", 3: "RGB"}[channels])
-    except InputError:
-        raise
-    except Exception as error:  # on a broken file the decoders raise nearly anything
-        raise broken(path, error) from error
+    with open_image(path, smallest) as image:
+        if size:  # a large JPEG need not be decoded at full size: DCT scaling, at least twice what is needed
+            image.draft(None, (2 * max(size), 2 * max(size)))
+        image = to_8_bit(ImageOps.exif_transpose(image))
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        image = image.convert({1: "L", 3: "RGB"}[channels])
     if size:
         image = image.resize((size[1], size[0]), Image.Resampling.BICUBIC)
     return np.array(image).reshape(image.height, image.width, channels)
@@ -80,22 +90,6 @@ def check_size(path, image, smallest):
             f"{path}: {width} x {height} pixels, smaller than the crop of {smallest[1]} x {smallest[0]}. "
             "Train at a smaller --img_height and --img_width, or let --enlarge scale such images up"
         )
-
-
-def check_header(path, smallest):
-    """What can be known of a picture without decoding it. Raises InputError."""
-    try:
-        with Image.open(path) as image:
-            check_size(path, image, smallest)
-    except InputError:
-        raise
-    except Exception as error:
-        raise broken(path, error) from error
-
-
-def broken(path, error):
-    reason = f"{type(error).__name__}: {error}".replace("\n", " ")
-    return InputError(f"{path}: broken, or no image ({reason})")
 
 
 ##############################
@@ -195,7 +189,8 @@ class ImageDataset(torch.utils.data.Dataset):
                 if domain in self.cache:
                     self.cache[domain][i] = torch.from_numpy(self._decode(domain, i))
                 else:
-                    check_header(files[i], self.smallest)
+                    with open_image(files[i], self.smallest):  # its header is all that is read
+                        pass
             except InputError as error:
                 return error
 
@@ -311,7 +306,7 @@ class EpochSampler(torch.utils.data.Sampler):
     """The batches of one epoch, lists of (epoch, index), in an order that depends on the seed and the epoch alone.
 
     With several processes each batch is cut into equal shares, one a process, so n processes with batch size b see what
-    one process sees with n * b. What is left over at the end of an epoch, less than a batch, waits for another epoch.
+    one process sees with n * b. What is left over at the end of an epoch, less than a batch, is left out of it.
     """
 
     def __init__(self, size, batch_size, seed=0, rank=0, world_size=1):

@@ -97,9 +97,6 @@ def test_what_was_fetched_is_kept_for_the_next_try(tmp_path, serve):
 
 
 def test_remains_of_another_file_are_thrown_away(tmp_path, serve):
-    class TooFar(Exception):
-        pass
-
     (tmp_path / "tiny.zip.part").write_bytes(b"x" * 10)
     url, _ = serve(archive())
     with pytest.raises(InputError, match="broken archive.*removed"):  # found out when it is unpacked

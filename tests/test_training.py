@@ -363,12 +363,22 @@ def test_weights_that_are_not_finite_are_not_saved(tiny, monkeypatch):
 
 
 def test_compile_trains_alike_and_keeps_the_keys(tiny, monkeypatch):
-    monkeypatch.setattr(
-        torch.nn.Module, "compile", lambda self: torch.nn.Module.compile.calls.append(self), raising=True
-    )
-    torch.nn.Module.compile.calls = calls = []
+    tiny("--n_epochs", "1")
+    plain, calls = load(), []
+    original = torch.nn.Module.compile
+
+    def compile(self):
+        calls.append(self)
+        original(self, backend="eager")  # the same graphs, but no C++ compiler is needed
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile)
     tiny("--n_epochs", "1", "--compile")
+    compiled = load()
     assert len(calls) == 4
+    for name in ("G_AB", "G_BA", "D_A", "D_B"):
+        assert compiled[name].keys() == plain[name].keys()
+        for key in (key for key in plain[name] if key.endswith("weight")):
+            torch.testing.assert_close(compiled[name][key], plain[name][key], atol=2e-5, rtol=1e-3, msg=f"{name}/{key}")
 
 
 # ----- options and files
@@ -433,6 +443,16 @@ def test_gray_rectangles_larger_batches_and_odd_intervals(tiny):
     assert not os.path.exists("saved_models/tiny/G_AB_1.pth")
     grid = np.asarray(Image.open("images/tiny/000006.png"))
     assert grid.shape == (2 * 42 + 2, 6 * 38 + 2, 3)
+
+
+def test_enlarged_images_from_another_folder(tiny):
+    os.rename("data", "elsewhere")
+    with pytest.raises(InputError, match="40 x 40 pixels, smaller than the crop of 48 x 48.*--enlarge"):
+        tiny("--data_dir", "elsewhere", "--img_height", "48", "--img_width", "48")
+    tiny("--data_dir", "elsewhere", "--img_height", "48", "--img_width", "48", "--enlarge", "--upsample", "nearest",
+         "--b2", "0.99", "--n_epochs", "1")  # fmt: skip
+    state = load()
+    assert "model.12.weight" in state["G_AB"] and state["optimizer_G"]["param_groups"][0]["betas"] == (0.5, 0.99)
 
 
 def test_sample_grids_show_the_same_images_all_along(tiny):
