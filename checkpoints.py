@@ -1,5 +1,6 @@
 """
-Checkpoints, and the folders they lie in: nothing half-written, nothing overwritten, nothing in a file executed.
+Checkpoints, and the folders they lie in: nothing half-written, nothing overwritten, nothing in a file executed. And the
+way back: a generator from whatever file holds one.
 """
 
 import json
@@ -11,6 +12,7 @@ import zipfile
 
 import torch
 
+from models import GeneratorResNet
 from utils import InputError
 
 
@@ -144,3 +146,93 @@ def cut_log(source, path, step):
     with open(path + ".tmp", "w", encoding="utf-8") as file:
         file.writelines(kept)
     os.replace(path + ".tmp", path)
+
+
+##############################
+#   Generators, ours and others'
+##############################
+
+FULL_CHECKPOINT = {"version", "options", "epoch", "G_AB", "G_BA"}
+# How the files of plain generators are called: here and in PyTorch-GAN, in aitorzip/PyTorch-CycleGAN, by the authors
+NAMES = {"AB": r"G_AB(?![a-z])|G_?A2B|net_G_A(?![a-z])", "BA": r"G_BA(?![a-z])|G_?B2A|net_G_B(?![a-z])"}
+EXPECTED = (
+    "Expected a checkpoint of cyclegan.py, or a state dict of a ResNet generator with instance norm, of this project, "
+    "the authors' code (*_net_G*.pth), PyTorch-GAN (G_AB_*.pth) or aitorzip/PyTorch-CycleGAN (netG_*.pth)"
+)
+
+
+def load_generator(path, direction=None):
+    """A generator from the file alone, on the CPU, in float32 and eval mode -> (GeneratorResNet, facts).
+
+    path:      a full checkpoint of cyclegan.py, or the state dict of one generator (see EXPECTED); layout, widths,
+               blocks and channels are read off its keys and shapes
+    direction: 'AB' or 'BA': which one to take of a full checkpoint (None: AB); must not contradict a plain file's name
+    facts:     {"direction": 'AB', 'BA' or None, "epoch": int or None, "options": of the training, {} if not known}
+    Raises InputError, one line.
+    """
+    state = load_file(path)
+    if not isinstance(state, dict):
+        raise InputError(f"{path}: holds a {type(state).__name__}, no generator. {EXPECTED}")
+    if FULL_CHECKPOINT <= state.keys():
+        direction = direction or "AB"
+        facts = {"direction": direction, "epoch": state["epoch"], "options": state["options"]}
+        weights = state["G_" + direction]
+    else:
+        named = [d for d, pattern in NAMES.items() if re.search(pattern, os.path.basename(path))]
+        if direction and named and direction not in named:
+            raise InputError(f"--direction {direction}: by its name, {path} translates {named[0]}")
+        epoch = re.search(r"G_(?:AB|BA)_(\d+)\.pth$", path)
+        facts = {"direction": direction or (named[0] if len(named) == 1 else None), "options": {}}
+        facts["epoch"] = int(epoch[1]) if epoch else None
+        weights = state
+    return build_generator(weights, path).eval(), facts
+
+
+def build_generator(weights, path):
+    """State dict of a ResNet generator, in any of the known layouts -> GeneratorResNet with these weights.
+
+    Module numbers are the same in all of them up to the residual blocks; n blocks later, a transposed convolution sits
+    where the other kind has an upsampling, which has no weights, and its convolution one further."""
+    try:
+        of_pytorch_gan = any(".block." in key for key in weights)
+        weights = {rename_key(key): tensor.float() for key, tensor in weights.items()}
+        n_blocks = sum(bool(re.fullmatch(r"model\.\d+\.conv_block\.1\.weight", key)) for key in weights)
+        ngf, channels, *kernel = weights["model.1.weight"].shape
+        upsample = "transpose" if f"model.{10 + n_blocks}.weight" in weights else "nearest"
+        last = weights[f"model.{(17 if upsample == 'transpose' else 19) + n_blocks}.weight"]
+    except (AttributeError, KeyError, ValueError, TypeError):
+        raise InputError(f"{path}: {what_else(weights)}. {EXPECTED}")
+    if last.shape[1:] == (ngf, *kernel) and len(last) != channels:
+        raise InputError(
+            f"{path}: translates {channels} channels into {len(last)}; here both must have the same number"
+        )
+    if of_pytorch_gan and channels != 3:  # its outer padding is `channels` pixels where 3 are needed
+        raise InputError(f"{path}: a generator of PyTorch-GAN with {channels} channels; these only work with 3")
+    if not all(tensor.isfinite().all() for tensor in weights.values()):
+        raise InputError(f"{path}: has weights that are not finite, the training diverged. Take an earlier checkpoint")
+    with torch.device("meta"):  # no memory and no time for weights that are replaced at once
+        generator = GeneratorResNet(channels, n_blocks, ngf, upsample)
+    try:
+        generator.load_state_dict(weights, assign=True)
+    except RuntimeError:
+        raise InputError(f"{path}: {what_else(weights)}. {EXPECTED}")
+    return generator
+
+
+def rename_key(key):
+    """Key of another project -> ours: wrappers are taken off; PyTorch-GAN calls `conv_block` `block`; the authors'
+    dropout, which does nothing in a finished network, moves the second convolution of a block from 5 to 6."""
+    key = re.sub(r"^(?:module\.|_orig_mod\.)+", "", key)
+    return re.sub(r"\.conv_block\.6\.(weight|bias)$", r".conv_block.5.\1", key.replace(".block.", ".conv_block."))
+
+
+def what_else(weights):
+    """What a file seems to hold, if it is none of the known generators."""
+    keys = list(map(str, weights)) if isinstance(weights, dict) else []
+    if "model.1.weight" in keys and "model.2.weight" in keys:
+        return "a generator with batch norm"
+    if any("model.model." in key for key in keys):
+        return "a U-Net"
+    if keys[:1] == ["model.0.weight"]:
+        return "a discriminator"
+    return f"no generator that is known here (its keys: {', '.join(keys[:4]) or 'none'})"

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -20,6 +21,9 @@ from PIL import Image, ImageOps
 
 from utils import InputError
 
+# Pillow warns of what it takes, above 89 million pixels; above 179 million it refuses, and so do we
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+IMAGE_EXTENSIONS = tuple(e for e, kind in Image.registered_extensions().items() if kind in Image.OPEN)
 CACHE_LIMIT_GIB = 4.0  # a larger data set is decoded again in every epoch, by worker processes
 CHECK_LIMIT = 100_000  # images of a domain that are looked at before training; of more, the first ones
 
@@ -34,6 +38,8 @@ def open_image(path, smallest=None):
     """Opens a picture for the length of a `with` block, its size checked; whatever goes wrong in there is an InputError
     that names the path."""
     try:
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise InputError(f"{path}: no regular file")  # to open a pipe would wait for ever
         with Image.open(path) as image:
             check_size(path, image, smallest)
             yield image
@@ -102,14 +108,13 @@ class ImageFiles:
     some hundred MB, which worker processes share; as many Python strings would take over a GB."""
 
     def __init__(self, folder):
-        extensions = tuple(e for e, kind in Image.registered_extensions().items() if kind in Image.OPEN)
         self.folder, self.n_others, self.other = folder, 0, None
         arrays, names = [], []
         with os.scandir(folder) as entries:  # one pass: no call per file
             for entry in entries:
                 if entry.name.startswith("."):  # .DS_Store, and the ._* files of macOS
                     continue
-                if entry.name.lower().endswith(extensions) and entry.is_file():
+                if entry.name.lower().endswith(IMAGE_EXTENSIONS) and entry.is_file():
                     names.append(os.fsencode(entry.name))
                     if len(names) == 100_000:
                         arrays.append(np.array(names))

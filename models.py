@@ -105,7 +105,15 @@ class GeneratorResNet(nn.Module):
         model += [nn.ReflectionPad2d(3), nn.Conv2d(features, channels, 7), nn.Tanh()]  # 3 x 256 x 256
 
         self.model = nn.Sequential(*model)
+        self.channels = channels
         self.register_load_state_dict_pre_hook(drop_running_statistics)
+
+    @property
+    def stages(self):
+        """(layers up to the residual blocks, these blocks, layers after them), three lists."""
+        layers = list(self.model)
+        n_blocks = sum(isinstance(layer, ResidualBlock) for layer in layers)
+        return layers[:10], layers[10 : 10 + n_blocks], layers[10 + n_blocks :]
 
     def forward(self, x):
         height, width = x.shape[-2:]

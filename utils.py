@@ -29,6 +29,7 @@ class DivergedError(RuntimeError):
 
 def run(main):
     """Runs a script's `main` as a command: an error that the user can mend is one line and exit status 1."""
+    sys.stdout.reconfigure(errors="backslashreplace")  # a file may have a name that cannot be printed
     try:
         status = main()
         if dist.is_initialized():
@@ -272,9 +273,9 @@ def duration(seconds):
 
 class Progress:
     """How a run goes on: a line that is redrawn in a terminal, or a line each time elsewhere, and a JSON line each time
-    in `log_path`. With quiet=True neither."""
+    in `log_path`. With quiet=True neither. Scripts that only count call `tick`, and need no arguments."""
 
-    def __init__(self, log_path, first_step, last_step, quiet=False):
+    def __init__(self, log_path=None, first_step=0, last_step=0, quiet=False):
         self.first_step, self.last_step, self.step = first_step, last_step, first_step
         self.time, self.seconds_per_step, self.drawn = time.monotonic(), None, 0
         self.quiet, self.log_path = quiet, log_path
@@ -302,6 +303,17 @@ class Progress:
             f"{images_per_step / self.seconds_per_step:.3g} img/s  {memory:.1f} GiB",
             bar=f"[{'#' * int(20 * step / self.last_step):.<20}] ",
         )
+
+    def tick(self, done, total, what, started):
+        """Shows how many of `total` (None: not known) are done, since the time `started`; not more often than helps."""
+        now = time.monotonic()
+        if done != total and now - self.time < (0.2 if sys.stdout.isatty() else 30):
+            return
+        self.time = now
+        pace = done / max(1e-9, now - started)
+        left, share = (duration((total - done) / pace), done / total) if total and done else ("...", 0)
+        line = f"{done}/{total or '?'} {what}  ETA {left}  {pace:.3g} {what}/s"
+        self.show(line, bar=f"[{'#' * int(20 * min(1, share)):.<20}] ")
 
     def show(self, line, bar):
         if not sys.stdout.isatty():

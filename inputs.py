@@ -1,0 +1,117 @@
+"""
+What to translate, and where to write it: files, folders with their tree, globs; nothing is written over by accident.
+"""
+
+import glob
+import os
+
+from datasets import IMAGE_EXTENSIONS
+from pictures import format_of
+from utils import InputError
+from video import FORMATS as VIDEO_FORMATS
+
+VIDEO_EXTENSIONS = (*VIDEO_FORMATS, ".m4v", ".mpg", ".mpeg", ".wmv", ".mts", ".3gp")  # FFmpeg reads more, if named
+
+
+def find_inputs(patterns, without):
+    """Files, folders and globs -> (list of (path, its name below the folder or glob it was found by), list of lines on
+    what was left out). Folders are searched through, but for `without`, the output; what is hidden is left out."""
+    found, left_out = [], []
+    extensions = IMAGE_EXTENSIONS + VIDEO_EXTENSIONS
+
+    def search(folder, base):
+        def unreadable(error):
+            left_out.append(f"{error.filename}: {error.strerror}")
+
+        n_others = 0
+        for path, folders, names in os.walk(folder, onerror=unreadable):
+            folders[:] = sorted(
+                f for f in folders if not f.startswith(".") and not same(os.path.join(path, f), without)
+            )
+            left_out.extend(
+                f"{os.path.join(path, f)}: a folder, in spite of its name"
+                for f in folders
+                if f.lower().endswith(extensions)
+            )
+            for name in sorted(names):
+                if name.lower().endswith(extensions) and not name.startswith("."):
+                    file = os.path.join(path, name)
+                    found.append((file, os.path.relpath(file, base)))
+                elif not name.startswith("."):
+                    n_others, other = n_others + 1, os.path.join(path, name)
+        if n_others:
+            left_out.append(f"{folder}: left out {n_others} that are neither pictures nor videos, such as {other}")
+
+    for pattern in patterns:
+        if os.path.isdir(pattern):
+            search(pattern, pattern)
+        elif os.path.lexists(pattern):
+            found.append((pattern, os.path.basename(pattern)))
+        elif glob.has_magic(pattern):
+            base = pattern
+            while glob.has_magic(base):
+                base = os.path.dirname(base)
+            paths = sorted(glob.glob(pattern, recursive=True))
+            if not paths:
+                raise InputError(f"--input {pattern}: matches no file")
+            found += [(path, os.path.relpath(path, base or ".")) for path in paths if os.path.isfile(path)]
+        else:
+            raise InputError(f"--input {pattern}: no such file or folder")
+    if not found:
+        raise InputError(f"--input {patterns[0]}: holds no picture and no video")
+    return list(dict.fromkeys(found)), left_out
+
+
+def same(a, b):
+    return os.path.exists(a) and os.path.exists(b) and os.path.samefile(a, b)
+
+
+def is_video(path):
+    return path.lower().endswith(VIDEO_EXTENSIONS)
+
+
+def plan(opt):
+    """-> (list of (source, target), lines on what was left out). Nothing is written over by accident."""
+    patterns = opt.input
+    one = len(patterns) == 1 and not os.path.isdir(patterns[0]) and not glob.has_magic(patterns[0])
+    stem, extension = os.path.splitext(patterns[0].rstrip("/\\"))
+    output = opt.output
+    if output is None:
+        suffix = "_features.png" if opt.features else "_translated" + extension
+        output = stem + suffix if one else stem + "_translated" if os.path.isdir(patterns[0]) else "translated"
+    to_file = one and not os.path.isdir(output) and bool(format_of(output) or is_video(output))
+    if not one and (os.path.isfile(output) or is_video(output) or (format_of(output) and not os.path.isdir(output))):
+        raise InputError(f"--output {output}: is one file, for several inputs. Name a folder")
+
+    found, left_out = find_inputs(patterns, without=output)
+    jobs = {}
+    for source, name in found:
+        target = output if to_file else os.path.join(output, name)
+        if not to_file and not is_video(target):
+            if opt.format or not format_of(target):
+                target = os.path.splitext(target)[0] + "." + (opt.format or "png")
+        elif not to_file and os.path.splitext(target)[1].lower() not in VIDEO_FORMATS:
+            target = os.path.splitext(target)[0] + ".mp4"
+        if is_video(source) and not is_video(target):
+            raise InputError(f"--output {output}: a picture's name, but {source} is a video")
+        if target in jobs:
+            raise InputError(
+                f"{jobs[target]} and {source} would both be written to {target}. Translate them one by one"
+            )
+        jobs[target] = source
+    sources = {os.path.realpath(source) for source in jobs.values()}
+    for target in jobs:
+        if os.path.realpath(target) in sources:
+            raise InputError(f"--output {output}: {target} is itself an input. Name another folder")
+    there = [target for target in jobs if os.path.lexists(target)]
+    if there and not opt.resume and not opt.overwrite:
+        raise InputError(
+            f"{there[0]}: is there already{f', and {len(there) - 1} more' if there[1:] else ''}. "
+            "--resume leaves out what is there, --overwrite writes over it"
+        )
+    if opt.resume:
+        if there:
+            print(f"{len(there)} of {len(jobs)} are there already")
+        for target in there:
+            del jobs[target]
+    return [(source, target) for target, source in jobs.items()], left_out

@@ -1,0 +1,379 @@
+"""
+Translates pictures and videos with a trained generator, in one direction.
+
+    python translate.py --checkpoint saved_models/horse2zebra/latest.pth --direction AB --input photo.jpg
+    python translate.py --checkpoint saved_models/horse2zebra/G_AB_200.pth --input holiday/ --output zebras/
+    python translate.py --checkpoint latest_net_G_A.pth --input clip.mp4 --output clip_zebra.mp4
+
+The checkpoint says what the network looks like; those of cyclegan.py, of the authors' code, of PyTorch-GAN and of
+aitorzip/PyTorch-CycleGAN will do. Names, folders, sizes, transparency and formats stay as they are.
+"""
+
+import argparse
+import collections
+import dataclasses
+import errno
+import glob
+import itertools
+import os
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+from bands import translate_in_bands
+from checkpoints import load_generator
+from datasets import load_image
+from inputs import is_video, plan
+from pictures import format_of, read_picture, write_picture
+from utils import InputError, Progress, between, bfloat16_pays, choose_device, duration, run
+from video import translate_video
+
+
+def get_parser():
+    parser = argparse.ArgumentParser(description="Translate pictures and videos. In brackets: the default.")
+    add, switch = parser.add_argument, argparse.BooleanOptionalAction
+    # fmt: off
+    add("--checkpoint", required=True, nargs="+", help="latest.pth, or a generator alone; two of them with --mix")
+    add("--direction", choices=("AB", "BA"), help="which generator of a full checkpoint (AB)")
+    add("--input", required=True, nargs="+", help="pictures, videos, folders (with all in them), or 'quoted/*.jpg'")
+    add("--output", help="file or folder (beside the input: NAME_translated)")
+    add("--format", help="png, jpg, webp …: format of the pictures written (that of the input)")
+    add("--resume", action="store_true", help="leave out what is there already")
+    add("--overwrite", action="store_true", help="write over what is there already")
+    # what is done to a picture
+    add("--size", type=size_of, help="resize before: 512 for the shorter side, or WIDTHxHEIGHT (no)")
+    add("--strength", type=between(0.0, 1.0), default=1.0, help="0: the input, 1: the translation (%(default)s)")
+    add("--mask", help="gray picture, or folder of such with the inputs' names: white is translated, black stays")
+    add("--mix", type=between(0.0, 1.0), help="share of the second checkpoint's translation in the result")
+    add("--smooth", type=between(0.0, 1.0), nargs="?", const=0.8, default=0.0, help="less flicker of videos; alone 0.8")
+    add("--features", action="store_true", help="write what each stage of the generator sees in one picture instead")
+    # machine
+    add("--device", help="cuda, cuda:1, mps or cpu (the best one at hand)")
+    add("--amp", action=switch, help="bfloat16 matrix products (where the device has them)")
+    add("--compile", action=switch, default=False, help="torch.compile: pays for some hundred pictures (%(default)s)")
+    add("--batch_size", type=between(1, 4096), help="pictures of one size at a time (16 on a GPU, 1 on a CPU)")
+    add("--tile", type=between(64, 65536), default=2048, help="more than TILE x TILE pixels go in parts (%(default)s)")
+    add("--n_cpu", type=between(1, 256), default=4, help="threads that decode and encode pictures (%(default)s)")
+    # fmt: on
+    return parser
+
+
+def size_of(text):
+    """'512' -> 512; '640x480' -> (640, 480)"""
+    sides = tuple(between(1, 65535)(side) for side in text.lower().split("x"))
+    if len(sides) > 2:
+        raise argparse.ArgumentTypeError(f"{text}: neither a number nor WIDTHxHEIGHT")
+    return sides if len(sides) == 2 else sides[0]
+
+
+##############################
+#        Translation
+##############################
+
+
+class Translator:
+    """One generator, or a mixture of two, as a function from pixels to pixels.
+
+    tile: pictures of more than tile^2 pixels are translated in bands, smaller ones in batches of at most that many
+    """
+
+    def __init__(self, generators, device, amp, mix=None, strength=1.0, tile=2048, batch_size=1):
+        self.generators, self.device, self.amp = generators, device, amp
+        self.shares = [1.0] if mix is None else [1 - mix, mix]
+        self.strength, self.tile, self.batch_size = strength, tile, batch_size
+        self.channels = generators[0].channels
+
+    def batch_for(self, height, width):
+        """How many pictures of that size are translated at once."""
+        return max(1, min(self.batch_size, self.tile**2 // (height * width)))
+
+    def __call__(self, pixels, masks=None):
+        """uint8 or uint16 (N, H, W, channels) of any H and W -> the same, translated where the masks, uint8 (N, H, W),
+        are white."""
+        n = self.batch_for(*pixels.shape[1:3])
+        parts = [slice(i, i + n) for i in range(0, len(pixels), n)]
+        parts = [self._batch(pixels[part], masks if masks is None else masks[part]) for part in parts]
+        return np.concatenate(parts)
+
+    def prepare(self, pixels):
+        """Pixels -> float32 (N, channels, H, W) in [-1, 1] on the device; height and width are enlarged to what a
+        generator takes, multiples of 4 from 32 on, by reflection at the bottom and on the right."""
+        height, width = pixels.shape[1:3]
+        bottom, right = max(32, -(-height // 4) * 4) - height, max(32, -(-width // 4) * 4) - width
+        # numpy's, as it reflects to and fro where torch refuses to enlarge a picture of 3 pixels to 32
+        pixels = np.pad(pixels, ((0, 0), (0, bottom), (0, right), (0, 0)), "reflect")
+        middle = 127.5 if pixels.dtype == np.uint8 else 32767.5
+        pixels = torch.from_numpy(pixels if pixels.dtype == np.uint8 else pixels.astype(np.int32)).to(self.device)
+        return pixels.permute(0, 3, 1, 2).float() / middle - 1
+
+    @torch.no_grad()
+    def _batch(self, pixels, masks):
+        height, width = pixels.shape[1:3]
+        middle = 127.5 if pixels.dtype == np.uint8 else 32767.5
+        x = self.prepare(pixels)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
+            fake = sum(share * self._generate(G, x).float() for share, G in zip(self.shares, self.generators))
+        if masks is not None:
+            masks = torch.from_numpy(masks).to(self.device)[:, None].float() / 255
+            masks = torch.nn.functional.pad(masks, (0, x.shape[3] - width, 0, x.shape[2] - height))
+        if masks is not None or self.strength < 1:
+            fake = torch.lerp(x, fake, self.strength * (1 if masks is None else masks))
+        fake = ((fake + 1) * middle).round().clamp(0, 2 * middle)[:, :, :height, :width].permute(0, 2, 3, 1)
+        return fake.to(torch.uint8 if middle == 127.5 else torch.int32).cpu().numpy().astype(pixels.dtype)
+
+    def _generate(self, G, x):
+        if x.shape[2] * x.shape[3] <= self.tile**2:
+            return G(x)
+        return translate_in_bands(G, x, self.tile**2)
+
+
+def translate_pictures(jobs, translator, opt, tell):
+    """Decodes and encodes in threads beside the network, and batches pictures of one size. What cannot be translated
+    does not stop the rest.
+
+    jobs: list of (source, target)
+    tell: called without an argument for each picture that is written, with a line on each that cannot be
+    """
+    n_ahead = opt.n_cpu + opt.batch_size  # pictures in memory before the network, and as many behind it
+    resize, waiting, writing = resizer(opt.size), {}, collections.deque()
+
+    def read(job):
+        """-> (picture, mask or None), or the error"""
+        try:
+            picture = read_picture(job[0], translator.channels, resize)
+            return picture, opt.mask and mask_for(job[0], picture.pixels.shape[1:3], opt.mask)
+        except InputError as error:
+            return error
+
+    def translate(group):
+        """A group of equally sized pictures: through the network, and on to the writers."""
+        pixels = np.concatenate([picture.pixels for _, picture, _ in group])
+        masks = None
+        if opt.mask:
+            masks = np.concatenate([np.broadcast_to(mask, picture.pixels.shape[:3]) for _, picture, mask in group])
+        try:
+            pixels = translator(pixels, masks)
+        except (RuntimeError, MemoryError) as error:
+            if "alloc" not in str(error) and not isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+                raise
+            for (source, _), _, _ in group:
+                tell(f"{source}: out of memory. Try a smaller --tile, --batch_size or --size")
+            return
+        n_frames = [len(picture.pixels) for _, picture, _ in group]
+        for ((source, target), picture, _), part in zip(group, np.split(pixels, np.cumsum(n_frames)[:-1])):
+            os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
+            result = dataclasses.replace(picture, pixels=part)
+            writing.append((target, pool.submit(write_picture, target, format_of(target), result)))
+        while len(writing) > n_ahead:
+            finish(*writing.popleft())
+
+    def finish(target, future):
+        try:
+            future.result()
+            tell()
+        except Exception as error:  # an encoder may raise nearly anything
+            if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+                raise  # the next one would fail as well
+            tell(f"{target}: cannot be written ({type(error).__name__}: {error})")
+
+    with ThreadPoolExecutor(opt.n_cpu) as pool:  # Pillow works outside the interpreter's lock
+        todo = iter(jobs)
+        reading = collections.deque((job, pool.submit(read, job)) for job in itertools.islice(todo, n_ahead))
+        while reading:
+            job, future = reading.popleft()
+            reading.extend((job, pool.submit(read, job)) for job in itertools.islice(todo, 1))
+            result = future.result()
+            if isinstance(result, InputError):
+                tell(str(result))
+                continue
+            picture, mask = result
+            key = picture.pixels.shape[1:], picture.pixels.dtype
+            waiting.setdefault(key, []).append((job, picture, mask))
+            if len(waiting[key]) >= translator.batch_for(*key[0][:2]):
+                translate(waiting.pop(key))
+            elif sum(map(len, waiting.values())) >= n_ahead:  # of many sizes: the one that has waited longest
+                translate(waiting.pop(next(iter(waiting))))
+        for group in waiting.values():
+            translate(group)
+        for target_and_future in writing:
+            finish(*target_and_future)
+
+
+def translate_videos(jobs, translator, opt, tell):
+    """One video after the other; arguments as those of translate_pictures."""
+    for source, target in jobs:
+        progress, started = Progress(), time.monotonic()
+
+        def translate(frames):
+            masks = None
+            if opt.mask:
+                mask = mask_for(source, frames.shape[1:3], opt.mask)
+                masks = np.broadcast_to(mask, frames.shape[:3])
+            if translator.channels == 1:
+                gray = [np.array(Image.fromarray(frame).convert("L")) for frame in frames]
+                return translator(np.stack(gray)[..., None], masks).repeat(3, axis=3)
+            return translator(frames, masks)
+
+        def show(done, total):
+            progress.tick(done, total, "frames", started)
+
+        try:
+            os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
+            facts = translate_video(source, target, translate, opt.batch_size, opt.smooth, show, resizer(opt.size))
+        except InputError as error:
+            progress.end_line()
+            tell(str(error))
+            continue
+        progress.end_line()
+        print(f"{target}: {facts['frames']} frames")
+        if facts["pix_fmt"] == "yuv444p":
+            print(f"note: {target}: of odd width or height, which not all players show; --size can mend that")
+        if opt.smooth:
+            print(
+                "flicker, the mean change between two frames after motion compensation, of 255: input "
+                f"{facts['flicker_input']:.2f}, translated {facts['flicker_before']:.2f}, smoothed "
+                f"{facts['flicker_after']:.2f}"
+            )
+        tell(facts["broken"] and f"{source}: broken ({facts['broken']}); {facts['frames']} frames were translated")
+
+
+def resizer(size):
+    """--size -> function (width, height) -> (width, height), or None"""
+    if size is None or isinstance(size, tuple):
+        return size and (lambda width, height: size)
+
+    def resize(width, height):
+        return tuple(max(1, round(side * size / min(width, height))) for side in (width, height))
+
+    return resize
+
+
+def mask_for(path, shape, mask):
+    """The mask of a picture of `shape` (height, width) -> uint8 of that shape: 255 translates, 0 leaves as it is.
+
+    mask: a gray picture, or a folder that holds one of the same name (of any format)"""
+    if os.path.isdir(mask):
+        stem = os.path.splitext(os.path.basename(path))[0]
+        named = sorted(glob.glob(os.path.join(glob.escape(mask), glob.escape(stem) + ".*")))
+        if not named:
+            raise InputError(f"{path}: no mask named {stem} in {mask}")
+        mask = named[0]
+    pixels = load_image(mask, channels=1)[..., 0]
+    if pixels.shape != shape:
+        height, width = pixels.shape
+        if abs(height * shape[1] - width * shape[0]) > max(shape):  # more than a rounded pixel
+            raise InputError(f"{mask}: {width} x {height} pixels do not fit {path} of {shape[1]} x {shape[0]}")
+        pixels = np.array(Image.fromarray(pixels).resize(shape[::-1], Image.Resampling.BILINEAR))
+    return pixels
+
+
+@torch.no_grad()
+def draw_features(G, x):
+    """What each stage of a generator sees in one picture x, (1, channels, H, W) in [-1, 1] -> PIL image: for each the
+    mean over all channels of the absolute activations, black where it is smallest, white where it is largest."""
+    encoder, blocks, decoder = G.stages
+    ends = [layer for layer in encoder + decoder if isinstance(layer, torch.nn.ReLU)]  # of c7s1, d, d, u and u
+    ends = (
+        dict(zip(ends[:3], ("c7s1", "d", "d")))
+        | {block: f"R {i + 1}" for i, block in enumerate(blocks)}
+        | dict(zip(ends[3:], ("u", "u")))
+    )
+    seen, hooks = [("input", x)], []
+    for layer, name in (ends | {decoder[-1]: "output"}).items():
+        # a copy, as the layers that follow work in place
+        hook = layer.register_forward_hook(lambda layer, x, y, name=name: seen.append((name, y.clone())))
+        hooks.append(hook)
+    G(x)
+    for hook in hooks:
+        hook.remove()
+    width, columns = 256, 4
+    height = max(1, round(width * x.shape[2] / x.shape[3]))
+    sheet = Image.new("RGB", (columns * width, -(-len(seen) // columns) * (height + 16)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for i, (name, values) in enumerate(seen):
+        if name in ("input", "output"):
+            picture = ((values[0].float() + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
+        else:
+            mean = values[0].float().abs().mean(0)
+            mean = (mean - mean.min()) / (mean.max() - mean.min()).clamp(min=1e-12)
+            picture = (mean * 255).byte().cpu().numpy()[..., None]
+            name += f": {values.shape[1]} x {values.shape[2]} x {values.shape[3]}"
+        picture = Image.fromarray(picture.squeeze(2) if picture.shape[2] == 1 else picture)
+        left, top = i % columns * width, i // columns * (height + 16)
+        sheet.paste(picture.resize((width, height)), (left, top + 16))
+        draw.text((left + 4, top + 2), name, fill="black")
+    return sheet
+
+
+def write_features(jobs, translator, opt):
+    for source, target in jobs:
+        picture = read_picture(source, translator.channels, resizer(opt.size))
+        os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
+        draw_features(translator.generators[0], translator.prepare(picture.pixels[:1])).save(target + ".tmp", "png")
+        os.replace(target + ".tmp", target)
+        print(f"{target}: mean activations of each stage")
+
+
+def main(argv=None):
+    opt = get_parser().parse_args(argv)
+    if len(opt.checkpoint) != (1 if opt.mix is None else 2):
+        raise InputError("--mix takes two checkpoints, --checkpoint A.pth B.pth --mix 0.3; without it there is one")
+    if opt.format and not format_of("." + opt.format):
+        raise InputError(f"--format {opt.format}: not a format that is written here; png, jpg, webp, tif … are")
+    if opt.mask and not os.path.exists(opt.mask):
+        raise InputError(f"--mask {opt.mask}: no such file or folder")
+    device = choose_device(opt.device)
+    amp = bfloat16_pays(device) if opt.amp is None else opt.amp
+    opt.batch_size = opt.batch_size or (1 if device.type == "cpu" else 16)
+    jobs, left_out = plan(opt)
+
+    generators = []
+    for path in opt.checkpoint:
+        G, facts = load_generator(path, opt.direction)
+        generators.append(G.to(device))
+        direction, epoch, n_blocks = facts["direction"], facts["epoch"], len(G.stages[1])
+        print(
+            f"{path}: {sum(p.numel() for p in G.parameters()) / 1e6:.2f} M parameters, {n_blocks} residual blocks"
+            + (f", {direction[0]} -> {direction[1]}" if direction else "")
+            + (f", after {epoch} epochs" if epoch is not None else "")
+        )
+    if len({G.channels for G in generators}) > 1:
+        raise InputError("--mix: one of the checkpoints is for gray pictures, the other one for colour")
+    translator = Translator(generators, device, amp, opt.mix, opt.strength, opt.tile, opt.batch_size)
+    print(f"{len(jobs)} to translate, on {device}, {'bfloat16' if amp else 'float32'}")
+    if opt.features:
+        return write_features(jobs, translator, opt)
+    if opt.compile:
+        for G in generators:
+            G.compile()
+
+    started, failures, written = time.monotonic(), [], 0
+    videos = [job for job in jobs if is_video(job[1])]
+    pictures = [job for job in jobs if not is_video(job[1])]
+    progress = Progress()
+
+    def tell(failure=None):
+        nonlocal written
+        if failure:
+            failures.append(failure)
+        else:
+            written += 1
+        progress.tick(written + len(failures), len(pictures), "pictures", started)
+
+    translate_pictures(pictures, translator, opt, tell)
+    progress.end_line()
+    translate_videos(videos, translator, opt, tell)
+    for line in left_out:
+        print("note: " + line)
+    for line in failures:
+        print("not translated: " + line, file=sys.stderr)
+    print(f"{written} translated in {duration(time.monotonic() - started)}, {len(failures)} failed")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    run(main)
