@@ -188,6 +188,27 @@ def load_generator(path, direction=None):
     return build_generator(weights, path).eval(), facts
 
 
+def load_generators(path, direction=None):
+    """The generators of both directions, as far as they are there -> ({"AB": G_AB, "BA": G_BA}, facts).
+
+    Those of a full checkpoint; or the one in a plain file and its counterpart, if that lies beside it under the name it
+    should have. facts as of load_generator; the options are those of the latest.pth beside a plain file, if any."""
+    G, facts = load_generator(path, direction)
+    found = {facts["direction"] or "AB": G}
+    other = "BA" if "AB" in found else "AB"
+    folder, name = os.path.split(path)
+    if facts["options"]:
+        found[other], _ = load_generator(path, other)
+    else:
+        for a, b in (("G_AB", "G_BA"), ("A2B", "B2A"), ("net_G_A", "net_G_B")):
+            counterpart = os.path.join(folder, name.replace(a, b) if a in name else name.replace(b, a))
+            if counterpart != path and os.path.exists(counterpart):
+                found[other], _ = load_generator(counterpart, other)
+        if os.path.exists(latest := os.path.join(folder, "latest.pth")) and latest != path:
+            facts["options"] = load_file(latest).get("options", {})
+    return found, facts
+
+
 def build_generator(weights, path):
     """State dict of a ResNet generator, in any of the known layouts -> GeneratorResNet with these weights.
 
