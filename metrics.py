@@ -9,6 +9,7 @@ weights are downloaded on first use, or come from a file.
 import os
 import shutil
 import tempfile
+import warnings
 
 import numpy as np
 import torch
@@ -71,10 +72,14 @@ class SetDistance(torch.nn.Module):
         self.fid = FrechetInceptionDistance(given, reset_real_features=False).set_dtype(torch.float64)
         self.strides = {True: -(-n_real // KID_LIMIT), False: -(-n_fake // KID_LIMIT)}
         kept = min(-(-n_real // self.strides[True]), -(-n_fake // self.strides[False]))
-        # 100 subsets of 1,000 images; fewer images are one set
-        self.kid = KernelInceptionDistance(
-            given, subsets=100 if kept > 1000 else 1, subset_size=min(1000, kept), reset_real_features=False
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of the memory it takes, which is bounded here
+            self.kid = KernelInceptionDistance(
+                given,
+                subsets=100 if kept > 1000 else 1,  # fewer images are one set
+                subset_size=min(1000, kept),
+                reset_real_features=False,
+            )
         self.seen = {True: 0, False: 0}
 
     def update(self, features, real):
@@ -156,7 +161,8 @@ def pair_measures():
         return torch.stack(each).clamp(max=100)  # of equal images it is infinite
 
     def ssim(a, b):
-        return structural_similarity_index_measure(a, b, data_range=(-1.0, 1.0), reduction="none")
+        a, b = (a + 1) / 2, (b + 1) / 2  # its term for brightness is meant for values that are not negative
+        return structural_similarity_index_measure(a, b, data_range=1.0, reduction="none")
 
     return {"psnr": psnr, "ssim": ssim}
 

@@ -82,7 +82,9 @@ class Translator:
     """
 
     def __init__(self, generators, device, amp, mix=None, strength=1.0, tile=2048, batch_size=1):
-        self.generators, self.device, self.amp = generators, device, amp
+        # weights in bfloat16 give what autocast gives, which would convert them anew for each batch
+        self.device, self.dtype = device, torch.bfloat16 if amp else torch.float32
+        self.generators = [G.to(device, self.dtype) for G in generators]
         self.shares = [1.0] if mix is None else [1 - mix, mix]
         self.strength, self.tile, self.batch_size = strength, tile, batch_size
         self.channels = generators[0].channels
@@ -115,8 +117,8 @@ class Translator:
         height, width = pixels.shape[1:3]
         middle = 127.5 if pixels.dtype == np.uint8 else 32767.5
         x = self.prepare(pixels)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
-            fake = sum(share * self._generate(G, x).float() for share, G in zip(self.shares, self.generators))
+        input = x.to(self.dtype)
+        fake = sum(share * self._generate(G, input).float() for share, G in zip(self.shares, self.generators))
         if masks is not None:
             masks = torch.from_numpy(masks).to(self.device)[:, None].float() / 255
             masks = torch.nn.functional.pad(masks, (0, x.shape[3] - width, 0, x.shape[2] - height))
@@ -313,7 +315,8 @@ def write_features(jobs, translator, opt):
     for source, target in jobs:
         picture = read_picture(source, translator.channels, resizer(opt.size))
         os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
-        draw_features(translator.generators[0], translator.prepare(picture.pixels[:1])).save(target + ".tmp", "png")
+        x = translator.prepare(picture.pixels[:1]).to(translator.dtype)
+        draw_features(translator.generators[0], x).save(target + ".tmp", "png")
         os.replace(target + ".tmp", target)
         print(f"{target}: mean activations of each stage")
 
@@ -334,7 +337,7 @@ def main(argv=None):
     generators = []
     for path in opt.checkpoint:
         G, facts = load_generator(path, opt.direction)
-        generators.append(G.to(device))
+        generators.append(G)
         direction, epoch, n_blocks = facts["direction"], facts["epoch"], len(G.stages[1])
         print(
             f"{path}: {sum(p.numel() for p in G.parameters()) / 1e6:.2f} M parameters, {n_blocks} residual blocks"
