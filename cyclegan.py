@@ -395,8 +395,10 @@ def main(argv=None):
     say(
         f"done in {duration(time.monotonic() - started)}, written:\n"
         f"  {images}/{step:06d}.png: real A | fake B | recovered A | real B | fake A | recovered B\n"
-        f"  {saved}/G_AB_{n}.pth, {saved}/G_BA_{n}.pth: the generators, as plain state dicts\n"
-        f"  {saved}/latest.pth: everything; to train on:\n"
+        f"  {saved}/G_AB_{n}.pth, {saved}/G_BA_{n}.pth: the generators, as plain state dicts; to use one:\n"
+        f"      python translate.py --checkpoint {saved}/G_AB_{n}.pth --input photo.jpg\n"
+        f"  {saved}/latest.pth: everything; to measure it, or to train on:\n"
+        f"      python evaluate.py --checkpoint {saved}/latest.pth\n"
         f"      python cyclegan.py --run_name {opt.run_name} --resume --n_epochs {2 * n}\n"
         f"  {saved}/log.jsonl: the losses"
     )

@@ -1,21 +1,35 @@
 """The README cannot rot: its options exist, its commands are understood, its files are there."""
 
+import json
 import os
 import re
 import shlex
+import shutil
 
+import av
 import pytest
-import torch
 from PIL import Image
 
 import cyclegan
+import evaluate
+import metrics
+import translate
 from conftest import ROOT
-from models import GeneratorResNet
 
 README = open(os.path.join(ROOT, "README.md"), encoding="utf-8").read()
 BLOCKS = re.findall(r"^```\w*\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
-COMMANDS = [line for block in BLOCKS for line in block.splitlines() if re.match(r"(python|torchrun) ", line)]
-COMMANDS += re.findall(r"^    ((?:python|torchrun) [^#\n]*)", cyclegan.__doc__, re.MULTILINE)
+COMMANDS = [line.strip() for block in BLOCKS for line in block.splitlines() if re.match(r" *(python|torchrun) ", line)]
+for script in (cyclegan, translate, evaluate):
+    COMMANDS += re.findall(r"^    ((?:python|torchrun) [^#\n]*)", script.__doc__, re.MULTILINE)
+OF = {
+    name: [c for c in dict.fromkeys(COMMANDS) if name in c] for name in ("cyclegan.py", "translate.py", "evaluate.py")
+}
+
+
+def arguments(command, script):
+    words = shlex.split(command)
+    assert words[0] in ("python", "torchrun")
+    return words[words.index(script) + 1 :]
 
 
 def options_of(parser):
@@ -23,42 +37,108 @@ def options_of(parser):
 
 
 def test_options_in_the_readme_exist():
-    known = options_of(cyclegan.get_parser()) | {"--help", "--nproc_per_node", "--nnodes"}
+    known = {"--help", "--nproc_per_node", "--nnodes"}
+    for script in (cyclegan, translate, evaluate):
+        known |= options_of(script.get_parser())
     mentioned = set(re.findall(r"(?<![\w-])--[a-z]\w*(?:-\w+)?", README))
     assert mentioned and mentioned <= known, mentioned - known
+    assert sum(map(len, OF.values())) == len(set(COMMANDS))
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_commands_are_understood(command, tmp_path, monkeypatch):
+@pytest.mark.parametrize("command", OF["cyclegan.py"])
+def test_commands_for_training_are_understood(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    words = shlex.split(command)
-    assert words[0] in ("python", "torchrun") and "cyclegan.py" in words
-    cyclegan.get_options(words[words.index("cyclegan.py") + 1 :])
+    cyclegan.get_options(arguments(command, "cyclegan.py"))
 
 
-def test_the_python_snippet_runs(tmp_path, monkeypatch):
-    """With the demo's small generator in place of the large one."""
-    snippet = next(block for block in BLOCKS if block.startswith("import torch"))
-    small = dict(n_residual_blocks=3, ngf=24, upsample="nearest")
-    assert 'n_residual_blocks=3, ngf=24, upsample="nearest"' in snippet
-    assert all(cyclegan.DEMO[key] == value for key, value in small.items())
-    monkeypatch.chdir(tmp_path)
-    os.makedirs("saved_models/horse2zebra")
-    torch.save(GeneratorResNet(**small).state_dict(), "saved_models/horse2zebra/G_AB_200.pth")
-    Image.effect_noise((300, 200), 80).convert("RGB").save("horse.jpg")
-    exec(snippet.replace("GeneratorResNet()", "GeneratorResNet(n_residual_blocks=3, ngf=24, upsample='nearest')"), {})
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """What the commands for trained models speak of: checkpoints, photos, a video, data sets."""
+    folder = tmp_path_factory.mktemp("readme")
+    picture = Image.effect_noise((64, 48), 80).convert("RGB")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(folder)
+        for name in ("trainA", "trainB", "testA", "testB"):
+            os.makedirs(f"data/horse2zebra/{name}")
+            for i in range(2):
+                picture.rotate(90 * i, expand=True).save(f"data/horse2zebra/{name}/{i}.png")
+        cyclegan.main(["--dataset_name", "horse2zebra", "--img_height", "32", "--img_width", "32", "--ngf", "4",
+                       "--ndf", "4", "--n_residual_blocks", "1", "--n_epochs", "1", "--enlarge"])  # fmt: skip
+        for direction in ("AB", "BA"):
+            G = f"saved_models/horse2zebra/G_{direction}_"
+            shutil.copy(G + "1.pth", G + "200.pth")
+        for name in ("demo", "monet2photo", "vangogh2photo", "cityscapes", "facades"):
+            shutil.copytree("saved_models/horse2zebra", f"saved_models/{name}")
+            shutil.copy("saved_models/horse2zebra/G_AB_1.pth", f"saved_models/{name}/G_AB_6.pth")
+        shutil.copytree("data/horse2zebra", "data/facades")
+        shutil.copy("saved_models/horse2zebra/G_AB_1.pth", "latest_net_G_A.pth")
+        os.makedirs("holiday/beach")
+        for name in ("photo.jpg", "horse.jpg", "mask.png", "holiday/a.jpg", "holiday/beach/b.png"):
+            picture.save(name)
+        with av.open("clip.mp4", "w") as clip:
+            stream = clip.add_stream("libx264", 10)
+            stream.width, stream.height, stream.pix_fmt = picture.width, picture.height, "yuv420p"
+            for _ in range(5):
+                clip.mux(stream.encode(av.VideoFrame.from_image(picture)))
+            clip.mux(stream.encode(None))
+    return folder
+
+
+@pytest.mark.parametrize("command", OF["translate.py"])
+def test_commands_for_translating_run(command, workplace, monkeypatch):
+    monkeypatch.chdir(workplace)
+    options = arguments(command, "translate.py")
+    for name in ("photo_translated.jpg", "photo_features.png", "zebras", "clip_zebra.mp4"):
+        shutil.rmtree(name) if os.path.isdir(name) else os.path.exists(name) and os.remove(name)
+    assert translate.main(options) == 0
+    target = options[options.index("--output") + 1] if "--output" in options else None
+    if target is None:
+        target = "photo_features.png" if "--features" in options else "photo_translated.jpg"
+    assert os.path.exists(target)
+    if os.path.isdir(target):
+        assert os.path.exists(f"{target}/a.jpg") and os.path.exists(f"{target}/beach/b.png")
+
+
+@pytest.mark.parametrize("command", OF["evaluate.py"])
+def test_commands_for_measuring_run(command, workplace, monkeypatch):
+    monkeypatch.chdir(workplace)
+    for name in ("inception", "lpips"):  # these would be downloaded
+
+        def cannot(weights):
+            raise metrics.Unavailable("no network")
+
+        monkeypatch.setattr(metrics, name, cannot)
+    evaluate.main(arguments(command, "evaluate.py"))
+    name = re.search(r"saved_models/(\w+)/", command)[1]
+    last = json.loads(open(f"saved_models/{name}/metrics.jsonl").readlines()[-1])
+    assert last["results"]["AB"]["cycle_l1"] > 0
+    assert ("paired_l1" in last["results"]["AB"]) == ("--paired" in command)
+
+
+def test_the_python_snippet_runs(workplace, monkeypatch):
+    monkeypatch.chdir(workplace)
+    exec(next(block for block in BLOCKS if block.startswith("import torch")), {})
     assert Image.open("zebra.png").size == (256, 256)
 
 
 def test_links_and_files():
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
         assert os.path.exists(os.path.join(ROOT, target)), target
-    for name in ("LICENSE", "requirements.txt", "tests/requirements.txt", "data", "saved_models", "images"):
+    for name in (
+        "LICENSE",
+        "requirements.txt",
+        "requirements-optional.txt",
+        "tests/requirements.txt",
+        "data",
+        "saved_models",
+        "images",
+    ):
         assert os.path.exists(os.path.join(ROOT, name))
 
 
-def test_help_is_complete(capsys):
+@pytest.mark.parametrize("script", [cyclegan, translate, evaluate])
+def test_help_is_complete(script, capsys):
     with pytest.raises(SystemExit):
-        cyclegan.main(["--help"])
+        script.main(["--help"])
     text = capsys.readouterr().out
-    assert all(action.help for action in cyclegan.get_parser()._actions) and "%(" not in text
+    assert all(action.help for action in script.get_parser()._actions) and "%(" not in text
