@@ -322,7 +322,7 @@ def main(argv=None):
     opt = get_parser().parse_args(argv)
     if len(opt.checkpoint) != (1 if opt.mix is None else 2):
         raise InputError("--mix takes two checkpoints, --checkpoint A.pth B.pth --mix 0.3; without it there is one")
-    if opt.format and not format_of("." + opt.format):
+    if opt.format and not format_of("x." + opt.format):
         raise InputError(f"--format {opt.format}: not a format that is written here; png, jpg, webp, tif … are")
     if opt.mask and not os.path.exists(opt.mask):
         raise InputError(f"--mask {opt.mask}: no such file or folder")
