@@ -47,7 +47,7 @@ def find_inputs(patterns, without):
             search(pattern, pattern)
         elif os.path.lexists(pattern):
             found.append((pattern, os.path.basename(pattern)))
-        elif glob.has_magic(pattern):
+        elif is_glob(pattern):
             base = pattern
             while glob.has_magic(base):
                 base = os.path.dirname(base)
@@ -66,6 +66,10 @@ def same(a, b):
     return os.path.exists(a) and os.path.exists(b) and os.path.samefile(a, b)
 
 
+def is_glob(path):
+    return glob.has_magic(path) and not os.path.lexists(path)  # "holiday [1].jpg" may be a name
+
+
 def is_video(path):
     return path.lower().endswith(VIDEO_EXTENSIONS)
 
@@ -73,7 +77,7 @@ def is_video(path):
 def plan(opt):
     """-> (list of (source, target), lines on what was left out). Nothing is written over by accident."""
     patterns = opt.input
-    one = len(patterns) == 1 and not os.path.isdir(patterns[0]) and not glob.has_magic(patterns[0])
+    one = len(patterns) == 1 and not os.path.isdir(patterns[0]) and not is_glob(patterns[0])
     stem, extension = os.path.splitext(patterns[0].rstrip("/\\"))
     output = opt.output
     if output is None:
