@@ -54,7 +54,12 @@ def find_inputs(patterns, without):
             paths = sorted(glob.glob(pattern, recursive=True))
             if not paths:
                 raise InputError(f"--input {pattern}: matches no file")
-            found += [(path, os.path.relpath(path, base or ".")) for path in paths if os.path.isfile(path)]
+            output = os.path.join(os.path.realpath(without), "")
+            found += [
+                (path, os.path.relpath(path, base or "."))
+                for path in paths
+                if os.path.isfile(path) and not os.path.realpath(path).startswith(output)
+            ]
         else:
             raise InputError(f"--input {pattern}: no such file or folder")
     if not found:
