@@ -79,6 +79,14 @@ def is_video(path):
     return path.lower().endswith(VIDEO_EXTENSIONS)
 
 
+def written_as(name, kind):
+    """A name whose extension says what can be written: `kind` if there is one, else as it is, else PNG or MP4."""
+    stem, extension = os.path.splitext(name)
+    if is_video(name):
+        return name if extension.lower() in VIDEO_FORMATS else stem + ".mp4"
+    return f"{stem}.{kind or 'png'}" if kind or not format_of(name) else name
+
+
 def plan(opt):
     """-> (list of (source, target), lines on what was left out). Nothing is written over by accident."""
     patterns = opt.input
@@ -86,7 +94,7 @@ def plan(opt):
     stem, extension = os.path.splitext(patterns[0].rstrip("/\\"))
     output = opt.output
     if output is None:
-        suffix = "_features.png" if opt.features else "_translated" + extension
+        suffix = "_features.png" if opt.features else written_as("_translated" + extension, opt.format)
         output = stem + suffix if one else stem + "_translated" if os.path.isdir(patterns[0]) else "translated"
     to_file = one and not os.path.isdir(output) and bool(format_of(output) or is_video(output))
     if not one and (os.path.isfile(output) or is_video(output) or (format_of(output) and not os.path.isdir(output))):
@@ -95,12 +103,7 @@ def plan(opt):
     found, left_out = find_inputs(patterns, without=output)
     jobs = {}
     for source, name in found:
-        target = output if to_file else os.path.join(output, name)
-        if not to_file and not is_video(target):
-            if opt.format or not format_of(target):
-                target = os.path.splitext(target)[0] + "." + (opt.format or "png")
-        elif not to_file and os.path.splitext(target)[1].lower() not in VIDEO_FORMATS:
-            target = os.path.splitext(target)[0] + ".mp4"
+        target = output if to_file else os.path.join(output, written_as(name, opt.format))
         if is_video(source) and not is_video(target):
             raise InputError(f"--output {output}: a picture's name, but {source} is a video")
         if target in jobs:
