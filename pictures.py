@@ -61,6 +61,7 @@ def read_picture(path, channels, resize=None):
             )
         frames, durations, alphas = [], [], []
         for frame in ImageSequence.Iterator(image) if n_frames > 1 else [image]:
+            frame.load()  # of WebP and AVIF, only then is the duration that of this frame
             durations.append(frame.info.get("duration", 0))
             upright = ImageOps.exif_transpose(frame)
             pixels, alpha = convert(upright, channels)
