@@ -362,7 +362,8 @@ def main(argv=None):
             failures.append(failure)
         else:
             written += 1
-        progress.tick(written + len(failures), len(pictures), "pictures", started)
+        if written + len(failures) <= len(pictures):  # videos, which follow, show their frames
+            progress.tick(written + len(failures), len(pictures), "pictures", started)
 
     translate_pictures(pictures, translator, opt, tell)
     progress.end_line()
