@@ -259,6 +259,7 @@ def mask_for(path, shape, mask):
     if os.path.isdir(mask):
         stem = os.path.splitext(os.path.basename(path))[0]
         named = sorted(glob.glob(os.path.join(glob.escape(mask), glob.escape(stem) + ".*")))
+        named = [name for name in named if os.path.splitext(os.path.basename(name))[0] == stem]  # no x.y.png for x
         if not named:
             raise InputError(f"{path}: no mask named {stem} in {mask}")
         mask = named[0]
