@@ -212,7 +212,7 @@ def translate_videos(jobs, translator, opt, tell):
             masks = None
             if opt.mask:
                 mask = mask_for(source, frames.shape[1:3], opt.mask)
-                masks = np.broadcast_to(mask, frames.shape[:3])
+                masks = np.stack([mask] * len(frames))
             if translator.channels == 1:
                 gray = [np.array(Image.fromarray(frame).convert("L")) for frame in frames]
                 return translator(np.stack(gray)[..., None], masks).repeat(3, axis=3)
