@@ -28,7 +28,7 @@ from bands import translate_in_bands
 from checkpoints import load_generator
 from datasets import load_image
 from inputs import is_video, plan
-from pictures import format_of, read_picture, write_picture
+from pictures import Picture, format_of, read_picture, write_picture
 from utils import InputError, Progress, between, bfloat16_pays, choose_device, duration, run
 from video import translate_video
 
@@ -314,8 +314,8 @@ def write_features(jobs, translator, opt):
     for source, target in jobs:
         picture = read_picture(source, translator.channels, resizer(opt.size))
         os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
-        draw_features(translator.generators[0], translator.prepare(picture.pixels[:1])).save(target + ".tmp", "png")
-        os.replace(target + ".tmp", target)
+        sheet = draw_features(translator.generators[0], translator.prepare(picture.pixels[:1]))
+        write_picture(target, format_of(target), Picture(np.array(sheet)[None], None, {}, {}))
         print(f"{target}: mean activations of each stage")
 
 
@@ -347,7 +347,8 @@ def main(argv=None):
     translator = Translator(generators, device, amp, opt.mix, opt.strength, opt.tile, opt.batch_size)
     print(f"{len(jobs)} to translate, on {device}, {'bfloat16' if amp else 'float32'}")
     if opt.features:
-        return write_features(jobs, translator, opt)
+        write_features(jobs, translator, opt)
+        return 0
     if opt.compile:
         for G in generators:
             G.compile()
