@@ -227,6 +227,8 @@ def build_generator(weights, path):
         raise InputError(
             f"{path}: translates {channels} channels into {len(last)}; here both must have the same number"
         )
+    if channels not in (1, 3):
+        raise InputError(f"{path}: a generator of {channels} channels; here pictures have 1, gray, or 3, RGB")
     if of_pytorch_gan and channels != 3:  # its outer padding is `channels` pixels where 3 are needed
         raise InputError(f"{path}: a generator of PyTorch-GAN with {channels} channels; these only work with 3")
     if not all(tensor.isfinite().all() for tensor in weights.values()):

@@ -47,14 +47,19 @@ def find_inputs(patterns, without):
             search(pattern, pattern)
         elif os.path.lexists(pattern):
             found.append((pattern, os.path.basename(pattern)))
-        elif glob.has_magic(pattern):
+        elif is_glob(pattern):
             base = pattern
             while glob.has_magic(base):
                 base = os.path.dirname(base)
             paths = sorted(glob.glob(pattern, recursive=True))
             if not paths:
                 raise InputError(f"--input {pattern}: matches no file")
-            found += [(path, os.path.relpath(path, base or ".")) for path in paths if os.path.isfile(path)]
+            output = os.path.join(os.path.realpath(without), "")
+            found += [
+                (path, os.path.relpath(path, base or "."))
+                for path in paths
+                if os.path.isfile(path) and not os.path.realpath(path).startswith(output)
+            ]
         else:
             raise InputError(f"--input {pattern}: no such file or folder")
     if not found:
@@ -66,18 +71,30 @@ def same(a, b):
     return os.path.exists(a) and os.path.exists(b) and os.path.samefile(a, b)
 
 
+def is_glob(path):
+    return glob.has_magic(path) and not os.path.lexists(path)  # "holiday [1].jpg" may be a name
+
+
 def is_video(path):
     return path.lower().endswith(VIDEO_EXTENSIONS)
+
+
+def written_as(name, kind):
+    """A name whose extension says what can be written: `kind` if there is one, else as it is, else PNG or MP4."""
+    stem, extension = os.path.splitext(name)
+    if is_video(name):
+        return name if extension.lower() in VIDEO_FORMATS else stem + ".mp4"
+    return f"{stem}.{kind or 'png'}" if kind or not format_of(name) else name
 
 
 def plan(opt):
     """-> (list of (source, target), lines on what was left out). Nothing is written over by accident."""
     patterns = opt.input
-    one = len(patterns) == 1 and not os.path.isdir(patterns[0]) and not glob.has_magic(patterns[0])
+    one = len(patterns) == 1 and not os.path.isdir(patterns[0]) and not is_glob(patterns[0])
     stem, extension = os.path.splitext(patterns[0].rstrip("/\\"))
     output = opt.output
     if output is None:
-        suffix = "_features.png" if opt.features else "_translated" + extension
+        suffix = "_features.png" if opt.features else written_as("_translated" + extension, opt.format)
         output = stem + suffix if one else stem + "_translated" if os.path.isdir(patterns[0]) else "translated"
     to_file = one and not os.path.isdir(output) and bool(format_of(output) or is_video(output))
     if not one and (os.path.isfile(output) or is_video(output) or (format_of(output) and not os.path.isdir(output))):
@@ -86,12 +103,7 @@ def plan(opt):
     found, left_out = find_inputs(patterns, without=output)
     jobs = {}
     for source, name in found:
-        target = output if to_file else os.path.join(output, name)
-        if not to_file and not is_video(target):
-            if opt.format or not format_of(target):
-                target = os.path.splitext(target)[0] + "." + (opt.format or "png")
-        elif not to_file and os.path.splitext(target)[1].lower() not in VIDEO_FORMATS:
-            target = os.path.splitext(target)[0] + ".mp4"
+        target = output if to_file else os.path.join(output, written_as(name, opt.format))
         if is_video(source) and not is_video(target):
             raise InputError(f"--output {output}: a picture's name, but {source} is a video")
         if target in jobs:

@@ -8,7 +8,7 @@ import io
 import os
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, ImageSequence
+from PIL import ExifTags, Image, ImageCms, ImageOps, ImageSequence
 
 from datasets import open_image, to_8_bit
 from utils import InputError
@@ -23,6 +23,7 @@ SAVE_OPTIONS = {
     "AVIF": dict(quality=90),
     "TIFF": dict(compression="tiff_lzw"),
 }
+TIFF_TAGS = (270, 271, 272, 305, 306, 315, 33432)  # description, maker, model, software, date, artist, copyright
 LARGEST_ANIMATION = 2**30  # values of all frames; it is decoded as a whole
 
 
@@ -61,6 +62,7 @@ def read_picture(path, channels, resize=None):
             )
         frames, durations, alphas = [], [], []
         for frame in ImageSequence.Iterator(image) if n_frames > 1 else [image]:
+            frame.load()  # of WebP and AVIF, only then is the duration that of this frame
             durations.append(frame.info.get("duration", 0))
             upright = ImageOps.exif_transpose(frame)
             pixels, alpha = convert(upright, channels)
@@ -73,6 +75,8 @@ def read_picture(path, channels, resize=None):
         if len({frame.shape for frame in frames}) > 1:
             raise InputError(f"{path}: its {n_frames} pages differ in size. Save them as files of their own")
         info = {key: upright.info[key] for key in ("exif", "icc_profile", "dpi") if upright.info.get(key)}
+        if image.format == "TIFF" and (exif := exif_of_tiff(image)):
+            info["exif"] = exif.tobytes()
         if image.mode == "CMYK" or (channels == 1) != (image.mode[0] in "1LIF"):
             info.pop("icc_profile", None)  # it describes other channels
         timing = {}
@@ -81,6 +85,18 @@ def read_picture(path, channels, resize=None):
     opaque = Image.new("L", frames[0].shape[1::-1], 255)
     alphas = np.stack([np.array(alpha or opaque) for alpha in alphas]) if any(alphas) else None
     return Picture(np.stack(frames), alphas, info, timing)
+
+
+def exif_of_tiff(image):
+    """What a TIFF's tags say about the picture; the others, about the layout of that file, would be wrong elsewhere."""
+    tags, exif = image.getexif(), Image.Exif()
+    for tag in TIFF_TAGS:
+        if tag in tags:
+            exif[tag] = tags[tag]
+    for part in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+        if values := tags.get_ifd(part):
+            exif.get_ifd(part).update(values)
+    return exif
 
 
 def convert(image, channels):
@@ -114,6 +130,8 @@ def write_picture(path, kind, picture):
             white = Image.new("RGBA", rgba.size, "white")
             images[i] = rgba if kind in WITH_ALPHA else Image.alpha_composite(white, rgba).convert(images[i].mode)
     options = SAVE_OPTIONS.get(kind, {}) | picture.info
+    if kind == "TIFF" and "exif" in options:
+        del options["compression"]  # Pillow cannot write both (its encoder fails with "Error setting from dictionary")
     if len(images) > 1 and kind in ANIMATED:
         options |= dict(save_all=True, append_images=images[1:]) | picture.timing
         if kind == "GIF" and picture.alpha is not None:

@@ -28,7 +28,7 @@ from bands import translate_in_bands
 from checkpoints import load_generator
 from datasets import load_image
 from inputs import is_video, plan
-from pictures import format_of, read_picture, write_picture
+from pictures import Picture, format_of, read_picture, write_picture
 from utils import InputError, Progress, between, bfloat16_pays, choose_device, duration, run
 from video import translate_video
 
@@ -214,7 +214,7 @@ def translate_videos(jobs, translator, opt, tell):
             masks = None
             if opt.mask:
                 mask = mask_for(source, frames.shape[1:3], opt.mask)
-                masks = np.broadcast_to(mask, frames.shape[:3])
+                masks = np.stack([mask] * len(frames))
             if translator.channels == 1:
                 gray = [np.array(Image.fromarray(frame).convert("L")) for frame in frames]
                 return translator(np.stack(gray)[..., None], masks).repeat(3, axis=3)
@@ -261,6 +261,7 @@ def mask_for(path, shape, mask):
     if os.path.isdir(mask):
         stem = os.path.splitext(os.path.basename(path))[0]
         named = sorted(glob.glob(os.path.join(glob.escape(mask), glob.escape(stem) + ".*")))
+        named = [name for name in named if os.path.splitext(os.path.basename(name))[0] == stem]  # no x.y.png for x
         if not named:
             raise InputError(f"{path}: no mask named {stem} in {mask}")
         mask = named[0]
@@ -316,8 +317,8 @@ def write_features(jobs, translator, opt):
         picture = read_picture(source, translator.channels, resizer(opt.size))
         os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
         x = translator.prepare(picture.pixels[:1]).to(translator.dtype)
-        draw_features(translator.generators[0], x).save(target + ".tmp", "png")
-        os.replace(target + ".tmp", target)
+        sheet = draw_features(translator.generators[0], x)
+        write_picture(target, format_of(target), Picture(np.array(sheet)[None], None, {}, {}))
         print(f"{target}: mean activations of each stage")
 
 
@@ -325,7 +326,7 @@ def main(argv=None):
     opt = get_parser().parse_args(argv)
     if len(opt.checkpoint) != (1 if opt.mix is None else 2):
         raise InputError("--mix takes two checkpoints, --checkpoint A.pth B.pth --mix 0.3; without it there is one")
-    if opt.format and not format_of("." + opt.format):
+    if opt.format and not format_of("x." + opt.format):
         raise InputError(f"--format {opt.format}: not a format that is written here; png, jpg, webp, tif … are")
     if opt.mask and not os.path.exists(opt.mask):
         raise InputError(f"--mask {opt.mask}: no such file or folder")
@@ -349,7 +350,8 @@ def main(argv=None):
     translator = Translator(generators, device, amp, opt.mix, opt.strength, opt.tile, opt.batch_size)
     print(f"{len(jobs)} to translate, on {device}, {'bfloat16' if amp else 'float32'}")
     if opt.features:
-        return write_features(jobs, translator, opt)
+        write_features(jobs, translator, opt)
+        return 0
     if opt.compile:
         for G in generators:
             G.compile()
@@ -365,7 +367,8 @@ def main(argv=None):
             failures.append(failure)
         else:
             written += 1
-        progress.tick(written + len(failures), len(pictures), "pictures", started)
+        if written + len(failures) <= len(pictures):  # videos, which follow, show their frames
+            progress.tick(written + len(failures), len(pictures), "pictures", started)
 
     translate_pictures(pictures, translator, opt, tell)
     progress.end_line()

@@ -158,6 +158,8 @@ class VideoReader:
         """-> the container, its video stream"""
         import av
 
+        if os.path.exists(self.path) and not os.path.isfile(self.path):
+            raise InputError(f"{self.path}: no regular file")  # to open a pipe would wait for ever
         try:
             container = av.open(self.path, metadata_errors="replace")
         except FileNotFoundError:

@@ -36,3 +36,35 @@ def make_set(tmp_path):
         return str(tmp_path / "data" / name)
 
     return make
+
+
+@pytest.fixture
+def make_generator(tmp_path):
+    """make_generator("G.pth", ...) saves the weights of a small generator in tmp_path -> the generator."""
+    import torch
+
+    from models import GeneratorResNet
+
+    def make(name="G.pth", seed=0, channels=3, n_residual_blocks=1, ngf=8, upsample="transpose"):
+        torch.manual_seed(seed)
+        generator = GeneratorResNet(channels, n_residual_blocks, ngf, upsample).eval()
+        torch.save(generator.state_dict(), tmp_path / name)
+        return generator
+
+    return make
+
+
+@pytest.fixture
+def translate(tmp_path, monkeypatch, make_generator):
+    """translate(option, ...) runs the main of translate.py in tmp_path, on G.pth if none is named -> exit status."""
+    import translate
+
+    monkeypatch.chdir(tmp_path)
+    make_generator()
+
+    def run(*options, checkpoint="G.pth"):
+        return translate.main(
+            ["--checkpoint", *checkpoint.split(), "--device", "cpu", "--no-amp", "--n_cpu", "2", *options]
+        )
+
+    return run
