@@ -14,21 +14,22 @@ VIDEO_EXTENSIONS = (*VIDEO_FORMATS, ".m4v", ".mpg", ".mpeg", ".wmv", ".mts", ".3
 
 
 def find_inputs(patterns, without):
-    """Files, folders and globs -> (list of (path, its name below the folder or glob it was found by), list of lines on
-    what was left out). Folders are searched through, but for `without`, the output; what is hidden is left out."""
-    found, left_out = [], []
+    """Files, folders and globs -> (list of (path, its name below the folder or glob it was found by), notes on what was
+    left out, lines on folders that cannot be read). Folders are searched through, but for `without`, the output; what
+    is hidden is left out."""
+    found, notes, failures = [], [], []
     extensions = IMAGE_EXTENSIONS + VIDEO_EXTENSIONS
 
     def search(folder, base):
         def unreadable(error):
-            left_out.append(f"{error.filename}: {error.strerror}")
+            failures.append(f"{error.filename}: {error.strerror}")
 
         n_others = 0
         for path, folders, names in os.walk(folder, onerror=unreadable):
             folders[:] = sorted(
                 f for f in folders if not f.startswith(".") and not same(os.path.join(path, f), without)
             )
-            left_out.extend(
+            notes.extend(
                 f"{os.path.join(path, f)}: a folder, in spite of its name"
                 for f in folders
                 if f.lower().endswith(extensions)
@@ -40,7 +41,7 @@ def find_inputs(patterns, without):
                 elif not name.startswith("."):
                     n_others, other = n_others + 1, os.path.join(path, name)
         if n_others:
-            left_out.append(f"{folder}: left out {n_others} that are neither pictures nor videos, such as {other}")
+            notes.append(f"{folder}: left out {n_others} that are neither pictures nor videos, such as {other}")
 
     for pattern in patterns:
         if os.path.isdir(pattern):
@@ -64,7 +65,7 @@ def find_inputs(patterns, without):
             raise InputError(f"--input {pattern}: no such file or folder")
     if not found:
         raise InputError(f"--input {patterns[0]}: holds no picture and no video")
-    return list(dict.fromkeys(found)), left_out
+    return list(dict.fromkeys(found)), notes, failures
 
 
 def same(a, b):
@@ -88,7 +89,7 @@ def written_as(name, kind):
 
 
 def plan(opt):
-    """-> (list of (source, target), lines on what was left out). Nothing is written over by accident."""
+    """-> (list of (source, target), notes and failures as of find_inputs). Nothing is written over by accident."""
     patterns = opt.input
     one = len(patterns) == 1 and not os.path.isdir(patterns[0]) and not is_glob(patterns[0])
     stem, extension = os.path.splitext(patterns[0].rstrip("/\\"))
@@ -100,10 +101,12 @@ def plan(opt):
     if not one and (os.path.isfile(output) or is_video(output) or (format_of(output) and not os.path.isdir(output))):
         raise InputError(f"--output {output}: is one file, for several inputs. Name a folder")
 
-    found, left_out = find_inputs(patterns, without=output)
+    found, notes, failures = find_inputs(patterns, without=output)
     jobs = {}
     for source, name in found:
         target = output if to_file else os.path.join(output, written_as(name, opt.format))
+        if opt.features and is_video(target):
+            raise InputError(f"--features: {source if is_video(source) else target} is a video, not a picture")
         if is_video(source) and not is_video(target):
             raise InputError(f"--output {output}: a picture's name, but {source} is a video")
         if target in jobs:
@@ -126,4 +129,4 @@ def plan(opt):
             print(f"{len(there)} of {len(jobs)} are there already")
         for target in there:
             del jobs[target]
-    return [(source, target) for target, source in jobs.items()], left_out
+    return [(source, target) for target, source in jobs.items()], notes, failures

@@ -64,10 +64,13 @@ def get_parser():
 
 def size_of(text):
     """'512' -> 512; '640x480' -> (640, 480)"""
-    sides = tuple(between(1, 65535)(side) for side in text.lower().split("x"))
-    if len(sides) > 2:
-        raise argparse.ArgumentTypeError(f"{text}: neither a number nor WIDTHxHEIGHT")
-    return sides if len(sides) == 2 else sides[0]
+    try:
+        sides = [between(1, 65535)(side) for side in text.lower().split("x")]
+    except ValueError:
+        sides = []
+    if len(sides) not in (1, 2):
+        raise argparse.ArgumentTypeError(f"{text} is neither a number nor WIDTHxHEIGHT")
+    return sides[0] if len(sides) == 1 else tuple(sides)
 
 
 ##############################
@@ -313,13 +316,21 @@ def draw_features(G, x):
 
 
 def write_features(jobs, translator, opt):
+    """A sheet for each picture, through the first generator -> exit status."""
+    status = 0
     for source, target in jobs:
-        picture = read_picture(source, translator.channels, resizer(opt.size))
-        os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
+        try:
+            picture = read_picture(source, translator.channels, resizer(opt.size))
+        except InputError as error:
+            print(f"not translated: {error}", file=sys.stderr)
+            status = 1
+            continue
         x = translator.prepare(picture.pixels[:1]).to(translator.dtype)
         sheet = draw_features(translator.generators[0], x)
+        os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
         write_picture(target, format_of(target), Picture(np.array(sheet)[None], None, {}, {}))
         print(f"{target}: mean activations of each stage")
+    return status
 
 
 def main(argv=None):
@@ -333,7 +344,7 @@ def main(argv=None):
     device = choose_device(opt.device)
     amp = bfloat16_pays(device) if opt.amp is None else opt.amp
     opt.batch_size = opt.batch_size or (1 if device.type == "cpu" else 16)
-    jobs, left_out = plan(opt)
+    jobs, notes, failures = plan(opt)
 
     generators = []
     for path in opt.checkpoint:
@@ -350,13 +361,12 @@ def main(argv=None):
     translator = Translator(generators, device, amp, opt.mix, opt.strength, opt.tile, opt.batch_size)
     print(f"{len(jobs)} to translate, on {device}, {'bfloat16' if amp else 'float32'}")
     if opt.features:
-        write_features(jobs, translator, opt)
-        return 0
+        return write_features(jobs, translator, opt)
     if opt.compile:
         for G in generators:
             G.compile()
 
-    started, failures, written = time.monotonic(), [], 0
+    started, written, stopped = time.monotonic(), 0, False
     videos = [job for job in jobs if is_video(job[1])]
     pictures = [job for job in jobs if not is_video(job[1])]
     progress = Progress()
@@ -370,15 +380,20 @@ def main(argv=None):
         if written + len(failures) <= len(pictures):  # videos, which follow, show their frames
             progress.tick(written + len(failures), len(pictures), "pictures", started)
 
-    translate_pictures(pictures, translator, opt, tell)
-    progress.end_line()
-    translate_videos(videos, translator, opt, tell)
-    for line in left_out:
+    try:
+        translate_pictures(pictures, translator, opt, tell)
+        progress.end_line()
+        translate_videos(videos, translator, opt, tell)
+    except KeyboardInterrupt:
+        stopped = True
+        progress.end_line()
+    for line in notes:
         print("note: " + line)
     for line in failures:
         print("not translated: " + line, file=sys.stderr)
-    print(f"{written} translated in {duration(time.monotonic() - started)}, {len(failures)} failed")
-    return 1 if failures else 0
+    print(f"{written} translated in {duration(time.monotonic() - started)}, {len(failures)} failed", end="")
+    print("; stopped by Ctrl-C, --resume goes on from there" if stopped else "")
+    return 130 if stopped else 1 if failures else 0
 
 
 if __name__ == "__main__":
