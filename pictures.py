@@ -95,7 +95,7 @@ def exif_of_tiff(image):
             exif[tag] = tags[tag]
     for part in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
         if values := tags.get_ifd(part):
-            exif.get_ifd(part).update(values)
+            exif[part] = values
     return exif
 
 
