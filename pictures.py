@@ -134,6 +134,8 @@ def write_picture(path, kind, picture):
         del options["compression"]  # Pillow cannot write both (its encoder fails with "Error setting from dictionary")
     if len(images) > 1 and kind in ANIMATED:
         options |= dict(save_all=True, append_images=images[1:]) | picture.timing
+        if kind == "AVIF" and "duration" in options:  # a PNG has fractions of a millisecond
+            options["duration"] = [round(duration) for duration in options["duration"]]
         if kind == "GIF" and picture.alpha is not None:
             options["disposal"] = 2  # clear each frame before the next: it may show less
     temporary = path + ".tmp"
