@@ -72,8 +72,8 @@ def read_picture(path, channels, resize=None):
                 alpha = alpha and alpha.resize(size, Image.Resampling.BICUBIC)
             frames.append(np.array(pixels).reshape(pixels.height, pixels.width, channels))
             alphas.append(alpha)
-        if len({frame.shape for frame in frames}) > 1:
-            raise InputError(f"{path}: its {n_frames} pages differ in size. Save them as files of their own")
+        if len({(frame.shape, frame.dtype) for frame in frames}) > 1:
+            raise InputError(f"{path}: its {n_frames} pages differ in size or depth. Save them as files of their own")
         info = {key: upright.info[key] for key in ("exif", "icc_profile", "dpi") if upright.info.get(key)}
         if image.format == "TIFF" and (exif := exif_of_tiff(image)):
             info["exif"] = exif.tobytes()
