@@ -72,8 +72,8 @@ def read_picture(path, channels, resize=None):
                 alpha = alpha and alpha.resize(size, Image.Resampling.BICUBIC)
             frames.append(np.array(pixels).reshape(pixels.height, pixels.width, channels))
             alphas.append(alpha)
-        if len({frame.shape for frame in frames}) > 1:
-            raise InputError(f"{path}: its {n_frames} pages differ in size. Save them as files of their own")
+        if len({(frame.shape, frame.dtype) for frame in frames}) > 1:
+            raise InputError(f"{path}: its {n_frames} pages differ in size or depth. Save them as files of their own")
         info = {key: upright.info[key] for key in ("exif", "icc_profile", "dpi") if upright.info.get(key)}
         if image.format == "TIFF" and (exif := exif_of_tiff(image)):
             info["exif"] = exif.tobytes()
@@ -95,7 +95,7 @@ def exif_of_tiff(image):
             exif[tag] = tags[tag]
     for part in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
         if values := tags.get_ifd(part):
-            exif.get_ifd(part).update(values)
+            exif[part] = values
     return exif
 
 
@@ -134,6 +134,8 @@ def write_picture(path, kind, picture):
         del options["compression"]  # Pillow cannot write both (its encoder fails with "Error setting from dictionary")
     if len(images) > 1 and kind in ANIMATED:
         options |= dict(save_all=True, append_images=images[1:]) | picture.timing
+        if kind == "AVIF" and "duration" in options:  # a PNG has fractions of a millisecond
+            options["duration"] = [round(duration) for duration in options["duration"]]
         if kind == "GIF" and picture.alpha is not None:
             options["disposal"] = 2  # clear each frame before the next: it may show less
     temporary = path + ".tmp"

@@ -117,14 +117,14 @@ def test_transparency_is_laid_over_white_where_there_is_none(unchanged, gray, ta
 
 def test_gray_with_transparency(unchanged, gray):
     la = noise(35, 41, 2)
-    Image.fromarray(la, "LA").save("x.png")
+    Image.fromarray(la).save("x.png")
     for target, options in (("y.png", {}), ("z.png", gray)):
         result = np.asarray(Image.open(unchanged("x.png", target=target, **options)).convert("RGBA"))
         assert np.array_equal(result, la[..., [0, 0, 0, 1]])
 
 
 def palette_image():
-    image = Image.fromarray(noise(33, 34, top=3), "P")
+    image = Image.frombytes("P", (34, 33), noise(33, 34, top=3).tobytes())
     image.putpalette([200, 100, 50, 0, 0, 255, 20, 250, 10])
     return image
 
@@ -292,6 +292,30 @@ def test_pages_of_a_tiff(unchanged):
         assert result.n_frames == 4
         result.seek(2)
         assert np.array_equal(np.asarray(result), frames()[2])
+
+
+def test_pages_that_differ(translate, gray, capsys):
+    page = Image.fromarray(noise(40, 41))
+    page.save("size.tif", save_all=True, append_images=[page.resize((41, 39))])
+    deep = Image.fromarray(noise(40, 41, top=65536, dtype=np.uint16))
+    deep.save("depth.tif", save_all=True, append_images=[page])
+    assert translate("--input", "size.tif", "depth.tif", **gray) == 1
+    told = capsys.readouterr().err
+    for name in ("size.tif", "depth.tif"):
+        assert f"not translated: {name}: its 2 pages differ in size or depth. Save them as files of their own" in told
+
+
+@pytest.mark.parametrize("source, target", [("x.png", "y.avif"), ("x.gif", "y.png"), ("x.avif", "y.webp")])
+def test_an_animation_in_another_format(unchanged, source, target):
+    if not format_of("x.avif"):
+        pytest.skip("this Pillow does not write it")
+    first, *others = map(Image.fromarray, frames())
+    first.save(source, save_all=True, append_images=others, duration=[100, 250, 30, 400])
+    with Image.open(unchanged(source, target=target)) as result:
+        assert result.n_frames == 4
+        result.seek(1)
+        result.load()
+        assert result.info["duration"] == pytest.approx(250, abs=1)
 
 
 def test_an_animation_that_fills_the_memory_is_refused(translate, capsys, monkeypatch):

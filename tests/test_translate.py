@@ -131,6 +131,25 @@ def test_batches_of_mixed_sizes_give_the_same_pictures(translate, monkeypatch, b
     assert load("many/13.png").shape == (40, 48, 4)
 
 
+def test_animations_and_single_pictures_in_one_batch(translate):
+    for i in range(5):
+        save(f"in/{i}.png", noise(seed=i))
+    first, *others = (Image.fromarray(noise(seed=10 + i)) for i in range(3))
+    first.save("in/2.png", save_all=True, append_images=others)
+    for i in range(5):  # each with a mask of its own
+        save(f"masks/{i}.png", np.full((33, 36), [255, 90, 0, 200, 0][i], np.uint8))
+    assert translate("--input", "in", "--output", "one", "--mask", "masks", "--batch_size", "1") == 0
+    assert translate("--input", "in", "--output", "many", "--mask", "masks", "--batch_size", "4") == 0
+    for i in range(5):
+        with Image.open(f"one/{i}.png") as one, Image.open(f"many/{i}.png") as many:
+            assert one.n_frames == many.n_frames == (3 if i == 2 else 1)
+            for frame in range(one.n_frames):
+                one.seek(frame)
+                many.seek(frame)
+                assert_close(np.asarray(many), np.asarray(one, float), levels=1)
+                assert i != 2 or np.array_equal(many, noise(seed=10 + frame))
+
+
 # ----- what is read, and where it is written
 
 
@@ -179,7 +198,7 @@ def test_a_name_with_brackets_is_a_name(translate):
 def test_the_output_is_no_input_of_the_next_run(translate):
     for name in ("a.png", "deep/b.png"):
         save("in/" + name)
-    for pattern in ("in", "in/**/*.png", "in/a.png"):
+    for pattern in ("in", "in", "in/**/*.png", "in/a.png"):
         assert translate("--input", pattern, "--output", "in/out", "--resume") == 0
         assert tree("in/out") == {"a.png", "deep/b.png"}
 
