@@ -3,6 +3,7 @@ Picture files in and out of a translation: transparency, animation, 16 bits, EXI
 went in, and no file is ever half-written.
 """
 
+import contextlib
 import dataclasses
 import io
 import os
@@ -23,7 +24,7 @@ SAVE_OPTIONS = {
     "AVIF": dict(quality=90),
     "TIFF": dict(compression="tiff_lzw"),
 }
-TIFF_TAGS = (270, 271, 272, 305, 306, 315, 33432)  # description, maker, model, software, date, artist, copyright
+EXIF_TAGS = (270, 271, 272, 305, 306, 315, 33432)  # description, maker, model, software, date, artist, copyright
 LARGEST_ANIMATION = 2**30  # values of all frames; it is decoded as a whole
 
 
@@ -74,9 +75,9 @@ def read_picture(path, channels, resize=None):
             alphas.append(alpha)
         if len({(frame.shape, frame.dtype) for frame in frames}) > 1:
             raise InputError(f"{path}: its {n_frames} pages differ in size or depth. Save them as files of their own")
-        info = {key: upright.info[key] for key in ("exif", "icc_profile", "dpi") if upright.info.get(key)}
-        if image.format == "TIFF" and (exif := exif_of_tiff(image)):
-            info["exif"] = exif.tobytes()
+        info = {key: upright.info[key] for key in ("icc_profile", "dpi") if upright.info.get(key)}
+        if exif := exif_of(image):
+            info["exif"] = exif
         if image.mode == "CMYK" or (channels == 1) != (image.mode[0] in "1LIF"):
             info.pop("icc_profile", None)  # it describes other channels
         timing = {}
@@ -87,16 +88,20 @@ def read_picture(path, channels, resize=None):
     return Picture(np.stack(frames), alphas, info, timing)
 
 
-def exif_of_tiff(image):
-    """What a TIFF's tags say about the picture; the others, about the layout of that file, would be wrong elsewhere."""
-    tags, exif = image.getexif(), Image.Exif()
-    for tag in TIFF_TAGS:
-        if tag in tags:
-            exif[tag] = tags[tag]
-    for part in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
-        if values := tags.get_ifd(part):
-            exif[part] = values
-    return exif
+def exif_of(image):
+    """What EXIF says about the picture -> bytes, empty if nothing. Left out are the thumbnail, which would show the
+    input, and tags about the layout of a file."""
+    try:
+        tags, exif = image.getexif(), Image.Exif()
+        for tag in EXIF_TAGS:
+            if tag in tags:
+                exif[tag] = tags[tag]
+        for part in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+            if values := tags.get_ifd(part):
+                exif[part] = values
+        return exif.tobytes() if exif else b""
+    except Exception:  # cameras write EXIF that Pillow cannot; the picture itself is fine
+        return b""
 
 
 def convert(image, channels):
@@ -111,8 +116,9 @@ def convert(image, channels):
         image = image.convert("RGBA")
         alpha = image.getchannel("A")
     if image.mode == "CMYK" and image.info.get("icc_profile"):
-        profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
-        image = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
+        with contextlib.suppress(ImageCms.PyCMSError, OSError):  # a broken profile; then the plain formula has to do
+            profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
+            image = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
     return image.convert({1: "L", 3: "RGB"}[channels]), alpha
 
 
