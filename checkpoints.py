@@ -34,6 +34,8 @@ def save_file(state, path):
 def load_file(path):
     """torch.load onto the CPU. A file that is missing, truncated or no checkpoint, or that wants to run code, is an
     InputError; nothing in it is executed."""
+    if os.path.isdir(path):
+        raise InputError(f"{path}: a folder. Name a file in it, such as {os.path.join(path, 'latest.pth')}")
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as file:
@@ -167,7 +169,8 @@ def load_generator(path, direction=None):
     path:      a full checkpoint of cyclegan.py, or the state dict of one generator (see EXPECTED); layout, widths,
                blocks and channels are read off its keys and shapes
     direction: 'AB' or 'BA': which one to take of a full checkpoint (None: AB); must not contradict a plain file's name
-    facts:     {"direction": 'AB', 'BA' or None, "epoch": int or None, "options": of the training, {} if not known}
+    facts:     {"full": whether it is a full checkpoint, "direction": 'AB', 'BA' or None, "epoch": int or None,
+               "options": of the training, {} if not known}
     Raises InputError, one line.
     """
     state = load_file(path)
@@ -175,14 +178,14 @@ def load_generator(path, direction=None):
         raise InputError(f"{path}: holds a {type(state).__name__}, no generator. {EXPECTED}")
     if FULL_CHECKPOINT <= state.keys():
         direction = direction or "AB"
-        facts = {"direction": direction, "epoch": state["epoch"], "options": state["options"]}
+        facts = {"full": True, "direction": direction, "epoch": state["epoch"], "options": state["options"]}
         weights = state["G_" + direction]
     else:
         named = [d for d, pattern in NAMES.items() if re.search(pattern, os.path.basename(path))]
         if direction and named and direction not in named:
             raise InputError(f"--direction {direction}: by its name, {path} translates {named[0]}")
         epoch = re.search(r"G_(?:AB|BA)_(\d+)\.pth$", path)
-        facts = {"direction": direction or (named[0] if len(named) == 1 else None), "options": {}}
+        facts = {"full": False, "direction": direction or (named[0] if len(named) == 1 else None), "options": {}}
         facts["epoch"] = int(epoch[1]) if epoch else None
         weights = state
     return build_generator(weights, path).eval(), facts
@@ -197,7 +200,7 @@ def load_generators(path, direction=None):
     found = {facts["direction"] or "AB": G}
     other = "BA" if "AB" in found else "AB"
     folder, name = os.path.split(path)
-    if facts["options"]:
+    if facts["full"]:
         found[other], _ = load_generator(path, other)
     else:
         for a, b in (("G_AB", "G_BA"), ("A2B", "B2A"), ("net_G_A", "net_G_B")):

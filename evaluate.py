@@ -2,9 +2,9 @@
 How good is a trained CycleGAN? Measures both directions on the test images, prints a table, appends it as a JSON line
 to metrics.jsonl beside the checkpoint, and draws the best and the worst cases.
 
-    python evaluate.py --checkpoint saved_models/horse2zebra/latest.pth --dataset_name horse2zebra
-    python evaluate.py --checkpoint saved_models/horse2zebra/latest.pth --dataset_name horse2zebra --all_checkpoints
-    python evaluate.py --checkpoint saved_models/facades/latest.pth --dataset_name facades --paired
+    python evaluate.py --checkpoint saved_models/horse2zebra/latest.pth
+    python evaluate.py --checkpoint saved_models/horse2zebra/latest.pth --all_checkpoints
+    python evaluate.py --checkpoint saved_models/facades/latest.pth --paired
 
 FID, KID, LPIPS, PSNR and SSIM need optional packages: pip install -r requirements-optional.txt
 """
@@ -68,7 +68,7 @@ class Files(torch.utils.data.Dataset):
         return torch.from_numpy(load_image(self.paths[i], self.channels, self.size)).permute(2, 0, 1)
 
 
-def batches(paths, opt, channels, what):
+def batches(paths, opt, channels, label):
     """Yields uint8 batches (N, channels, height, width) on the device, and shows how far it is."""
     n_workers = min(opt.n_cpu, len(paths) // 100)  # they take a while to start
     loader = DataLoader(Files(paths, opt.size, channels), opt.batch_size, num_workers=n_workers,
@@ -77,7 +77,7 @@ def batches(paths, opt, channels, what):
     for images in loader:
         yield images.to(opt.device)
         done += len(images)
-        progress.tick(done, len(paths), what, started)
+        progress.tick(done, len(paths), "images", started, f"{label}: ")
     progress.end_line()
 
 
@@ -159,7 +159,17 @@ def measure(direction, generators, sources, targets, truths, labels, tools, opt)
     """
     there, back = generators[direction], generators.get(direction[::-1])
     distances = tools.distances.get(direction[1], {})
-    score, cases = metrics.LabelScore(), Cases()
+    by = (
+        "share of wrong pixels"
+        if labels
+        else "L1 to the truth"
+        if truths
+        else "cycle L1"
+        if back
+        else "L1 to the input"
+    )
+    columns = ["input", "translation"] + ["recovered"] * bool(back) + ["truth"] * bool(truths)
+    score, cases = metrics.LabelScore(), Cases(f"{direction[0]} -> {direction[1]}, by {by}", columns)
     sums, counts = {}, {}
 
     def add(name, values):
@@ -178,7 +188,7 @@ def measure(direction, generators, sources, targets, truths, labels, tools, opt)
         fake = translate(there, x)
         written = to_8_bit(fake)
         seen = from_8_bit(written)  # by whoever opens the file
-        shown, badness = [images, written], metrics.l1(seen, x)
+        shown, errors = [images, written], {"L1 to the input": metrics.l1(seen, x)}
 
         if distances:
             features = tools.extractor(as_rgb(written))
@@ -189,17 +199,17 @@ def measure(direction, generators, sources, targets, truths, labels, tools, opt)
         if back:
             recovered = translate(back, fake)  # from the translation itself, as in the training
             shown.append(to_8_bit(recovered))
-            badness = metrics.l1(recovered, x)
-            add("cycle_l1", badness)
+            errors["cycle L1"] = metrics.l1(recovered, x)
+            add("cycle_l1", errors["cycle L1"])
             if tools.lpips:
                 add("cycle_lpips", tools.lpips(as_rgb(x), as_rgb(recovered)))
         if truths:
             true = torch.stack([Files(truths, opt.size, there.channels)[i] for i in numbers]).to(opt.device)
             shown.append(true)
             true = from_8_bit(true)
-            badness = metrics.l1(seen, true)
+            errors["L1 to the truth"] = metrics.l1(seen, true)
         if truths and opt.paired:
-            add("paired_l1", badness)
+            add("paired_l1", errors["L1 to the truth"])
             if tools.pairs:
                 add("paired_psnr", tools.pairs["psnr"](seen, true))
                 add("paired_ssim", tools.pairs["ssim"](seen, true))
@@ -208,9 +218,9 @@ def measure(direction, generators, sources, targets, truths, labels, tools, opt)
         if labels:
             predicted = metrics.nearest_class(written.permute(0, 2, 3, 1).cpu().numpy())
             right = [score.update(p, metrics.load_labels(truths[i], opt.size)) for p, i in zip(predicted, numbers)]
-            badness = 1 - torch.tensor(right)
+            errors["share of wrong pixels"] = 1 - torch.tensor(right)
         for j, i in enumerate(numbers):
-            cases.add(badness[j].item(), sources[i], [pictures[j] for pictures in shown])
+            cases.add(errors[by][j].item(), sources[i], [pictures[j] for pictures in shown])
 
     for images in batches(targets, opt, there.channels, f"{direction[1]} kept by {direction[0]} -> {direction[1]}"):
         x = from_8_bit(images)
@@ -240,7 +250,7 @@ def main(argv=None):
         raise InputError(f"{root}: no such folder. --data_dir and --dataset_name say where the test images are")
 
     checkpoints = {facts["epoch"]: opt.checkpoint}
-    folder = os.path.dirname(os.path.abspath(opt.checkpoint))
+    folder = os.path.dirname(opt.checkpoint) or "."
     if opt.all_checkpoints:
         kept = [re.fullmatch(r"G_(AB|BA)_(\d+)\.pth", file) for file in os.listdir(folder)]
         checkpoints = {int(m[2]): os.path.join(folder, m[0]) for m in kept if m and m[1] == (opt.direction or "AB")}
@@ -267,14 +277,18 @@ def main(argv=None):
             print(f"note: {left_out} test images have no counterpart and are left out")
         test = {"A": list(pairs), "B": list(pairs.values())}
         truths = {"AB": test["B"], "BA": test["A"]}
+    directions = [opt.direction] if opt.direction else sorted(generators)
     if opt.palette:
         labelled = max("AB", key=lambda domain: metrics.share_of_palette(test[domain][0]))
+        if metrics.share_of_palette(test[labelled][0]) < 0.5:
+            raise InputError(f"--palette {opt.palette}: {test[labelled][0]} is not in the colours of its classes")
+        if labelled not in {direction[1] for direction in directions}:
+            raise InputError(f"--palette {opt.palette}: the labels are domain {labelled}, which --direction leaves out")
         references = metrics.label_references(files[labelled]["train"], test[labelled], opt.size)
 
     counts = {f"{part}{domain}": len(paths) for domain in "AB" for part, paths in files[domain].items()}
     print(f"{root}: {counts}, at {opt.size[1]} x {opt.size[0]} pixels, {'bfloat16' if opt.amp else 'float32'}")
     tools = Tools(opt)
-    directions = [opt.direction] if opt.direction else sorted(generators)
     for direction in directions:
         channels = generators[direction].channels
         tools.look_at_real(direction[1], files[direction[1]], len(test[direction[0]]), opt, channels)
@@ -285,7 +299,9 @@ def main(argv=None):
     #  Measuring
     # ----------
 
-    images, history = os.path.join("images", os.path.basename(folder)), {}
+    images, history = os.path.join("images", os.path.basename(os.path.abspath(folder))), {}
+    if name != trained.get("dataset_name", name):
+        images = os.path.join(images, name)
     for epoch, path in sorted(checkpoints.items(), key=lambda item: item[0] or 0):
         if opt.all_checkpoints:
             generators, _ = load_generators(path, opt.direction)
@@ -297,13 +313,11 @@ def main(argv=None):
             is_labels = labelled == d[1]
             results[d], cases = measure(d, generators, source, target, truths[d], is_labels, tools, opt)
             stem = os.path.splitext(os.path.basename(path))[0]
-            by = "share of wrong pixels" if is_labels else "L1 to the truth" if truths[d] else "cycle L1"
-            columns = "input | translation" + " | recovered" * (d[::-1] in generators) + " | truth" * bool(truths[d])
             sheet = f"{images}/evaluate_{stem}_{d}.png"
-            cases.draw(sheet, f"{d[0]} -> {d[1]}, by {by}: {columns}")
-            print(f"{sheet}: best and worst cases, by {by}")
+            cases.draw(sheet)
+            print(f"{sheet}: best and worst cases of {cases.title}")
         history[epoch] = results
-        print(f"\n{path}" + (f", after {epoch} epochs" if epoch is not None else ""))
+        print(f"\n{path}" + (f", epoch {epoch}" if epoch is not None else ""))
         print("\n".join(table(results, references)) + "\n")
         record = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "checkpoint": path, "epoch": epoch, "data": root,

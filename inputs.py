@@ -85,18 +85,24 @@ def written_as(name, kind):
     stem, extension = os.path.splitext(name)
     if is_video(name):
         return name if extension.lower() in VIDEO_FORMATS else stem + ".mp4"
-    return f"{stem}.{kind or 'png'}" if kind or not format_of(name) else name
+    return f"{stem}.{(kind or 'png').lower()}" if kind or not format_of(name) else name
 
 
 def plan(opt):
-    """-> (list of (source, target), notes and failures as of find_inputs). Nothing is written over by accident."""
+    """-> (list of (source, target), file or folder that all go to, notes and failures as of find_inputs). Nothing is
+    written over by accident."""
     patterns = opt.input
     one = len(patterns) == 1 and not os.path.isdir(patterns[0]) and not is_glob(patterns[0])
-    stem, extension = os.path.splitext(patterns[0].rstrip("/\\"))
     output = opt.output
     if output is None:
-        suffix = "_features.png" if opt.features else written_as("_translated" + extension, opt.format)
-        output = stem + suffix if one else stem + "_translated" if os.path.isdir(patterns[0]) else "translated"
+        suffix = "_features" if opt.features else "_translated"
+        if one:
+            stem, extension = os.path.splitext(patterns[0])
+            output = stem + (suffix + ".png" if opt.features else written_as(suffix + extension, opt.format))
+        elif len(patterns) == 1 and os.path.isdir(patterns[0]):
+            output = os.path.relpath(os.path.abspath(patterns[0]) + suffix)  # abspath: "." has a name, too
+        else:
+            output = suffix[1:]
     to_file = one and not os.path.isdir(output) and bool(format_of(output) or is_video(output))
     if not one and (os.path.isfile(output) or is_video(output) or (format_of(output) and not os.path.isdir(output))):
         raise InputError(f"--output {output}: is one file, for several inputs. Name a folder")
@@ -105,13 +111,13 @@ def plan(opt):
     jobs = {}
     for source, name in found:
         target = output if to_file else os.path.join(output, written_as(name, opt.format))
-        if opt.features and is_video(target):
-            raise InputError(f"--features: {source if is_video(source) else target} is a video, not a picture")
+        if opt.features and is_video(source):
+            raise InputError(f"--features: {source} is a video, not a picture")
         if is_video(source) and not is_video(target):
             raise InputError(f"--output {output}: a picture's name, but {source} is a video")
         if target in jobs:
             raise InputError(
-                f"{jobs[target]} and {source} would both be written to {target}. Translate them one by one"
+                f"{jobs[target]} and {source} would both be written to {target}. Give each an --output of its own"
             )
         jobs[target] = source
     sources = {os.path.realpath(source) for source in jobs.values()}
@@ -129,4 +135,4 @@ def plan(opt):
             print(f"{len(there)} of {len(jobs)} are there already")
         for target in there:
             del jobs[target]
-    return [(source, target) for target, source in jobs.items()], notes, failures
+    return [(source, target) for target, source in jobs.items()], output, notes, failures

@@ -204,7 +204,7 @@ class LabelScore:
         self.confusion = np.zeros((n, n), np.int64)  # [true class, predicted class]
 
     def update(self, predicted, truth):
-        """Two uint8 arrays of classes, of one shape; `truth` may hold VOID."""
+        """Two uint8 arrays of classes, of one shape; `truth` may hold VOID -> share that is right, nan if none count"""
         n = len(CITYSCAPES)
         scored = truth != VOID
         pairs = truth[scored].astype(np.int64) * n + predicted[scored]
@@ -230,16 +230,17 @@ def share_of_palette(path):
 def label_references(train, test, size):
     """What the score of label images means: that of the class most frequent at each pixel in training, and that of the
     true labels. Paths of label images -> {title: score}"""
-    references = {"the true labels": LabelScore()}
-    if train:
-        references["the most frequent training label at each pixel"] = LabelScore()
-        constant = most_frequent_labels(train, size)
+    truth_score, constant_score = LabelScore(), LabelScore()
+    constant = most_frequent_labels(train, size) if train else None
     for path in test:
         truth = load_labels(path, size)
-        references["the true labels"].update(nearest_class(load_image(path, size=size)), truth)
+        truth_score.update(nearest_class(load_image(path, size=size)), truth)
         if train:
-            references["the most frequent training label at each pixel"].update(constant, truth)
-    return {title: score.compute() for title, score in references.items()}
+            constant_score.update(constant, truth)
+    references = {"the true labels": truth_score.compute()}
+    if train:
+        references["the most frequent training label at each pixel"] = constant_score.compute()
+    return references
 
 
 def most_frequent_labels(paths, size):

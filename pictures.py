@@ -12,7 +12,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageOps, ImageSequence
 
 from datasets import open_image, to_8_bit
-from utils import InputError
+from utils import InputError, whole_file
 
 # Formats that hold full colour at any size; what comes in another one (Photoshop, icons …) goes out as PNG
 WRITABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "TGA", "JPEG2000", "AVIF")
@@ -144,10 +144,5 @@ def write_picture(path, kind, picture):
             options["duration"] = [round(duration) for duration in options["duration"]]
         if kind == "GIF" and picture.alpha is not None:
             options["disposal"] = 2  # clear each frame before the next: it may show less
-    temporary = path + ".tmp"
-    try:
+    with whole_file(path) as temporary:
         images[0].save(temporary, format=kind, **options)
-        os.replace(temporary, path)
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)

@@ -1,12 +1,16 @@
 """
-What evaluate.py shows: a table, curves over the epochs, and sheets of the best and worst cases.
+What evaluate.py shows: a table, curves over the epochs, sheets of the best and worst cases. And what a network sees.
 """
 
 import heapq
+import math
 import os
 
+import torch
 from PIL import Image, ImageDraw
 from torchvision.transforms.functional import to_pil_image
+
+from utils import whole_file
 
 # name in the JSON line: (name in the table, unit, whether more is better)
 MEASURES = {
@@ -26,6 +30,7 @@ MEASURES = {
     "class_accuracy": ("labels: per-class accuracy", "", True),
     "class_iou": ("labels: class IoU", "", True),
 }
+BETTER = {True: "  (more is better)", False: "  (less is better)", None: ""}
 N_CASES = 4  # best and worst ones that are drawn, each
 
 
@@ -36,8 +41,9 @@ def table(results, references):
     for name, (title, unit, more_is_better) in MEASURES.items():
         if any(name in results[d] for d in columns):
             values = [f"{results[d][name]:12.4g}" if name in results[d] else " " * 11 + "-" for d in columns]
-            better = {True: "more is better", False: "less is better", None: ""}[more_is_better]
-            lines.append(f"{title + (f', {unit}' if unit else ''):42}{''.join(values)}   {better}".rstrip())
+            lines.append(f"{title + (f', {unit}' if unit else ''):42}{''.join(values)}{BETTER[more_is_better]}")
+    if references:
+        lines.append("for comparison, per-pixel accuracy / per-class accuracy / class IoU of")
     for title, values in references.items():
         lines.append(f"  {title}: " + " / ".join(f"{value:.3f}" for value in values.values()))
     return lines
@@ -59,18 +65,19 @@ def draw_curves(history, path):
     for axis in axes.flat[len(names) :]:
         axis.remove()
     for name, axis in zip(names, axes.flat):
-        title, unit, _ = MEASURES[name]
-        axis.set_title(title, fontsize=9)
+        title, unit, more_is_better = MEASURES[name]
+        axis.set_title(f"{title}{BETTER[more_is_better]}", fontsize=9)
         axis.set(xlabel="epoch", ylabel=unit)
+        axis.xaxis.get_major_locator().set_params(integer=True)
         for direction in next(iter(history.values())):
             points = [(e, results[direction][name]) for e, results in history.items() if name in results[direction]]
             if points:
                 axis.plot(*zip(*points), marker="o", label=f"{direction[0]} -> {direction[1]}")
         axis.legend()
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    figure.savefig(path + ".tmp", format="png", dpi=100)
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=100)
     pyplot.close(figure)
-    os.replace(path + ".tmp", path)
     print(f"{path}: every measure over the epochs")
 
 
@@ -87,13 +94,18 @@ def best_epochs(history):
 
 
 class Cases:
-    """Keeps the pictures of the N_CASES best and worst images, by a badness."""
+    """Keeps the pictures of the N_CASES best and worst images, by a badness.
 
-    def __init__(self):
+    columns: what the pictures of an image are"""
+
+    def __init__(self, title, columns):
+        self.title, self.columns = title, columns
         self.best, self.worst, self.n = [], [], 0
 
     def add(self, badness, path, pictures):
-        """pictures: uint8 (C, H, W) each"""
+        """pictures: uint8 (C, H, W) each. A badness that is nan, as nothing in the image counts, is left out."""
+        if math.isnan(badness):
+            return
         self.n += 1
         for heap, key in ((self.best, -badness), (self.worst, badness)):
             item = (key, self.n, badness, path, pictures)  # the number decides between equals; pictures cannot
@@ -102,20 +114,58 @@ class Cases:
             elif item > heap[0]:
                 heapq.heapreplace(heap, item)
 
-    def draw(self, path, title):
-        """A sheet, one row a case."""
-        rows = [("best", *item) for item in sorted(self.best, reverse=True)]
-        rows += [("worst", *item) for item in sorted(self.worst)]
-        _, height, width = rows[0][-1][0].shape
-        line = 14  # of text, in pixels
-        sheet = Image.new("RGB", (max(480, len(rows[0][-1]) * width), line + len(rows) * (height + line)), "white")
-        draw = ImageDraw.Draw(sheet)
-        draw.text((2, 1), title, fill="black")
-        for row, (which, _, _, badness, name, pictures) in enumerate(rows):
-            top = line + row * (height + line)
-            draw.text((2, top + 1), f"{which}: {badness:.4g}  {os.path.basename(name)}", fill="black")
-            for column, picture in enumerate(pictures):
-                sheet.paste(to_pil_image(picture.cpu()), (column * width, top + line))
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        sheet.save(path + ".tmp", "png")
-        os.replace(path + ".tmp", path)
+    def draw(self, path):
+        """Writes a sheet, one row a case."""
+        rows = []
+        for which, items in (("best", sorted(self.best, reverse=True)), ("worst", sorted(self.worst))):
+            for _, _, badness, name, pictures in items:
+                captions = [f"{which}: {badness:.4g}  {os.path.basename(name)}", *self.columns[1:]]
+                rows.append(list(zip(captions, (to_pil_image(picture.cpu()) for picture in pictures))))
+        draw_sheet(path, rows, f"{self.title}: {' | '.join(self.columns)}")
+
+
+def draw_sheet(path, rows, title, kind="PNG"):
+    """Writes rows of (caption, PIL image) into one picture, of Pillow's format `kind`. All images have one size; small
+    ones are enlarged."""
+    width, height = rows[0][0][1].size if rows else (1, 1)
+    zoom, line = max(1, 256 // max(width, height)), 14  # the height of a line of text, in pixels
+    width, height = width * zoom, height * zoom
+    size = max(500, *(len(row) * width for row in rows), 0), line + len(rows) * (height + line)
+    sheet = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
+    draw.text((2, 1), title, fill="black")
+    for i, row in enumerate(rows):
+        for j, (caption, image) in enumerate(row):
+            left, top = j * width, line + i * (height + line)
+            draw.text((left + 2, top + 1), caption, fill="black")
+            sheet.paste(image.resize((width, height), Image.Resampling.NEAREST), (left, top + line))
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    with whole_file(path) as temporary:
+        sheet.save(temporary, kind)
+
+
+@torch.no_grad()
+def feature_maps(G, x):
+    """What each stage of a generator sees in one picture x, (1, channels, H, W) in [-1, 1] -> list of (name, uint8
+    (H, W) or (H, W, channels)): for each stage, by its name in the paper (section 7.2), the mean over its channels of
+    the absolute activations, black where it is smallest, white where it is largest."""
+    encoder, blocks, decoder = G.stages
+    ends = [layer for layer in encoder + decoder if isinstance(layer, torch.nn.ReLU)]
+    names = [*zip(ends, ("c7s1-", "d", "d", "u", "u")), *((block, f"{i}. R") for i, block in enumerate(blocks, 1))]
+    seen = []
+
+    def look(name):
+        def hook(layer, input, output):
+            mean = output[0].float().abs().mean(0)
+            mean = (mean - mean.min()) / (mean.max() - mean.min()).clamp(min=1e-12)
+            channels, height, width = output.shape[1:]
+            seen.append((f"{name}{channels}: {width} x {height}", (mean * 255).byte().cpu().numpy()))
+
+        return hook
+
+    hooks = [layer.register_forward_hook(look(name)) for layer, name in names]
+    output = G(x)
+    for hook in hooks:
+        hook.remove()
+    ends = [((values[0].float() + 1) * 127.5).round().byte().permute(1, 2, 0).cpu().numpy() for values in (x, output)]
+    return [("input", ends[0]), *seen, ("output", ends[1])]

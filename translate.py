@@ -22,14 +22,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from bands import translate_in_bands
 from checkpoints import load_generator
-from datasets import load_image
+from datasets import load_image, open_image
 from inputs import is_video, plan
-from pictures import Picture, format_of, read_picture, write_picture
-from utils import InputError, Progress, between, bfloat16_pays, choose_device, duration, run
+from pictures import format_of, read_picture, write_picture
+from report import draw_sheet, feature_maps
+from utils import InputError, Progress, between, bfloat16_pays, choose_device, duration, out_of_memory, run
 from video import translate_video
 
 
@@ -40,9 +41,9 @@ def get_parser():
     add("--checkpoint", required=True, nargs="+", help="latest.pth, or a generator alone; two of them with --mix")
     add("--direction", choices=("AB", "BA"), help="which generator of a full checkpoint (AB)")
     add("--input", required=True, nargs="+", help="pictures, videos, folders (with all in them), or 'quoted/*.jpg'")
-    add("--output", help="file or folder (beside the input: NAME_translated)")
+    add("--output", help="file or folder (NAME_translated beside one input, else translated)")
     add("--format", help="png, jpg, webp …: format of the pictures written (that of the input)")
-    add("--resume", action="store_true", help="leave out what is there already")
+    add("--resume", action="store_true", help="leave out what is there already, by its name")
     add("--overwrite", action="store_true", help="write over what is there already")
     # what is done to a picture
     add("--size", type=size_of, help="resize before: 512 for the shorter side, or WIDTHxHEIGHT (no)")
@@ -100,9 +101,8 @@ class Translator:
         """uint8 or uint16 (N, H, W, channels) of any H and W -> the same, translated where the masks, uint8 (N, H, W),
         are white."""
         n = self.batch_for(*pixels.shape[1:3])
-        parts = [slice(i, i + n) for i in range(0, len(pixels), n)]
-        parts = [self._batch(pixels[part], masks if masks is None else masks[part]) for part in parts]
-        return np.concatenate(parts)
+        batches = [slice(i, i + n) for i in range(0, len(pixels), n)]
+        return np.concatenate([self._batch(pixels[b], masks if masks is None else masks[b]) for b in batches])
 
     def prepare(self, pixels):
         """Pixels -> float32 (N, channels, H, W) in [-1, 1] on the device; height and width are enlarged to what a
@@ -111,14 +111,14 @@ class Translator:
         bottom, right = max(32, -(-height // 4) * 4) - height, max(32, -(-width // 4) * 4) - width
         # numpy's, as it reflects to and fro where torch refuses to enlarge a picture of 3 pixels to 32
         pixels = np.pad(pixels, ((0, 0), (0, bottom), (0, right), (0, 0)), "reflect")
-        middle = 127.5 if pixels.dtype == np.uint8 else 32767.5
+        middle = np.iinfo(pixels.dtype).max / 2
         pixels = torch.from_numpy(pixels if pixels.dtype == np.uint8 else pixels.astype(np.int32)).to(self.device)
         return pixels.permute(0, 3, 1, 2).float() / middle - 1
 
     @torch.no_grad()
     def _batch(self, pixels, masks):
         height, width = pixels.shape[1:3]
-        middle = 127.5 if pixels.dtype == np.uint8 else 32767.5
+        middle = np.iinfo(pixels.dtype).max / 2
         x = self.prepare(pixels)
         input = x.to(self.dtype)
         fake = sum(share * self._generate(G, input).float() for share, G in zip(self.shares, self.generators))
@@ -128,7 +128,7 @@ class Translator:
         if masks is not None or self.strength < 1:
             fake = torch.lerp(x, fake, self.strength * (1 if masks is None else masks))
         fake = ((fake + 1) * middle).round().clamp(0, 2 * middle)[:, :, :height, :width].permute(0, 2, 3, 1)
-        return fake.to(torch.uint8 if middle == 127.5 else torch.int32).cpu().numpy().astype(pixels.dtype)
+        return fake.to(torch.uint8 if pixels.dtype == np.uint8 else torch.int32).cpu().numpy().astype(pixels.dtype)
 
     def _generate(self, G, x):
         if x.shape[2] * x.shape[3] <= self.tile**2:
@@ -150,7 +150,7 @@ def translate_pictures(jobs, translator, opt, tell):
         """-> (picture, mask or None), or the error"""
         try:
             picture = read_picture(job[0], translator.channels, resize)
-            return picture, opt.mask and mask_for(job[0], picture.pixels.shape[1:3], opt.mask)
+            return picture, opt.mask and mask_for(job[0], picture.pixels.shape[1:3], opt)
         except InputError as error:
             return error
 
@@ -163,7 +163,7 @@ def translate_pictures(jobs, translator, opt, tell):
         try:
             pixels = translator(pixels, masks)
         except (RuntimeError, MemoryError) as error:
-            if "alloc" not in str(error) and not isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+            if not out_of_memory(error):
                 raise
             for (source, _), _, _ in group:
                 tell(f"{source}: out of memory. Try a smaller --tile, --batch_size or --size")
@@ -211,13 +211,13 @@ def translate_pictures(jobs, translator, opt, tell):
 def translate_videos(jobs, translator, opt, tell):
     """One video after the other; arguments as those of translate_pictures."""
     for source, target in jobs:
-        progress, started = Progress(), time.monotonic()
+        progress, started, mask = Progress(), time.monotonic(), None
 
         def translate(frames):
-            masks = None
-            if opt.mask:
-                mask = mask_for(source, frames.shape[1:3], opt.mask)
-                masks = np.stack([mask] * len(frames))
+            nonlocal mask
+            if opt.mask and mask is None:
+                mask = mask_for(source, frames.shape[1:3], opt)
+            masks = None if mask is None else np.stack([mask] * len(frames))
             if translator.channels == 1:
                 gray = [np.array(Image.fromarray(frame).convert("L")) for frame in frames]
                 return translator(np.stack(gray)[..., None], masks).repeat(3, axis=3)
@@ -228,7 +228,7 @@ def translate_videos(jobs, translator, opt, tell):
 
         try:
             os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
-            facts = translate_video(source, target, translate, opt.batch_size, opt.smooth, show, resizer(opt.size))
+            facts = translate_video(source, target, translate, opt.batch_size, opt.smooth, show, resizer(opt.size, 2))
         except InputError as error:
             progress.end_line()
             tell(str(error))
@@ -236,31 +236,40 @@ def translate_videos(jobs, translator, opt, tell):
         progress.end_line()
         print(f"{target}: {facts['frames']} frames")
         if facts["pix_fmt"] == "yuv444p":
-            print(f"note: {target}: of odd width or height, which not all players show; --size can mend that")
+            print(
+                f"note: {target}: of odd width or height, which not all players show; --size WIDTHxHEIGHT makes it even"
+            )
         if opt.smooth:
             print(
                 "flicker, the mean change between two frames after motion compensation, of 255: input "
                 f"{facts['flicker_input']:.2f}, translated {facts['flicker_before']:.2f}, smoothed "
                 f"{facts['flicker_after']:.2f}"
             )
-        tell(facts["broken"] and f"{source}: broken ({facts['broken']}); {facts['frames']} frames were translated")
+        if facts["broken"]:
+            tell(f"{source}: broken ({facts['broken']}); its first {facts['frames']} frames are in {target}")
+        else:
+            tell()
 
 
-def resizer(size):
-    """--size -> function (width, height) -> (width, height), or None"""
-    if size is None or isinstance(size, tuple):
-        return size and (lambda width, height: size)
+def resizer(size, step=1):
+    """--size -> function (width, height) -> (width, height), multiples of `step` unless both are given; or None"""
+    if size is None:
+        return None
+    if isinstance(size, tuple):
+        return lambda width, height: size
 
     def resize(width, height):
-        return tuple(max(1, round(side * size / min(width, height))) for side in (width, height))
+        factor = size / min(width, height) / step
+        return tuple(max(step, round(side * factor) * step) for side in (width, height))
 
     return resize
 
 
-def mask_for(path, shape, mask):
+def mask_for(path, shape, opt):
     """The mask of a picture of `shape` (height, width) -> uint8 of that shape: 255 translates, 0 leaves as it is.
 
-    mask: a gray picture, or a folder that holds one of the same name (of any format)"""
+    opt.mask: a gray picture, or a folder that holds one of the same name (of any format)"""
+    mask = opt.mask
     if os.path.isdir(mask):
         stem = os.path.splitext(os.path.basename(path))[0]
         named = sorted(glob.glob(os.path.join(glob.escape(mask), glob.escape(stem) + ".*")))
@@ -271,66 +280,48 @@ def mask_for(path, shape, mask):
     pixels = load_image(mask, channels=1)[..., 0]
     if pixels.shape != shape:
         height, width = pixels.shape
-        if abs(height * shape[1] - width * shape[0]) > max(shape):  # more than a rounded pixel
+        distorted = abs(height * shape[1] - width * shape[0]) > max(shape)  # by more than a rounded pixel
+        if distorted and not isinstance(opt.size, tuple):
             raise InputError(f"{mask}: {width} x {height} pixels do not fit {path} of {shape[1]} x {shape[0]}")
         pixels = np.array(Image.fromarray(pixels).resize(shape[::-1], Image.Resampling.BILINEAR))
     return pixels
 
 
-@torch.no_grad()
-def draw_features(G, x):
-    """What each stage of a generator sees in one picture x, (1, channels, H, W) in [-1, 1] -> PIL image: for each the
-    mean over all channels of the absolute activations, black where it is smallest, white where it is largest."""
-    encoder, blocks, decoder = G.stages
-    ends = [layer for layer in encoder + decoder if isinstance(layer, torch.nn.ReLU)]  # of c7s1, d, d, u and u
-    ends = (
-        dict(zip(ends[:3], ("c7s1", "d", "d")))
-        | {block: f"R {i + 1}" for i, block in enumerate(blocks)}
-        | dict(zip(ends[3:], ("u", "u")))
-    )
-    seen, hooks = [("input", x)], []
-    for layer, name in (ends | {decoder[-1]: "output"}).items():
-        # a copy, as the layers that follow work in place
-        hook = layer.register_forward_hook(lambda layer, x, y, name=name: seen.append((name, y.clone())))
-        hooks.append(hook)
-    G(x)
-    for hook in hooks:
-        hook.remove()
-    width, columns = 256, 4
-    height = max(1, round(width * x.shape[2] / x.shape[3]))
-    sheet = Image.new("RGB", (columns * width, -(-len(seen) // columns) * (height + 16)), "white")
-    draw = ImageDraw.Draw(sheet)
-    for i, (name, values) in enumerate(seen):
-        if name in ("input", "output"):
-            picture = ((values[0].float() + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
-        else:
-            mean = values[0].float().abs().mean(0)
-            mean = (mean - mean.min()) / (mean.max() - mean.min()).clamp(min=1e-12)
-            picture = (mean * 255).byte().cpu().numpy()[..., None]
-            name += f": {values.shape[1]} x {values.shape[2]} x {values.shape[3]}"
-        picture = Image.fromarray(picture.squeeze(2) if picture.shape[2] == 1 else picture)
-        left, top = i % columns * width, i // columns * (height + 16)
-        sheet.paste(picture.resize((width, height)), (left, top + 16))
-        draw.text((left + 4, top + 2), name, fill="black")
-    return sheet
+def note_size(path, trained, opt):
+    """Tells somebody with large photos what to expect."""
+    try:
+        with open_image(path) as image:
+            side = min(resizer(opt.size)(*image.size) if opt.size else image.size)
+    except InputError:  # a video, or broken; that comes later
+        return
+    if side > 4 * trained:
+        print(
+            f"note: {path} is {side} pixels high or wide, the network was trained at {trained}: it sees little of what "
+            f"it knows. --size {trained} is faster, and may look better"
+        )
 
 
-def write_features(jobs, translator, opt):
-    """A sheet for each picture, through the first generator -> exit status."""
-    status = 0
+def write_features(jobs, translator, opt, tell):
+    """A sheet for each picture, of what the stages of the network see; arguments as those of translate_pictures."""
     for source, target in jobs:
         try:
             picture = read_picture(source, translator.channels, resizer(opt.size))
         except InputError as error:
-            print(f"not translated: {error}", file=sys.stderr)
-            status = 1
+            tell(str(error))
             continue
-        x = translator.prepare(picture.pixels[:1]).to(translator.dtype)
-        sheet = draw_features(translator.generators[0], x)
-        os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
-        write_picture(target, format_of(target), Picture(np.array(sheet)[None], None, {}, {}))
-        print(f"{target}: mean activations of each stage")
-    return status
+        x = translator.prepare(picture.pixels[:1])
+        size = (256, max(1, round(256 * x.shape[2] / x.shape[3])))
+        maps = [
+            (
+                caption,
+                Image.fromarray(values.squeeze(2) if values.shape[2:] == (1,) else values).convert("RGB").resize(size),
+            )
+            for caption, values in feature_maps(translator.generators[0], x.to(translator.dtype))
+        ]
+        draw_sheet(
+            target, [maps[i : i + 4] for i in range(0, len(maps), 4)], f"{source}: mean activations", format_of(target)
+        )
+        tell()
 
 
 def main(argv=None):
@@ -344,7 +335,9 @@ def main(argv=None):
     device = choose_device(opt.device)
     amp = bfloat16_pays(device) if opt.amp is None else opt.amp
     opt.batch_size = opt.batch_size or (1 if device.type == "cpu" else 16)
-    jobs, notes, failures = plan(opt)
+    if opt.features and (opt.mask or opt.mix is not None or opt.strength < 1 or opt.smooth):
+        raise InputError("--features shows one network as it is: leave out --mask, --mix, --strength and --smooth")
+    jobs, output, notes, failures = plan(opt)
 
     generators = []
     for path in opt.checkpoint:
@@ -354,14 +347,14 @@ def main(argv=None):
         print(
             f"{path}: {sum(p.numel() for p in G.parameters()) / 1e6:.2f} M parameters, {n_blocks} residual blocks"
             + (f", {direction[0]} -> {direction[1]}" if direction else "")
-            + (f", after {epoch} epochs" if epoch is not None else "")
+            + (f", epoch {epoch}" if epoch is not None else "")
         )
     if len({G.channels for G in generators}) > 1:
         raise InputError("--mix: one of the checkpoints is for gray pictures, the other one for colour")
+    if jobs and (trained := facts["options"].get("img_height")):
+        note_size(jobs[0][0], trained, opt)
     translator = Translator(generators, device, amp, opt.mix, opt.strength, opt.tile, opt.batch_size)
     print(f"{len(jobs)} to translate, on {device}, {'bfloat16' if amp else 'float32'}")
-    if opt.features:
-        return write_features(jobs, translator, opt)
     if opt.compile:
         for G in generators:
             G.compile()
@@ -381,7 +374,7 @@ def main(argv=None):
             progress.tick(written + len(failures), len(pictures), "pictures", started)
 
     try:
-        translate_pictures(pictures, translator, opt, tell)
+        (write_features if opt.features else translate_pictures)(pictures, translator, opt, tell)
         progress.end_line()
         translate_videos(videos, translator, opt, tell)
     except KeyboardInterrupt:
@@ -392,7 +385,9 @@ def main(argv=None):
     for line in failures:
         print("not translated: " + line, file=sys.stderr)
     print(f"{written} translated in {duration(time.monotonic() - started)}, {len(failures)} failed", end="")
-    print("; stopped by Ctrl-C, --resume goes on from there" if stopped else "")
+    print(f"; written to {output}" if written else "")
+    if stopped:
+        print("stopped by Ctrl-C; --resume goes on from there")
     return 130 if stopped else 1 if failures else 0
 
 

@@ -4,6 +4,7 @@ grids, progress lines, and several processes that act as one. Each part can be u
 """
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -44,10 +45,28 @@ def run(main):
     except OSError as error:  # a full disk, no permission, a file where a folder should be
         message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
     except (RuntimeError, MemoryError) as error:
-        if "alloc" not in str(error) and not isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        if not out_of_memory(error):
             raise
-        message = "out of memory. Try a smaller --batch_size, --img_height and --img_width, or --ngf, or --no-cache"
+        message = "out of memory. Try a smaller --batch_size, or smaller images; in training, also --ngf or --no-cache"
     sys.exit("error: " + message.replace("\n", "\\n"))
+
+
+@contextlib.contextmanager
+def whole_file(path):
+    """A temporary name to write to in a `with` block; afterwards it is renamed to `path`, so whoever looks at `path`
+    sees the old file or the whole new one. After an error nothing is left."""
+    temporary = path + ".tmp"
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        if os.path.exists(temporary):
+            os.remove(temporary)
+
+
+def out_of_memory(error):
+    """Whether a RuntimeError or MemoryError says so; torch has several ways."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "alloc" in str(error)
 
 
 def between(low, high=math.inf):
@@ -244,8 +263,8 @@ def sample_images(G_AB, G_BA, images_A, images_B, path):
         fake_B, fake_A = G_AB(real_A), G_BA(real_B)
         rows += [real_A, fake_B, G_BA(fake_B), real_B, fake_A, G_AB(fake_A)]
     grid = make_grid(torch.cat([image.float() for image in rows]), nrow=6, normalize=True, value_range=(-1, 1))
-    save_image(grid, path + ".tmp", format="png")
-    os.replace(path + ".tmp", path)
+    with whole_file(path) as temporary:
+        save_image(grid, temporary, format="png")
 
 
 def memory_in_use(device):
@@ -304,7 +323,7 @@ class Progress:
             bar=f"[{'#' * int(20 * step / self.last_step):.<20}] ",
         )
 
-    def tick(self, done, total, what, started):
+    def tick(self, done, total, unit, started, label=""):
         """Shows how many of `total` (None: not known) are done, since the time `started`; not more often than helps."""
         now = time.monotonic()
         if done != total and now - self.time < (0.2 if sys.stdout.isatty() else 30):
@@ -312,7 +331,7 @@ class Progress:
         self.time = now
         pace = done / max(1e-9, now - started)
         left, share = (duration((total - done) / pace), done / total) if total and done else ("...", 0)
-        line = f"{done}/{total or '?'} {what}  ETA {left}  {pace:.3g} {what}/s"
+        line = f"{label}{done}/{total or '?'} {unit}  ETA {left}  {pace:.3g} {unit}/s"
         self.show(line, bar=f"[{'#' * int(20 * min(1, share)):.<20}] ")
 
     def show(self, line, bar):

@@ -332,13 +332,14 @@ def test_a_broken_test_image_is_named(run_folder, tmp_path):
 
 
 def test_cases_keep_the_best_and_the_worst(tmp_path):
-    cases = Cases()
+    cases = Cases("A -> B, by value", ["input", "translation", "truth"])
     order = np.random.default_rng(0).permutation(50)
     for value in order:
         cases.add(float(value), f"{value}.png", [torch.full((3, 4, 4), value, dtype=torch.uint8)] * 3)
     assert sorted(item[2] for item in cases.best) == [0, 1, 2, 3]
     assert sorted(item[2] for item in cases.worst) == [46, 47, 48, 49]
-    cases.draw(str(tmp_path / "sheets" / "x.png"), "title")
+    cases.add(float("nan"), "nothing.png", None)
+    cases.draw(str(tmp_path / "sheets" / "x.png"))
     sheet = np.array(Image.open(tmp_path / "sheets" / "x.png"))
-    assert (sheet[28:32, :12] == 0).all() and (sheet[-4:, :12] == 49).all()
+    assert (sheet[28 : 28 + 256, : 3 * 256] == 0).all() and (sheet[-256:, : 3 * 256] == 49).all()  # enlarged 64 times
     assert os.listdir(tmp_path / "sheets") == ["x.png"]

@@ -42,7 +42,7 @@ def test_widths_and_blocks_are_read_off_the_weights(
     generator, facts = load_generator(str(tmp_path / "weights.pth"))
     assert_computes_the_same(generator, original)
     assert (generator.channels, len(generator.stages[1])) == (channels, n_residual_blocks)
-    assert facts == {"direction": None, "epoch": None, "options": {}} and not generator.training
+    assert facts == {"full": False, "direction": None, "epoch": None, "options": {}} and not generator.training
 
 
 def test_full_checkpoint(make_set, tmp_path, monkeypatch):
@@ -54,7 +54,7 @@ def test_full_checkpoint(make_set, tmp_path, monkeypatch):
     folder = "saved_models/tiny"
     for direction in ("AB", "BA"):
         alone, facts = load_generator(f"{folder}/G_{direction}_1.pth")
-        assert facts == {"direction": direction, "epoch": 1, "options": {}}
+        assert facts == {"full": False, "direction": direction, "epoch": 1, "options": {}}
         for name in ("latest", "checkpoint_1"):
             generator, facts = load_generator(f"{folder}/{name}.pth", direction)
             assert_computes_the_same(generator, alone)

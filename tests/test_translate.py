@@ -96,7 +96,7 @@ def test_direction_of_a_full_checkpoint(translate, make_generator, capsys):
     for direction, words in (("AB", ()), ("AB", ("--direction", "AB")), ("BA", ("--direction", "BA"))):
         assert translate("--input", "x.png", "--output", "y.png", "--overwrite", *words, checkpoint="latest.pth") == 0
         assert_close(load("y.png"), float_result(G["G_" + direction], noise()))
-        arrow = f"latest.pth: 0.03 M parameters, 1 residual blocks, {direction[0]} -> {direction[1]}, after 7 epochs\n"
+        arrow = f"latest.pth: 0.03 M parameters, 1 residual blocks, {direction[0]} -> {direction[1]}, epoch 7\n"
         assert arrow in capsys.readouterr().out
     with pytest.raises(InputError, match="--direction AB: by its name, G_BA.pth translates BA"):
         translate("--input", "x.png", "--direction", "AB", checkpoint="G_BA.pth")
@@ -221,7 +221,7 @@ def test_several_inputs(translate):
         ("x.jpg", "--output new/", "new/x.jpg"),
         ("x.jpg", "--output new --format png", "new/x.png"),
         ("x.jpg", "--format png", "x_translated.png"),
-        ("x.jpg", "--format WEBP", "x_translated.WEBP"),
+        ("x.jpg", "--format WEBP", "x_translated.webp"),
         ("x.ico", "", "x_translated.png"),
         ("x.ico", "--output new", "new/x.png"),
         ("x.two.dots.png", "", "x.two.dots_translated.png"),
@@ -522,10 +522,11 @@ def test_features(translate, make_generator, upsample):
     assert translate("--input", "x.png", "--features", checkpoint="two.pth") == 0
     assert tree() == {"x.png", "x_features.png"}
     sheet = load("x_features.png")
-    assert sheet.shape == (3 * (256 + 16), 4 * 256, 3)  # input, three stages, two blocks, two stages, output: 9 cells
+    line = 14  # the title, then a caption above each row of input, three stages, two blocks, two stages, output
+    assert sheet.shape == (line + 3 * (256 + line), 4 * 256, 3)
 
     def cell(i):
-        left, top = i % 4 * 256, i // 4 * 272 + 16
+        left, top = i % 4 * 256, 2 * line + i // 4 * (256 + line)
         return sheet[top : top + 256, left : left + 256]
 
     assert np.array_equal(cell(0), noise(256, 256))
@@ -538,7 +539,7 @@ def test_features(translate, make_generator, upsample):
     for i in range(1, 8):  # gray, each one another picture
         assert np.ptp(cell(i).astype(int), axis=2).max() == 0 and cell(i).std() > 1
         assert not np.array_equal(cell(i), cell(i + 1))
-    assert (sheet[548:, 256:] == 255).all()  # nothing after the ninth
+    assert (sheet[-256:, 256:] == 255).all()  # nothing after the ninth
 
 
 def test_features_of_a_gray_generator_in_a_named_file(translate, make_generator):
@@ -651,7 +652,9 @@ def test_a_video_that_was_cut_off_is_translated_as_far_as_it_goes(translate, cap
     data = open("x.mkv", "rb").read()
     open("x.mkv", "wb").write(data[: len(data) * 2 // 3])
     assert translate("--input", "x.mkv") == 1
-    assert re.search(r"not translated: x.mkv: broken \(.*\); \d+ frames were translated", capsys.readouterr().err)
+    assert re.search(
+        r"not translated: x.mkv: broken \(.*\); its first \d+ frames are in x_translated.mkv", capsys.readouterr().err
+    )
     assert 0 < len(read_clip("x_translated.mkv")) < 30
 
 
@@ -663,7 +666,7 @@ def test_progress_in_a_terminal_does_not_run_into_other_lines(translate, capsys,
     assert translate("--input", "in.mp4", "a.png") == 0
     lines = [line.split("\r")[-1].rstrip() for line in capsys.readouterr().out.split("\n")]
     assert "translated/in.mp4: 7 frames" in lines
-    assert re.fullmatch(r"2 translated in .*, 0 failed", lines[-2]) and lines[-1] == ""
+    assert re.fullmatch(r"2 translated in .*, 0 failed; written to translated", lines[-2]) and lines[-1] == ""
     assert all(re.match(r"\[.*\] \d+/\d+ (frames|pictures) ", line) or "[#" not in line for line in lines)
 
 
