@@ -343,3 +343,19 @@ def test_cases_keep_the_best_and_the_worst(tmp_path):
     sheet = np.array(Image.open(tmp_path / "sheets" / "x.png"))
     assert (sheet[28 : 28 + 256, : 3 * 256] == 0).all() and (sheet[-256:, : 3 * 256] == 49).all()  # enlarged 64 times
     assert os.listdir(tmp_path / "sheets") == ["x.png"]
+
+
+def test_palette_needs_labels_in_its_colours_and_a_direction_that_ends_in_them(run_folder, tmp_path):
+    with pytest.raises(InputError, match="--palette cityscapes: .* is not in the colours of its classes"):
+        evaluate_it(run_folder, "--palette", "cityscapes")
+    names = [f"{i}.png" for i in range(6)]
+    write_labels(tmp_path / "data/tiny/testA", np.zeros((6, SIZE, SIZE), int), names)
+    with pytest.raises(InputError, match="the labels are domain A, which --direction leaves out"):
+        evaluate_it(run_folder, "--palette", "cityscapes", "--direction", "AB")
+
+
+def test_another_data_set_than_that_of_the_training_gets_sheets_of_its_own(run_folder):
+    G = {name: load_generator(str(run_folder / f"{name}_1.pth"))[0].state_dict() for name in ("G_AB", "G_BA")}
+    save_file({"version": 1, "options": {"dataset_name": "horses"}, "epoch": 1, **G}, str(run_folder / "latest.pth"))
+    evaluate_it(run_folder, name="latest.pth")
+    assert sorted(os.listdir("images/tiny/tiny")) == ["evaluate_latest_AB.png", "evaluate_latest_BA.png"]

@@ -675,3 +675,76 @@ def test_files_are_as_readable_as_others(translate):
     save("x.png")
     assert translate("--input", "x.png") == 0
     assert stat.S_IMODE(os.stat("x.png").st_mode) == stat.S_IMODE(os.stat("x_translated.png").st_mode)
+
+
+# ----- where results go, and what is said about it
+
+
+@pytest.mark.parametrize(
+    "options, expected",
+    [
+        (["--input", "2024.05.01"], "2024.05.01_translated/a.png"),
+        (["--input", "2024.05.01", "more"], "translated/a.png"),
+        (["--input", "2024.05.01", "--features"], "2024.05.01_features/a.png"),
+        (["--input", "a.png", "--features"], "a_features.png"),
+        (["--input", "*.png"], "translated/a.png"),
+    ],
+)
+def test_default_output(translate, capsys, options, expected):
+    for name in ("2024.05.01/a.png", "more/b.png", "a.png"):
+        save(name)
+    assert translate(*options) == 0
+    assert os.path.exists(expected)
+    assert f"written to {expected.removesuffix('/a.png')}\n" in capsys.readouterr().out
+
+
+def test_default_output_of_the_current_folder(translate, tmp_path, monkeypatch):
+    save("in/a.png")
+    monkeypatch.chdir(tmp_path / "in")
+    assert translate("--input", ".", checkpoint=str(tmp_path / "G.pth")) == 0
+    assert os.path.exists(tmp_path / "in_translated/a.png") and os.listdir(".") == ["a.png"]
+
+
+def test_one_size_keeps_videos_even(translate, capsys):
+    write_clip("x.mp4", height=48, width=82)
+    assert translate("--input", "x.mp4", "--size", "45") == 0
+    assert read_clip("x_translated.mp4")[0].shape == (44, 76, 3)
+    assert "odd" not in capsys.readouterr().out
+
+
+def test_a_mask_of_the_pictures_shape_fits_any_size_that_is_asked_for(translate):
+    save("x.png", noise(40, 40))
+    save("mask.png", np.zeros((40, 40), np.uint8))
+    assert translate("--input", "x.png", "--mask", "mask.png", "--size", "60x50") == 0
+    assert load("x_translated.png").shape == (50, 60, 3)
+
+
+def test_features_show_one_network_as_it_is(translate, capsys):
+    save("x.png")
+    write_clip("x.mp4")
+    for options in (["--strength", "0.5"], ["--mask", "x.png"], ["--smooth"]):
+        with pytest.raises(InputError, match="--features shows one network"):
+            translate("--input", "x.png", "--features", *options)
+    with pytest.raises(InputError, match="--features: x.mp4 is a video"):
+        translate("--input", "x.mp4", "--features")
+    save("in/a.png")
+    open("in/b.png", "w").close()
+    assert translate("--input", "in", "--features") == 1
+    assert tree("in_features") == {"a.png"} and "not translated: in/b.png" in capsys.readouterr().err
+
+
+def test_large_photos_and_a_network_trained_on_small_ones(translate, make_generator, capsys):
+    weights = make_generator().state_dict()
+    full = {"version": 1, "options": {"img_height": 32}, "epoch": 1, "G_AB": weights, "G_BA": weights}
+    torch.save(full, "latest.pth")
+    save("x.png", noise(140, 150))
+    for options, said in (([], True), (["--size", "128"], False)):
+        assert translate("--input", "x.png", "--overwrite", *options, checkpoint="latest.pth") == 0
+        assert ("--size 32 is faster" in capsys.readouterr().out) == said
+
+
+def test_a_folder_is_no_checkpoint(translate):
+    save("x.png")
+    os.mkdir("run")
+    with pytest.raises(InputError, match="run: a folder. Name a file in it, such as run/latest.pth"):
+        translate("--input", "x.png", checkpoint="run")
