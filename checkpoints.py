@@ -36,6 +36,8 @@ def load_file(path):
     InputError; nothing in it is executed."""
     if os.path.isdir(path):
         raise InputError(f"{path}: a folder. Name a file in it, such as {os.path.join(path, 'latest.pth')}")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise InputError(f"{path}: no regular file")  # to open a pipe would wait for ever
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as file:
@@ -208,7 +210,8 @@ def load_generators(path, direction=None):
             if counterpart != path and os.path.exists(counterpart):
                 found[other], _ = load_generator(counterpart, other)
         if os.path.exists(latest := os.path.join(folder, "latest.pth")) and latest != path:
-            facts["options"] = load_file(latest).get("options", {})
+            newest = load_file(latest)
+            facts["options"] = newest.get("options", {}) if isinstance(newest, dict) else {}
     return found, facts
 
 
@@ -224,7 +227,7 @@ def build_generator(weights, path):
         ngf, channels, *kernel = weights["model.1.weight"].shape
         upsample = "transpose" if f"model.{10 + n_blocks}.weight" in weights else "nearest"
         last = weights[f"model.{(17 if upsample == 'transpose' else 19) + n_blocks}.weight"]
-    except (AttributeError, KeyError, ValueError, TypeError):
+    except (AttributeError, KeyError, ValueError, TypeError, RuntimeError):
         raise InputError(f"{path}: {what_else(weights)}. {EXPECTED}")
     if last.shape[1:] == (ngf, *kernel) and len(last) != channels:
         raise InputError(

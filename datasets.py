@@ -64,7 +64,7 @@ def load_image(path, channels=3, size=None, smallest=None):
     with open_image(path, smallest) as image:
         if size:  # a large JPEG need not be decoded at full size: DCT scaling, at least twice what is needed
             image.draft(None, (2 * max(size), 2 * max(size)))
-        image = to_8_bit(ImageOps.exif_transpose(image))
+        image = to_8_bit(upright(image))
         if image.has_transparency_data:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -72,6 +72,15 @@ def load_image(path, channels=3, size=None, smallest=None):
     if size:
         image = image.resize((size[1], size[0]), Image.Resampling.BICUBIC)
     return np.array(image).reshape(image.height, image.width, channels)
+
+
+def upright(image):
+    """The picture turned as its EXIF says, or as it is stored if its EXIF makes no sense."""
+    image.load()  # if the picture itself is broken, that is an error
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # Pillow raises nearly anything
+        return image
 
 
 def to_8_bit(image):
@@ -88,9 +97,10 @@ def to_8_bit(image):
 def check_size(path, image, smallest):
     """Raises InputError if an opened picture, turned upright, is smaller than (height, width)."""
     width, height = image.size
-    # EXIF orientations 5 to 8 lie on their side. Not image.getexif(): for a PNG that decodes the whole picture
-    if Image.Image.getexif(image).get(0x0112, 1) > 4:
-        width, height = height, width
+    with contextlib.suppress(Exception):  # EXIF that makes no sense, as in upright()
+        # orientations 5 to 8 lie on their side. Not image.getexif(): for a PNG that decodes the whole picture
+        if Image.Image.getexif(image).get(0x0112, 1) > 4:
+            width, height = height, width
     if smallest and (height < smallest[0] or width < smallest[1]):
         raise InputError(
             f"{path}: {width} x {height} pixels, smaller than the crop of {smallest[1]} x {smallest[0]}. "

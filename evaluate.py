@@ -280,6 +280,8 @@ def main(argv=None):
     directions = [opt.direction] if opt.direction else sorted(generators)
     if opt.palette:
         labelled = max("AB", key=lambda domain: metrics.share_of_palette(test[domain][0]))
+        if any(G.channels != 3 for G in generators.values()):
+            raise InputError(f"--palette {opt.palette}: its labels are colours, {opt.checkpoint} is for gray pictures")
         if metrics.share_of_palette(test[labelled][0]) < 0.5:
             raise InputError(f"--palette {opt.palette}: {test[labelled][0]} is not in the colours of its classes")
         if labelled not in {direction[1] for direction in directions}:
@@ -288,6 +290,8 @@ def main(argv=None):
 
     counts = {f"{part}{domain}": len(paths) for domain in "AB" for part, paths in files[domain].items()}
     print(f"{root}: {counts}, at {opt.size[1]} x {opt.size[0]} pixels, {'bfloat16' if opt.amp else 'float32'}")
+    log = os.path.join(folder, "metrics.jsonl")
+    append(log, "")  # if that cannot be written to, now is the time to say so
     tools = Tools(opt)
     for direction in directions:
         channels = generators[direction].channels
@@ -308,7 +312,9 @@ def main(argv=None):
         for G in generators.values():
             G.to(opt.device)
         results = {}
-        for d in directions:
+        if lacking := set(directions) - generators.keys():
+            print(f"note: {path}: no counterpart beside it, so no {' and '.join(sorted(lacking))}")
+        for d in sorted(set(directions) & generators.keys()):
             source, target = test[d[0]], test[d[1]]
             is_labels = labelled == d[1]
             results[d], cases = measure(d, generators, source, target, truths[d], is_labels, tools, opt)
@@ -325,12 +331,20 @@ def main(argv=None):
             "protocol": PROTOCOL, "results": results, "missing": tools.missing, "references": references,
             "versions": versions(),
         }  # fmt: skip
-        with open(os.path.join(folder, "metrics.jsonl"), "a", encoding="utf-8") as log:
-            log.write(json.dumps(record) + "\n")
+        append(log, json.dumps(record))
     if opt.all_checkpoints:
         print("\n".join(best_epochs(history)))
         draw_curves(history, f"{images}/metrics.png")
-    print(f"appended to {os.path.join(folder, 'metrics.jsonl')}")
+    print(f"appended to {log}")
+
+
+def append(path, line):
+    """Adds a line to a text file, whose last line a killed run may have left without its end; "" adds nothing."""
+    with open(path, "a+b") as file:
+        if file.tell() and line:
+            file.seek(-1, os.SEEK_END)
+            line = ("" if file.read() == b"\n" else "\n") + line
+        file.write((line + "\n").encode() if line else b"")
 
 
 def versions():

@@ -71,13 +71,14 @@ class SetDistance(torch.nn.Module):
         given.num_features = n_features
         self.fid = FrechetInceptionDistance(given, reset_real_features=False).set_dtype(torch.float64)
         self.strides = {True: -(-n_real // KID_LIMIT), False: -(-n_fake // KID_LIMIT)}
-        kept = min(-(-n_real // self.strides[True]), -(-n_fake // self.strides[False]))
+        kept = [-(-n_real // self.strides[True]), -(-n_fake // self.strides[False])]
+        subset_size = min(1000, *kept)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of the memory it takes, which is bounded here
             self.kid = KernelInceptionDistance(
                 given,
-                subsets=100 if kept > 1000 else 1,  # fewer images are one set
-                subset_size=min(1000, kept),
+                subsets=100 if max(kept) > subset_size else 1,
+                subset_size=subset_size,
                 reset_real_features=False,
             )
         self.seen = {True: 0, False: 0}
@@ -150,7 +151,7 @@ def lpips(weights=None):
 
 def pair_measures():
     """-> {"psnr", "ssim"}, functions of two batches in [-1, 1], (N,) values: the peak signal to noise ratio in dB; the
-    structural similarity (Wang et al., 2004; a Gaussian window of 11 pixels), 1 for equal images."""
+    structural similarity (Wang et al., 2004; 11 pixels wide, images reflected at the border), 1 for equal images."""
     try:
         from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
     except ImportError:

@@ -9,9 +9,9 @@ import io
 import os
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, ImageOps, ImageSequence
+from PIL import ExifTags, Image, ImageCms, ImageSequence
 
-from datasets import open_image, to_8_bit
+from datasets import open_image, to_8_bit, upright
 from utils import InputError, whole_file
 
 # Formats that hold full colour at any size; what comes in another one (Photoshop, icons …) goes out as PNG
@@ -63,19 +63,18 @@ def read_picture(path, channels, resize=None):
             )
         frames, durations, alphas = [], [], []
         for frame in ImageSequence.Iterator(image) if n_frames > 1 else [image]:
-            frame.load()  # of WebP and AVIF, only then is the duration that of this frame
-            durations.append(frame.info.get("duration", 0))
-            upright = ImageOps.exif_transpose(frame)
-            pixels, alpha = convert(upright, channels)
+            turned = upright(frame)
+            durations.append(frame.info.get("duration", 0))  # of WebP and AVIF, only now that of this frame
+            pixels, alpha = convert(turned, channels)
             if resize:
-                size = resize(*upright.size)
+                size = resize(*turned.size)
                 pixels = pixels.resize(size, Image.Resampling.BICUBIC)
                 alpha = alpha and alpha.resize(size, Image.Resampling.BICUBIC)
             frames.append(np.array(pixels).reshape(pixels.height, pixels.width, channels))
             alphas.append(alpha)
         if len({(frame.shape, frame.dtype) for frame in frames}) > 1:
             raise InputError(f"{path}: its {n_frames} pages differ in size or depth. Save them as files of their own")
-        info = {key: upright.info[key] for key in ("icc_profile", "dpi") if upright.info.get(key)}
+        info = {key: turned.info[key] for key in ("icc_profile", "dpi") if turned.info.get(key)}
         if exif := exif_of(image):
             info["exif"] = exif
         if image.mode == "CMYK" or (channels == 1) != (image.mode[0] in "1LIF"):

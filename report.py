@@ -69,8 +69,8 @@ def draw_curves(history, path):
         axis.set_title(f"{title}{BETTER[more_is_better]}", fontsize=9)
         axis.set(xlabel="epoch", ylabel=unit)
         axis.xaxis.get_major_locator().set_params(integer=True)
-        for direction in next(iter(history.values())):
-            points = [(e, results[direction][name]) for e, results in history.items() if name in results[direction]]
+        for direction in sorted(set().union(*history.values())):
+            points = [(e, r[direction][name]) for e, r in history.items() if name in r.get(direction, {})]
             if points:
                 axis.plot(*zip(*points), marker="o", label=f"{direction[0]} -> {direction[1]}")
         axis.legend()
@@ -84,9 +84,9 @@ def draw_curves(history, path):
 def best_epochs(history):
     """history as for draw_curves -> lines: which epoch is best by which measure."""
     lines = []
-    for direction in next(iter(history.values())):
+    for direction in sorted(set().union(*history.values())):
         for name, (title, _, more_is_better) in MEASURES.items():
-            values = {e: r[direction][name] for e, r in history.items() if name in r[direction]}
+            values = {e: r[direction][name] for e, r in history.items() if name in r.get(direction, {})}
             if values and more_is_better is not None:
                 best = (max if more_is_better else min)(values, key=values.get)
                 lines.append(f"{direction[0]} -> {direction[1]}  {title:36} epoch {best:>5}  {values[best]:10.4g}")

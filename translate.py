@@ -26,7 +26,7 @@ from PIL import Image
 
 from bands import translate_in_bands
 from checkpoints import load_generator
-from datasets import load_image, open_image
+from datasets import IMAGE_EXTENSIONS, load_image, open_image
 from inputs import is_video, plan
 from pictures import format_of, read_picture, write_picture
 from report import draw_sheet, feature_maps
@@ -143,7 +143,7 @@ def translate_pictures(jobs, translator, opt, tell):
     jobs: list of (source, target)
     tell: called without an argument for each picture that is written, with a line on each that cannot be
     """
-    n_ahead = opt.n_cpu + opt.batch_size  # pictures in memory before the network, and as many behind it
+    n_ahead = opt.n_cpu  # pictures in memory before the network, and as many behind it; soon a batch more
     resize, waiting, writing = resizer(opt.size), {}, collections.deque()
 
     def read(job):
@@ -174,38 +174,47 @@ def translate_pictures(jobs, translator, opt, tell):
             result = dataclasses.replace(picture, pixels=part)
             writing.append((target, pool.submit(write_picture, target, format_of(target), result)))
         while len(writing) > n_ahead:
-            finish(*writing.popleft())
+            finish()
 
-    def finish(target, future):
+    def finish():
+        """Waits for the picture that has been with the writers for longest."""
+        target, future = writing[0]
         try:
             future.result()
             tell()
         except Exception as error:  # an encoder may raise nearly anything
-            if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
-                raise  # the next one would fail as well
+            code = getattr(error, "errno", None)
+            if code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+                raise OSError(code, error.strerror, target) from error  # the next one would fail as well
             tell(f"{target}: cannot be written ({type(error).__name__}: {error})")
+        writing.popleft()
 
-    with ThreadPoolExecutor(opt.n_cpu) as pool:  # Pillow works outside the interpreter's lock
-        todo = iter(jobs)
-        reading = collections.deque((job, pool.submit(read, job)) for job in itertools.islice(todo, n_ahead))
-        while reading:
-            job, future = reading.popleft()
-            reading.extend((job, pool.submit(read, job)) for job in itertools.islice(todo, 1))
-            result = future.result()
-            if isinstance(result, InputError):
-                tell(str(result))
-                continue
-            picture, mask = result
-            key = picture.pixels.shape[1:], picture.pixels.dtype
-            waiting.setdefault(key, []).append((job, picture, mask))
-            if len(waiting[key]) >= translator.batch_for(*key[0][:2]):
-                translate(waiting.pop(key))
-            elif sum(map(len, waiting.values())) >= n_ahead:  # of many sizes: the one that has waited longest
-                translate(waiting.pop(next(iter(waiting))))
-        for group in waiting.values():
-            translate(group)
-        for target_and_future in writing:
-            finish(*target_and_future)
+    try:
+        with ThreadPoolExecutor(opt.n_cpu) as pool:  # Pillow works outside the interpreter's lock
+            todo = iter(jobs)
+            reading = collections.deque((job, pool.submit(read, job)) for job in itertools.islice(todo, n_ahead))
+            while reading:
+                job, future = reading.popleft()
+                room = max(0 if reading else 1, n_ahead - len(reading) - sum(map(len, waiting.values())))
+                reading.extend((job, pool.submit(read, job)) for job in itertools.islice(todo, room))
+                result = future.result()
+                if isinstance(result, InputError):
+                    tell(str(result))
+                    continue
+                picture, mask = result
+                key = picture.pixels.shape[1:], picture.pixels.dtype
+                waiting.setdefault(key, []).append((job, picture, mask))
+                batch = translator.batch_for(*key[0][:2])
+                n_ahead = opt.n_cpu + batch
+                if len(waiting[key]) >= batch:
+                    translate(waiting.pop(key))
+                elif sum(map(len, waiting.values())) >= n_ahead:  # of many sizes: the one that has waited longest
+                    translate(waiting.pop(next(iter(waiting))))
+            for group in waiting.values():
+                translate(group)
+    finally:  # also after Ctrl-C the writers have come to an end, and their pictures count
+        while writing:
+            finish()
 
 
 def translate_videos(jobs, translator, opt, tell):
@@ -274,6 +283,7 @@ def mask_for(path, shape, opt):
         stem = os.path.splitext(os.path.basename(path))[0]
         named = sorted(glob.glob(os.path.join(glob.escape(mask), glob.escape(stem) + ".*")))
         named = [name for name in named if os.path.splitext(os.path.basename(name))[0] == stem]  # no x.y.png for x
+        named = [name for name in named if name.lower().endswith(IMAGE_EXTENSIONS)]
         if not named:
             raise InputError(f"{path}: no mask named {stem} in {mask}")
         mask = named[0]
@@ -311,27 +321,32 @@ def write_features(jobs, translator, opt, tell):
             continue
         x = translator.prepare(picture.pixels[:1])
         size = (256, max(1, round(256 * x.shape[2] / x.shape[3])))
-        maps = [
-            (
-                caption,
-                Image.fromarray(values.squeeze(2) if values.shape[2:] == (1,) else values).convert("RGB").resize(size),
-            )
-            for caption, values in feature_maps(translator.generators[0], x.to(translator.dtype))
-        ]
-        draw_sheet(
-            target, [maps[i : i + 4] for i in range(0, len(maps), 4)], f"{source}: mean activations", format_of(target)
-        )
-        tell()
+        cells = []
+        for caption, values in feature_maps(translator.generators[0], x.to(translator.dtype)):
+            image = Image.fromarray(values.squeeze(2) if values.shape[2:] == (1,) else values)
+            cells.append((caption, image.convert("RGB").resize(size)))
+        os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
+        try:
+            rows = [cells[i : i + 4] for i in range(0, len(cells), 4)]
+            draw_sheet(target, rows, f"{source}: mean activations", format_of(target))
+            tell()
+        except ValueError as error:  # not every format takes a picture as high as that
+            tell(f"{target}: cannot be written ({error})")
 
 
 def main(argv=None):
     opt = get_parser().parse_args(argv)
     if len(opt.checkpoint) != (1 if opt.mix is None else 2):
         raise InputError("--mix takes two checkpoints, --checkpoint A.pth B.pth --mix 0.3; without it there is one")
+    opt.format = opt.format and opt.format.lstrip(".")
+    if opt.resume and opt.overwrite:
+        raise InputError("--resume --overwrite: one leaves out what is there, the other does not. Choose")
     if opt.format and not format_of("x." + opt.format):
         raise InputError(f"--format {opt.format}: not a format that is written here; png, jpg, webp, tif … are")
     if opt.mask and not os.path.exists(opt.mask):
         raise InputError(f"--mask {opt.mask}: no such file or folder")
+    if opt.mask and not os.path.isdir(opt.mask):
+        load_image(opt.mask, channels=1)  # if it is no good, nothing is started
     device = choose_device(opt.device)
     amp = bfloat16_pays(device) if opt.amp is None else opt.amp
     opt.batch_size = opt.batch_size or (1 if device.type == "cpu" else 16)
@@ -380,10 +395,13 @@ def main(argv=None):
     except KeyboardInterrupt:
         stopped = True
         progress.end_line()
+    except OSError as error:  # a full disk
+        progress.end_line()
+        failures.append(f"{error.filename}: {error.strerror}; stopped here, --resume goes on")
     for line in notes:
         print("note: " + line)
     for line in failures:
-        print("not translated: " + line, file=sys.stderr)
+        print("not translated: " + line.replace("\n", "\\n"), file=sys.stderr)
     print(f"{written} translated in {duration(time.monotonic() - started)}, {len(failures)} failed", end="")
     print(f"; written to {output}" if written else "")
     if stopped:

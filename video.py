@@ -337,8 +337,10 @@ class Smoother:
         frame, translated = frame.astype(np.float32), translated.astype(np.float32)
         out = translated
         if self.past is not None:
-            flow = self.dis.calc(gray, self.gray, None)  # (H, W, 2): from now back to the frame before
             height, width = gray.shape
+            margins = [(0, max(0, 16 - side)) for side in gray.shape]  # OpenCV's DIS crashes below 16 pixels
+            now, before = (np.pad(image, margins, "edge") for image in (gray, self.gray))
+            flow = self.dis.calc(now, before, None)[:height, :width]  # (H, W, 2): from now back to the frame before
             x, y = flow[..., 0] + np.arange(width, dtype=np.float32), flow[..., 1] + np.arange(height)[:, None]
             y = y.astype(np.float32)
             inside = (x > -0.5) & (x < width - 0.5) & (y > -0.5) & (y < height - 0.5)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from datasets import load_image
 from pictures import format_of, read_picture
 
 
@@ -342,3 +343,14 @@ def test_formats():
     assert [format_of(f"a/b.{e}") for e in ("png", "JPG", "tif", "webp", "gif")] == "PNG JPEG TIFF WEBP GIF".split()
     assert [format_of(name) for name in ("x.psd", "x.mp4", "x", "x.txt", ".png", "x.pdf", "x.ico")] == [None] * 7
     assert format_of("x.tar.png") == "PNG"
+
+
+@pytest.mark.parametrize(
+    "exif", [b"Exif\0\0garbage", b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x02\0\x02\0\0\0x\0\0\0\0\0\0\0"]
+)
+@pytest.mark.parametrize("name", ["x.jpg", "x.png", "x.webp"])
+def test_exif_that_makes_no_sense_does_not_spoil_the_picture(tmp_path, name, exif):
+    path = str(tmp_path / name)
+    Image.effect_noise((40, 30), 50).convert("RGB").save(path, exif=exif)
+    assert read_picture(path, 3).pixels.shape == (1, 30, 40, 3)
+    assert load_image(path, smallest=(30, 40)).shape == (30, 40, 3)

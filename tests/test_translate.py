@@ -16,6 +16,7 @@ from PIL import Image
 import translate as script
 from models import GeneratorResNet
 from utils import InputError
+from video import Smoother
 
 
 def huge_png():
@@ -388,12 +389,15 @@ def test_a_failed_write_leaves_the_old_file(translate, monkeypatch):
     assert np.array_equal(load("y.png"), noise(seed=3)) and tree() == {"x.png", "y.png"}
 
 
-def test_a_full_disk_ends_the_run(translate, monkeypatch):
+def test_a_full_disk_ends_the_run(translate, monkeypatch, capsys):
+    open("broken.png", "w").close()
     for i in range(30):
         save(f"in/{i:02}.png")
     monkeypatch.setattr(Image.Image, "save", failing(OSError(errno.ENOSPC, "No space left on device"), n=3))
-    with pytest.raises(OSError, match="No space left"):
-        translate("--input", "in", "--output", "out", "--n_cpu", "1")
+    assert translate("--input", "broken.png", "in", "--output", "out", "--n_cpu", "1") == 1
+    told = capsys.readouterr()
+    assert "out/02.png: No space left on device; stopped here, --resume goes on" in told.err
+    assert "not translated: broken.png" in told.err and "2 failed" in told.out
     assert all(Image.open("out/" + name).size == (36, 33) for name in tree("out"))
     assert "02.png" not in tree("out") and len(tree("out")) < 15
 
@@ -748,3 +752,34 @@ def test_a_folder_is_no_checkpoint(translate):
     os.mkdir("run")
     with pytest.raises(InputError, match="run: a folder. Name a file in it, such as run/latest.pth"):
         translate("--input", "x.png", checkpoint="run")
+
+
+def test_ctrl_c_counts_what_is_written(translate, monkeypatch, capsys):
+    for i in range(30):
+        save(f"in/{i:02}.png")
+    batch, calls = script.Translator._batch, []
+
+    def interrupted(self, pixels, masks):
+        calls.append(1)
+        if len(calls) == 9:
+            raise KeyboardInterrupt
+        return batch(self, pixels, masks)
+
+    monkeypatch.setattr(script.Translator, "_batch", interrupted)
+    assert translate("--input", "in", "--output", "out") == 130
+    out = capsys.readouterr().out
+    assert len(tree("out")) == 8 and "8 translated" in out and "--resume goes on" in out
+    assert translate("--input", "in", "--output", "out", "--resume") == 0 and len(tree("out")) == 30
+
+
+def test_resume_and_overwrite_contradict_each_other(translate):
+    save("x.png")
+    with pytest.raises(InputError, match="--resume --overwrite"):
+        translate("--input", "x.png", "--resume", "--overwrite")
+
+
+@pytest.mark.parametrize("height, width", [(2, 300), (8, 8), (12, 64)])
+def test_smoothing_of_tiny_videos(height, width):
+    smoother = Smoother(0.5)
+    for frame in np.random.default_rng(0).integers(0, 256, (3, height, width, 3), dtype=np.uint8):
+        assert smoother.smooth(frame, frame).shape == (height, width, 3)
