@@ -45,9 +45,14 @@ def run(main):
     except OSError as error:  # a full disk, no permission, a file where a folder should be
         message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
     except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
+        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):  # there is no C++ compiler, say
+            message = f"--compile: does not work here ({str(error).splitlines()[0]}). Leave it out"
+        elif out_of_memory(error):
+            message = (
+                "out of memory. Try a smaller --batch_size, or smaller images; in training, also --ngf or --no-cache"
+            )
+        else:
             raise
-        message = "out of memory. Try a smaller --batch_size, or smaller images; in training, also --ngf or --no-cache"
     sys.exit("error: " + message.replace("\n", "\\n"))
 
 

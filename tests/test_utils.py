@@ -264,6 +264,9 @@ def test_sample_grid_has_a_fixed_range_and_order(tmp_path):
     assert os.listdir(tmp_path) == ["000007.png"]
 
 
+InductorError = type("InductorError", (RuntimeError,), {"__module__": "torch._inductor.exc"})
+
+
 def test_errors_of_worker_processes_are_one_line(capsys):
     for error, line in (
         (
@@ -272,6 +275,10 @@ def test_errors_of_worker_processes_are_one_line(capsys):
         ),
         (PermissionError(13, "Permission denied", "images"), "images: Permission denied"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "out of memory. Try a smaller"),
+        (
+            InductorError("No C++ compiler\n\nTraceback"),
+            "--compile: does not work here (No C++ compiler). Leave it out",
+        ),
     ):
 
         def main(error=error):
