@@ -13,21 +13,17 @@ import zipfile
 import torch
 
 from models import GeneratorResNet
-from utils import InputError
+from utils import InputError, whole_file
 
 
 def save_file(state, path):
     """torch.save, but whoever looks at `path` sees the old file or the whole new one, also after a crash."""
-    temporary = path + ".tmp"
     try:
-        with open(temporary, "wb") as file:
+        with whole_file(path) as temporary, open(temporary, "wb") as file:
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
-        if os.path.exists(temporary):
-            os.remove(temporary)
         raise InputError(f"{path}: cannot be written ({error}). What was there before is unharmed")
 
 
@@ -132,8 +128,8 @@ def prepare_folders(saved, images, checkpoint, resume):
     step = checkpoint["step"] if checkpoint else 0
     cut_log(os.path.join(source, "log.jsonl"), os.path.join(saved, "log.jsonl"), step)
     if checkpoint and not resume:  # so that --resume finds it, should the run be killed before its first own one
-        shutil.copyfile(os.path.join(source, os.path.basename(checkpoint["path"])), f"{saved}/latest.pth.tmp")
-        os.replace(f"{saved}/latest.pth.tmp", f"{saved}/latest.pth")
+        with whole_file(f"{saved}/latest.pth") as temporary:
+            shutil.copyfile(os.path.join(source, os.path.basename(checkpoint["path"])), temporary)
 
 
 def cut_log(source, path, step):
@@ -147,9 +143,8 @@ def cut_log(source, path, step):
                         kept.append(line)
                 except (ValueError, KeyError, TypeError):  # the last line of a killed run may be half-written
                     continue
-    with open(path + ".tmp", "w", encoding="utf-8") as file:
+    with whole_file(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         file.writelines(kept)
-    os.replace(path + ".tmp", path)
 
 
 ##############################
@@ -175,7 +170,11 @@ def load_generator(path, direction=None):
                "options": of the training, {} if not known}
     Raises InputError, one line.
     """
-    state = load_file(path)
+    return generator_in(load_file(path), path, direction)
+
+
+def generator_in(state, path, direction):
+    """load_generator for what has been read from `path` already."""
     if not isinstance(state, dict):
         raise InputError(f"{path}: holds a {type(state).__name__}, no generator. {EXPECTED}")
     if FULL_CHECKPOINT <= state.keys():
@@ -197,22 +196,29 @@ def load_generators(path, direction=None):
     """The generators of both directions, as far as they are there -> ({"AB": G_AB, "BA": G_BA}, facts).
 
     Those of a full checkpoint; or the one in a plain file and its counterpart, if that lies beside it under the name it
-    should have. facts as of load_generator; the options are those of the latest.pth beside a plain file, if any."""
-    G, facts = load_generator(path, direction)
+    should have. facts as of load_generator."""
+    state = load_file(path)  # once, as a full checkpoint is large
+    G, facts = generator_in(state, path, direction)
     found = {facts["direction"] or "AB": G}
     other = "BA" if "AB" in found else "AB"
     folder, name = os.path.split(path)
     if facts["full"]:
-        found[other], _ = load_generator(path, other)
+        found[other], _ = generator_in(state, path, other)
     else:
         for a, b in (("G_AB", "G_BA"), ("A2B", "B2A"), ("net_G_A", "net_G_B")):
             counterpart = os.path.join(folder, name.replace(a, b) if a in name else name.replace(b, a))
             if counterpart != path and os.path.exists(counterpart):
                 found[other], _ = load_generator(counterpart, other)
-        if os.path.exists(latest := os.path.join(folder, "latest.pth")) and latest != path:
-            newest = load_file(latest)
-            facts["options"] = newest.get("options", {}) if isinstance(newest, dict) else {}
     return found, facts
+
+
+def options_beside(path):
+    """The options of the training that a plain generator comes from: those in the latest.pth beside it, {} if none."""
+    latest = os.path.join(os.path.dirname(path), "latest.pth")
+    if latest == path or not os.path.exists(latest):
+        return {}
+    state = load_file(latest)
+    return state.get("options", {}) if isinstance(state, dict) else {}
 
 
 def build_generator(weights, path):

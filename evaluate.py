@@ -20,7 +20,7 @@ import torch
 from torch.utils.data import DataLoader
 
 import metrics
-from checkpoints import load_generators
+from checkpoints import load_generators, options_beside
 from datasets import ImageFiles, find_folder, load_image, outlive_signals
 from report import Cases, best_epochs, draw_curves, table
 from utils import InputError, Progress, between, bfloat16_pays, choose_device, run
@@ -238,7 +238,7 @@ def main(argv=None):
     opt.device = choose_device(opt.device)
     opt.amp = bfloat16_pays(opt.device) if opt.amp is None else opt.amp
     generators, facts = load_generators(opt.checkpoint, opt.direction)
-    trained = facts["options"]
+    trained = facts["options"] if facts["full"] else options_beside(opt.checkpoint)
     opt.size = (opt.img_height or trained.get("img_height", 256), opt.img_width or trained.get("img_width", 256))
     if opt.size[0] % 4 or opt.size[1] % 4:
         raise InputError(f"--img_height {opt.size[0]} --img_width {opt.size[1]}: must be divisible by 4")

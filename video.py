@@ -15,7 +15,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from utils import InputError
+from utils import InputError, whole_file
 
 X264 = {"crf": "18", "preset": "medium"}  # crf 18: hardly to be told from the original
 FORMATS = {  # by the target's extension: FFmpeg's names of the container and the encoder, and the encoder's options
@@ -56,10 +56,10 @@ def translate_video(source, target, translate, batch_size=8, smooth=0.0, progres
     if os.path.exists(target) and os.path.exists(source) and os.path.samefile(source, target):
         raise InputError(f"{target}: would replace the video that is read. Choose another name")
     smoother = Smoother(smooth) if smooth else None
-    temporary, done = target + ".tmp", 0
+    done = 0
     try:
         # the order matters: decoding has ended, in its thread, before the files are closed
-        with contextlib.ExitStack() as stack:
+        with whole_file(target) as temporary, contextlib.ExitStack() as stack:
             reader = stack.enter_context(VideoReader(source, resize))
             writer = stack.enter_context(VideoWriter(temporary, target, reader))
             batches = stack.enter_context(contextlib.closing(ahead(reader.batches(batch_size))))
@@ -75,12 +75,8 @@ def translate_video(source, target, translate, batch_size=8, smooth=0.0, progres
                 done += len(frames)
                 if progress:
                     progress(done, reader.total)
-        os.replace(temporary, target)
     except av.FFmpegError as error:  # not the reader's: it words its own
         raise InputError(f"{target}: cannot be written ({error.strerror})") from error
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
     return {
         "frames": done,
         "broken": reader.broken,
