@@ -142,6 +142,11 @@ class ImageFiles:
         return os.path.join(self.folder, os.fsdecode(self.names[i]))
 
 
+def stem(path):
+    """'a/b.c.jpg' -> 'b.c': what a picture is paired by."""
+    return os.path.splitext(os.path.basename(path))[0]
+
+
 def find_folder(root, mode, domain):
     """'data/NAME', 'train', 'A' -> 'data/NAME/trainA' or 'data/NAME/train/A', whichever there is."""
     for folder in (os.path.join(root, mode + domain), os.path.join(root, mode, domain)):
@@ -224,10 +229,7 @@ class ImageDataset(torch.utils.data.Dataset):
         self.index[domain] = np.array([i for i in range(len(files)) if i not in bad])
 
     def _pair_by_stem(self, root):
-        def stem(domain, i):
-            return os.path.splitext(os.path.basename(self.files[domain][i]))[0]
-
-        of_stem = {domain: {stem(domain, i): i for i in self.index[domain]} for domain in "AB"}
+        of_stem = {domain: {stem(self.files[domain][i]): i for i in self.index[domain]} for domain in "AB"}
         common = sorted(of_stem["A"].keys() & of_stem["B"].keys())
         if not common:
             raise InputError(f"{root}: no file stem is the same in A and B, so there are no pairs")

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 
 import metrics
 from checkpoints import load_generators, options_beside
-from datasets import ImageFiles, find_folder, load_image, outlive_signals
+from datasets import ImageFiles, find_folder, load_image, outlive_signals, stem
 from report import Cases, best_epochs, draw_curves, table
 from utils import InputError, Progress, between, bfloat16_pays, choose_device, run
 
@@ -96,13 +96,11 @@ def as_rgb(x):
 
 def pair_up(sources, targets):
     """Paths of two domains -> {source: target} of the same file stem."""
-    of_source, of_target = (
-        {os.path.splitext(os.path.basename(path))[0]: path for path in paths} for paths in (sources, targets)
-    )
+    of_source, of_target = ({stem(path): path for path in paths} for paths in (sources, targets))
     common = sorted(of_source.keys() & of_target.keys())
     if not common:
         raise InputError(f"{os.path.dirname(sources[0])}: no file stem is the same as in {os.path.dirname(targets[0])}")
-    return {of_source[stem]: of_target[stem] for stem in common}
+    return {of_source[name]: of_target[name] for name in common}
 
 
 ##############################
@@ -318,8 +316,7 @@ def main(argv=None):
             source, target = test[d[0]], test[d[1]]
             is_labels = labelled == d[1]
             results[d], cases = measure(d, generators, source, target, truths[d], is_labels, tools, opt)
-            stem = os.path.splitext(os.path.basename(path))[0]
-            sheet = f"{images}/evaluate_{stem}_{d}.png"
+            sheet = f"{images}/evaluate_{stem(path)}_{d}.png"
             cases.draw(sheet)
             print(f"{sheet}: best and worst cases of {cases.title}")
         history[epoch] = results

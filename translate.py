@@ -26,7 +26,7 @@ from PIL import Image
 
 from bands import translate_in_bands
 from checkpoints import load_generator
-from datasets import IMAGE_EXTENSIONS, load_image, open_image
+from datasets import IMAGE_EXTENSIONS, load_image, open_image, stem
 from inputs import is_video, plan
 from pictures import format_of, read_picture, write_picture
 from report import draw_sheet, feature_maps
@@ -280,12 +280,11 @@ def mask_for(path, shape, opt):
     opt.mask: a gray picture, or a folder that holds one of the same name (of any format)"""
     mask = opt.mask
     if os.path.isdir(mask):
-        stem = os.path.splitext(os.path.basename(path))[0]
-        named = sorted(glob.glob(os.path.join(glob.escape(mask), glob.escape(stem) + ".*")))
-        named = [name for name in named if os.path.splitext(os.path.basename(name))[0] == stem]  # no x.y.png for x
+        named = sorted(glob.glob(os.path.join(glob.escape(mask), glob.escape(stem(path)) + ".*")))
+        named = [name for name in named if stem(name) == stem(path)]  # no x.y.png for x
         named = [name for name in named if name.lower().endswith(IMAGE_EXTENSIONS)]
         if not named:
-            raise InputError(f"{path}: no mask named {stem} in {mask}")
+            raise InputError(f"{path}: no mask named {stem(path)} in {mask}")
         mask = named[0]
     pixels = load_image(mask, channels=1)[..., 0]
     if pixels.shape != shape:
