@@ -27,6 +27,25 @@ def save_file(state, path):
         raise InputError(f"{path}: cannot be written ({error}). What was there before is unharmed")
 
 
+def copy_to_cpu(state):
+    """Of all tensors in nested dicts, lists and tuples, so that they can be saved while training goes on."""
+    if isinstance(state, torch.Tensor):
+        return state.detach().to("cpu", copy=True)
+    if isinstance(state, dict):
+        return {key: copy_to_cpu(value) for key, value in state.items()}
+    return type(state)(map(copy_to_cpu, state)) if isinstance(state, (list, tuple)) else state
+
+
+def save_run(state, saved, keep):
+    """Writes latest.pth into the folder `saved`; keep: also the checkpoint of this epoch, and the generators alone."""
+    if keep:
+        epoch = state["epoch"]
+        save_file(state, f"{saved}/checkpoint_{epoch}.pth")
+        save_file(state["G_AB"], f"{saved}/G_AB_{epoch}.pth")
+        save_file(state["G_BA"], f"{saved}/G_BA_{epoch}.pth")
+    save_file(state, f"{saved}/latest.pth")
+
+
 def load_file(path):
     """torch.load onto the CPU. A file that is missing, truncated or no checkpoint, or that wants to run code, is an
     InputError; nothing in it is executed."""

@@ -13,23 +13,25 @@ D_B is D_Y.
 """
 
 import argparse
+import functools
 import os
 import time
 
 import torch
-from torch.utils.data import DataLoader
 
-from checkpoints import find_checkpoint, lock_run, prepare_folders, restore, save_file
-from datasets import EpochSampler, ImageDataset, fixed_images, outlive_signals, prepare_dataset
+from checkpoints import copy_to_cpu, find_checkpoint, lock_run, prepare_folders, restore, save_run
+from datasets import EpochSampler, ImageDataset, fixed_images, make_loader, prepare_dataset
+from fast import recorded
 from models import Discriminator, GeneratorResNet, weights_init_normal
 from utils import (
-    InputError, Progress, ReplayBuffer, StopSignal, average_over_processes, between, bfloat16_pays, check_finite,
-    choose_device, duration, first_process_first, gather, init_processes, linear_decay, run, sample_images,
+    Background, InputError, Progress, ReplayBuffer, StopSignal, as_typed, average_over_processes, between,
+    bfloat16_pays, check_finite, choose_device, duration, first_process_first, gather, init_processes, linear_decay,
+    run, sample_images, save_grid,
 )  # fmt: skip
 
 # What the demo needs to be done on a laptop; the command line wins over it. So short a training gains from a long decay
 DEMO = dict(img_height=64, img_width=64, n_residual_blocks=3, ngf=24, ndf=32, upsample="nearest", n_epochs=6,
-            decay_epoch=2, lr=0.0005)  # fmt: skip
+            decay_epoch=2, lr=0.0005, sample_interval=100)  # fmt: skip
 # A checkpoint only fits networks of the same shape ...
 ARCHITECTURE = ("channels", "n_residual_blocks", "ngf", "ndf", "upsample")
 # ... and its other options are taken over, but for these
@@ -49,7 +51,7 @@ def get_parser():
     add("--load_size", type=between(32, 16384), help="shorter side before the crop, in pixels (286 for 256)")
     add("--channels", type=int, choices=(1, 3), default=3, help="1 gray, 3 RGB (%(default)s)")
     add("--cache", action=switch, help="keep decoded images in memory (if they fit into 4 GiB)")
-    add("--n_cpu", type=between(0), help="worker processes that load images (0 if cached, else up to 8)")
+    add("--n_cpu", type=between(0), help="processes that load images (0 if cached, else 1, or 8 beside a GPU)")
     add("--skip_bad_images", action=switch, default=False, help="go on without unusable images (%(default)s)")
     add("--enlarge", action=switch, default=False, help="accept images smaller than the crop (%(default)s)")
     # networks
@@ -65,6 +67,7 @@ def get_parser():
     add("--n_epochs", type=between(1, 10**9), default=200, help="as long as the larger domain has images (%(default)s)")
     add("--decay_epoch", type=between(0), help="epoch from which the learning rate falls to 0 (half of n_epochs)")
     add("--batch_size", type=between(1, 10**6), default=1, help="images a domain and step, per process (%(default)s)")
+    add("--accumulate", type=between(1, 10**6), default=1, help="batches whose gradients make one step (%(default)s)")
     add("--lr", type=between(0.0), default=0.0002, help="adam: learning rate (%(default)s)")
     add("--b1", type=between(0.0, 0.999999), default=0.5, help="adam: decay of the gradients' mean (%(default)s)")
     add("--b2", type=between(0.0, 0.999999), default=0.999, help="adam: decay of their squares' mean (%(default)s)")
@@ -72,13 +75,15 @@ def get_parser():
     # machine
     add("--device", help="cuda, cuda:1, mps or cpu (the best one at hand)")
     add("--amp", action=switch, help="bfloat16 matrix products, float32 weights and losses (where the device has them)")
+    add("--checkpoint_activations", action=switch, default=False, help="less memory, a third more time (%(default)s)")
+    add("--graph", action=switch, help="replay the step as one CUDA graph (with one process on CUDA)")
     add("--compile", action=switch, default=False, help="torch.compile: slow to start, then faster (%(default)s)")
     # results
     add("--run_name", help="results go to saved_models/RUN_NAME and images/RUN_NAME (the data set's name)")
     add("--resume", action="store_true", help="go on from the newest checkpoint, with its options")
     add("--epoch", type=between(0), default=0, help="go on from the checkpoint kept after that many epochs")
     add("--log_interval", type=between(1), default=50, help="steps between two lines of losses (%(default)s)")
-    add("--sample_interval", type=int, default=100, help="steps between two sample grids, 0 for none (%(default)s)")
+    add("--sample_interval", type=int, default=500, help="steps between two sample grids, 0 for none (%(default)s)")
     add("--checkpoint_interval", type=int, default=10, help="epochs between two checkpoints to keep (%(default)s)")
     # fmt: on
     return parser
@@ -116,14 +121,11 @@ def get_options(argv):
     return opt, checkpoint
 
 
-def other_than_default(opt):
-    """The options that differ from the parser's defaults, as one would type them."""
-    default = vars(get_parser().parse_args([]))
-    changed = {
-        k: v for k, v in vars(opt).items() if v != default[k] and k not in (*NOT_RESUMED, "dataset_name", "data_dir")
-    }
-    words = [f"--{k} {v}" if type(v) is not bool else f"--{k}" if v else f"--no-{k}" for k, v in changed.items()]
-    return " ".join(words) or "none"
+##############################
+#   One step
+##############################
+
+LOSS_NAMES = ("loss_D", "loss_G", "loss_GAN", "loss_cycle", "loss_identity")
 
 
 def criterion_GAN(scores, label):
@@ -136,6 +138,111 @@ criterion_cycle = torch.nn.L1Loss()
 criterion_identity = torch.nn.L1Loss()
 
 
+def train_step(networks, optimizers, buffers, opt, amp, real_A, real_B, draws_A, draws_B):
+    """One update of the generators and one of each discriminator -> their losses, (5,), in the order of LOSS_NAMES.
+
+    real_A, real_B:   (N, channels, H, W) in [-1, 1]; they go through in opt.accumulate parts, whose gradients add up
+    draws_A, draws_B: what the pools are to do with the N translations, see ReplayBuffer.draw
+    """
+    G_AB, G_BA, D_A, D_B = networks.values()
+    fake_A_buffer, fake_B_buffer = buffers.values()
+    parameters_G, parameters_D = ([p for net in pair for p in net.parameters()] for pair in ((G_AB, G_BA), (D_A, D_B)))
+    autocast = torch.autocast(real_A.device.type, torch.bfloat16, enabled=amp)
+    parts = list(zip(*(tensor.chunk(opt.accumulate) for tensor in (real_A, real_B, draws_A, draws_B))))
+    losses, zero = [], torch.zeros((), device=real_A.device)
+
+    for optimizer in optimizers.values():
+        optimizer.zero_grad()
+    for real_A, real_B, draws_A, draws_B in parts:
+        # ------------------
+        #  Train Generators
+        # ------------------
+
+        with autocast:
+            # An image of the target domain should stay as it is:
+            #   L_identity = |G_BA(a) - a| + |G_AB(b) - b|               (paper, section 5.2)
+            if opt.lambda_id > 0:
+                # Each generator translates one domain and keeps the other, in one pass: instance norm looks at each
+                # image alone, so the result is that of two passes.
+                fake_B, same_B = G_AB(torch.cat((real_A, real_B))).chunk(2)
+                fake_A, same_A = G_BA(torch.cat((real_B, real_A))).chunk(2)
+                loss_identity = (criterion_identity(same_A, real_A) + criterion_identity(same_B, real_B)) / 2
+            else:
+                fake_B, fake_A, loss_identity = G_AB(real_A), G_BA(real_B), zero
+
+            # A translation should look real to the other domain's discriminator:
+            #   L_GAN = (D_B(G_AB(a)) - 1)^2 + (D_A(G_BA(b)) - 1)^2      (equation 1, least squares)
+            loss_GAN_AB = criterion_GAN(D_B(fake_B), 1)
+            loss_GAN_BA = criterion_GAN(D_A(fake_A), 1)
+            loss_GAN = (loss_GAN_AB + loss_GAN_BA) / 2
+
+            # There and back again should lead to where it began:
+            #   L_cycle = |G_BA(G_AB(a)) - a| + |G_AB(G_BA(b)) - b|      (equation 2)
+            if opt.lambda_cyc > 0:
+                recov_A, recov_B = G_BA(fake_B), G_AB(fake_A)
+                loss_cycle = (criterion_cycle(recov_A, real_A) + criterion_cycle(recov_B, real_B)) / 2
+            else:
+                loss_cycle = zero
+
+            # equation 3; the means over both directions leave the ratio of the weights as in the paper
+            loss_G = loss_GAN + opt.lambda_cyc * loss_cycle + opt.lambda_id * loss_identity
+
+        # `inputs`: the gradient flows through the discriminators, but theirs is not wanted here
+        (loss_G / len(parts)).backward(inputs=parameters_G)
+        if len(losses) == len(parts) - 1:  # the messages between processes go out while the discriminators are trained
+            average_G = average_over_processes([p.grad for p in parameters_G])
+
+        # ----------------------
+        #  Train Discriminators
+        # ----------------------
+        #   L_D = ((D(real) - 1)^2 + D(fake)^2) / 2                      (section 7.1 asks for the half)
+
+        pooled_A = fake_A_buffer.push_and_pop(fake_A, draws_A)
+        pooled_B = fake_B_buffer.push_and_pop(fake_B, draws_B)
+        with autocast:
+            scores_real, scores_fake = D_A(torch.cat((real_A, pooled_A))).chunk(2)
+            loss_D_A = (criterion_GAN(scores_real, 1) + criterion_GAN(scores_fake, 0)) / 2
+            scores_real, scores_fake = D_B(torch.cat((real_B, pooled_B))).chunk(2)
+            loss_D_B = (criterion_GAN(scores_real, 1) + criterion_GAN(scores_fake, 0)) / 2
+        ((loss_D_A + loss_D_B) / len(parts)).backward()
+
+        losses.append(torch.stack(((loss_D_A + loss_D_B) / 2, loss_G, loss_GAN, loss_cycle, loss_identity)).detach())
+
+    average_D = average_over_processes([p.grad for p in parameters_D])
+    average_G()
+    average_D()
+    for optimizer in optimizers.values():
+        optimizer.step()
+    return torch.stack(losses).mean(0)
+
+
+##############################
+#   The run
+##############################
+
+
+def build(opt, device, graph=False, rank=0):
+    """The networks, their optimizers and the pools of past translations -> three dicts by name."""
+    torch.manual_seed(opt.seed)
+    G_AB, G_BA = (GeneratorResNet(opt.channels, opt.n_residual_blocks, opt.ngf, opt.upsample) for _ in "AB")
+    D_A, D_B = (Discriminator(opt.channels, opt.ndf) for _ in "AB")
+    networks = {"G_AB": G_AB, "G_BA": G_BA, "D_A": D_A, "D_B": D_B}
+    for network in networks.values():
+        network.apply(weights_init_normal).to(device)
+    G_AB.checkpoint_activations = G_BA.checkpoint_activations = opt.checkpoint_activations
+
+    def adam(*networks):
+        # A recorded step looks its learning rate up, so that must be a tensor. fused: one kernel for all weights
+        lr = torch.tensor(opt.lr, device=device) if graph else opt.lr
+        parameters = [p for network in networks for p in network.parameters()]
+        return torch.optim.Adam(parameters, lr, (opt.b1, opt.b2), fused=device.type != "mps", capturable=graph)
+
+    optimizers = {"optimizer_G": adam(G_AB, G_BA), "optimizer_D_A": adam(D_A), "optimizer_D_B": adam(D_B)}
+    seed = 2 * (opt.seed + 1000 * rank)  # each pool of each process draws its own random numbers
+    buffers = {f"fake_{domain}_buffer": ReplayBuffer(opt.pool_size, seed + i) for i, domain in enumerate("AB")}
+    return networks, optimizers, buffers
+
+
 def main(argv=None):
     opt, checkpoint = get_options(argv)
     saved, images = f"saved_models/{opt.run_name}", f"images/{opt.run_name}"
@@ -146,7 +253,9 @@ def main(argv=None):
     rank, world_size = init_processes(device)
     say = print if rank == 0 else lambda *text: None
     amp = bfloat16_pays(device) if opt.amp is None else opt.amp
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=amp)
+    graph = device.type == "cuda" and world_size == 1 if opt.graph is None else opt.graph
+    if graph and device.type != "cuda":
+        raise InputError(f"--graph: {device} has no CUDA graphs. Leave it out")
     torch.backends.cudnn.benchmark = True  # all batches have one size, so the search for the fastest kernels pays
 
     # ----------
@@ -159,17 +268,8 @@ def main(argv=None):
     root = first_process_first(lambda: prepare_dataset(opt.dataset_name, opt.data_dir))
     dataset = ImageDataset(root, "train", True, img_size, load_size, opt.channels, opt.seed, opt.cache,
                            opt.skip_bad_images, opt.enlarge)  # fmt: skip
-    sampler = EpochSampler(len(dataset), opt.batch_size, opt.seed, rank, world_size)
-    n_workers = opt.n_cpu if opt.n_cpu is not None else 0 if dataset.cache else min(8, os.cpu_count())
-    dataloader = DataLoader(
-        dataset,
-        batch_sampler=sampler,
-        num_workers=n_workers,
-        pin_memory=device.type == "cuda",
-        persistent_workers=n_workers > 0,
-        worker_init_fn=outlive_signals,
-        generator=torch.Generator(),  # otherwise it takes from the global random numbers, and resuming is not exact
-    )
+    sampler = EpochSampler(len(dataset), opt.batch_size * opt.accumulate, opt.seed, rank, world_size)
+    dataloader = make_loader(dataset, sampler, opt.n_cpu, device)
     # The sample grids show the same images all along
     samples_A, samples_B = (fixed_images(dataset, root, domain, n=5).to(device) for domain in "AB")
 
@@ -177,27 +277,11 @@ def main(argv=None):
     #  Networks
     # ----------
 
-    torch.manual_seed(opt.seed)
-    G_AB, G_BA = (GeneratorResNet(opt.channels, opt.n_residual_blocks, opt.ngf, opt.upsample) for _ in "AB")
-    D_A, D_B = (Discriminator(opt.channels, opt.ndf) for _ in "AB")
-    networks = {"G_AB": G_AB, "G_BA": G_BA, "D_A": D_A, "D_B": D_B}
-    for network in networks.values():
-        network.apply(weights_init_normal).to(device)
-    parameters_G = [*G_AB.parameters(), *G_BA.parameters()]
-
-    adam = dict(lr=opt.lr, betas=(opt.b1, opt.b2), fused=device.type != "mps")  # fused: one kernel for all weights
-    optimizer_G = torch.optim.Adam(parameters_G, **adam)
-    optimizer_D_A = torch.optim.Adam(D_A.parameters(), **adam)
-    optimizer_D_B = torch.optim.Adam(D_B.parameters(), **adam)
-    optimizers = {"optimizer_G": optimizer_G, "optimizer_D_A": optimizer_D_A, "optimizer_D_B": optimizer_D_B}
-
+    networks, optimizers, buffers = build(opt, device, graph, rank)
+    G_AB, G_BA, D_A, D_B = networks.values()
+    optimizer_G = optimizers["optimizer_G"]
     decay = linear_decay(opt.n_epochs, opt.n_epochs // 2 if opt.decay_epoch is None else opt.decay_epoch)
     schedulers = {"lr_" + name: torch.optim.lr_scheduler.LambdaLR(o, decay) for name, o in optimizers.items()}
-
-    pool_seed = 2 * (opt.seed + 1000 * rank)  # each pool of each process draws its own random numbers
-    fake_A_buffer = ReplayBuffer(opt.pool_size, pool_seed)
-    fake_B_buffer = ReplayBuffer(opt.pool_size, pool_seed + 1)
-    buffers = {"fake_A_buffer": fake_A_buffer, "fake_B_buffer": fake_B_buffer}
 
     first_epoch, first_batch, step = 0, 0, 0
     parts = networks | optimizers | schedulers  # what a checkpoint holds, by name
@@ -205,15 +289,19 @@ def main(argv=None):
         first_epoch, first_batch, step = checkpoint["epoch"], checkpoint["batch"], checkpoint["step"]
         restore(checkpoint, parts)
         for optimizer, scheduler in zip(optimizers.values(), schedulers.values()):
-            # another --lr, --b1, --b2 or --n_epochs than before counts from here on
-            scheduler.base_lrs = [opt.lr]
-            optimizer.param_groups[0].update(adam | {"lr": opt.lr * decay(first_epoch)})
+            # another --lr, --b1, --b2, --n_epochs or device than before counts from here on
+            scheduler.base_lrs, lr = [opt.lr], opt.lr * decay(first_epoch)
+            lr = torch.tensor(lr, device=device) if graph else lr
+            optimizer.param_groups[0].update(optimizer.defaults | {"lr": lr})
         if rank < len(checkpoint["ranks"]):  # on more processes than before, the others begin with empty pools
             restore(checkpoint["ranks"][rank] | {"path": checkpoint["path"]}, buffers)
             torch.set_rng_state(checkpoint["ranks"][rank]["rng"])
     if opt.compile:
         for network in networks.values():
-            network.compile()  # in place: torch.compile(network) would rename the keys of its state dict
+            network.compile(dynamic=False)  # in place: torch.compile(network) would rename the keys of its state dict
+    update = functools.partial(train_step, networks, optimizers, buffers, opt, amp)
+    if graph:
+        update = recorded(update, say)
 
     # ----------
     #  Folders, and what is printed before the first step
@@ -223,13 +311,14 @@ def main(argv=None):
         lock = lock_run(saved)  # noqa: F841 (held as long as it is referred to)
         prepare_folders(saved, images, checkpoint, resume=opt.resume and not opt.epoch)
     count_A, count_B = (len(dataset.index[domain]) for domain in "AB")
+    changed = as_typed(opt, get_parser(), but_for=(*NOT_RESUMED, "dataset_name", "data_dir"))
     size_G, size_D = (sum(p.numel() for p in network.parameters()) / 1e6 for network in (G_AB, D_A))
     say(
         f"CycleGAN on {root}: {count_A} images of A, {count_B} of B, {opt.img_width} x {opt.img_height} pixels"
         f"{', cached' if dataset.cache else ''}\n"
         f"generators 2 x {size_G:.2f} M parameters, discriminators 2 x {size_D:.2f} M; on {device}, "
         f"{'bfloat16' if amp else 'float32'}, {world_size} process{'es' if world_size > 1 else ''}\n"
-        f"options other than the defaults: {other_than_default(opt)}"
+        f"options other than the defaults: {changed}"
     )
     for note in dataset.notes:
         say("note: " + note)
@@ -243,20 +332,20 @@ def main(argv=None):
     #  Training
     # ----------
 
-    loss_names = ("loss_D", "loss_G", "loss_GAN", "loss_cycle", "loss_identity")
     history = []  # losses since the last log line; they stay on the device, so that nothing waits for it
     n_steps = step + (opt.n_epochs - first_epoch) * len(sampler) - first_batch
     progress = Progress(f"{saved}/log.jsonl", step, n_steps, quiet=rank > 0)
-    started = time.monotonic()
+    writer, started = Background(), time.monotonic()
 
     def log(epoch):
         losses = torch.stack(history)
         history.clear()
-        average_over_processes([losses])
-        check_finite(losses, loss_names, step, saved)  # here, and only here, the device is waited for
-        values = dict(zip(loss_names, losses.mean(0).tolist()))
-        images_per_step = 2 * opt.batch_size * world_size
-        progress.update(step, images_per_step, device, epoch=epoch, lr=optimizer_G.param_groups[0]["lr"], **values)
+        average_over_processes([losses])()
+        check_finite(losses, LOSS_NAMES, step, saved)  # here, and only here, the device is waited for
+        values = dict(zip(LOSS_NAMES, losses.mean(0).tolist()))
+        images_per_step = 2 * opt.batch_size * opt.accumulate * world_size
+        lr = float(optimizer_G.param_groups[0]["lr"])
+        progress.update(step, images_per_step, device, epoch=epoch, lr=lr, **values)
 
     def save(epoch, batch, keep=False):
         """All that a run needs to go on as if it had not stopped: after `epoch` epochs and `batch` batches."""
@@ -267,16 +356,13 @@ def main(argv=None):
             state = {name: part.state_dict() for name, part in parts.items()}
             state |= dict(epoch=epoch, batch=batch, step=step, ranks=ranks, data=[len(dataset), len(sampler)])
             state |= dict(version=1, options=vars(opt))
-            if keep:
-                save_file(state, f"{saved}/checkpoint_{epoch}.pth")
-                save_file(state["G_AB"], f"{saved}/G_AB_{epoch}.pth")
-                save_file(state["G_BA"], f"{saved}/G_BA_{epoch}.pth")
-            save_file(state, f"{saved}/latest.pth")
+            writer.start(save_run, copy_to_cpu(state), saved, keep)
 
     def sample():
         if rank == 0:
-            with autocast:
-                sample_images(G_AB, G_BA, samples_A, samples_B, f"{images}/{step:06d}.png")
+            with torch.autocast(device.type, torch.bfloat16, enabled=amp):
+                grid = sample_images(G_AB, G_BA, samples_A, samples_B)
+            writer.start(save_grid, grid, f"{images}/{step:06d}.png")
 
     def batches(epoch, done):
         """The batches of an epoch. If an image turns out to be broken, what was done so far is saved first."""
@@ -287,6 +373,7 @@ def main(argv=None):
         except InputError:
             if world_size == 1:  # one process alone cannot save for all
                 save(epoch, done)
+                writer.finish()
             raise
 
     stop = StopSignal()
@@ -295,79 +382,15 @@ def main(argv=None):
     for epoch in range(first_epoch, opt.n_epochs):
         sampler.set_position(epoch, first_batch)
         for i, batch in batches(epoch, first_batch):
-            real_A = batch["A"].to(device, non_blocking=True)
-            real_B = batch["B"].to(device, non_blocking=True)
-
-            # ------------------
-            #  Train Generators
-            # ------------------
-
-            with autocast:
-                # An image of the target domain should stay as it is:
-                #   L_identity = |G_BA(a) - a| + |G_AB(b) - b|               (paper, section 5.2)
-                if opt.lambda_id > 0:
-                    # Each generator translates one domain and keeps the other, in one pass: instance norm looks
-                    # at each image alone, so the result is that of two passes.
-                    fake_B, same_B = G_AB(torch.cat((real_A, real_B))).chunk(2)
-                    fake_A, same_A = G_BA(torch.cat((real_B, real_A))).chunk(2)
-                    loss_identity = (criterion_identity(same_A, real_A) + criterion_identity(same_B, real_B)) / 2
-                else:
-                    fake_B, fake_A = G_AB(real_A), G_BA(real_B)
-                    loss_identity = torch.zeros((), device=device)
-
-                # A translation should look real to the other domain's discriminator:
-                #   L_GAN = (D_B(G_AB(a)) - 1)^2 + (D_A(G_BA(b)) - 1)^2      (equation 1, least squares)
-                loss_GAN_AB = criterion_GAN(D_B(fake_B), 1)
-                loss_GAN_BA = criterion_GAN(D_A(fake_A), 1)
-                loss_GAN = (loss_GAN_AB + loss_GAN_BA) / 2
-
-                # There and back again should lead to where it began:
-                #   L_cycle = |G_BA(G_AB(a)) - a| + |G_AB(G_BA(b)) - b|      (equation 2)
-                if opt.lambda_cyc > 0:
-                    recov_A, recov_B = G_BA(fake_B), G_AB(fake_A)
-                    loss_cycle = (criterion_cycle(recov_A, real_A) + criterion_cycle(recov_B, real_B)) / 2
-                else:
-                    loss_cycle = torch.zeros((), device=device)
-
-                # equation 3; the means over both directions leave the ratio of the weights as in the paper
-                loss_G = loss_GAN + opt.lambda_cyc * loss_cycle + opt.lambda_id * loss_identity
-
-            optimizer_G.zero_grad()
-            # `inputs`: the gradient flows through the discriminators, but theirs is not wanted here
-            loss_G.backward(inputs=parameters_G)
-            average_over_processes([p.grad for p in parameters_G])
-            optimizer_G.step()
-
-            # ----------------------
-            #  Train Discriminators
-            # ----------------------
-            #   L_D = ((D(real) - 1)^2 + D(fake)^2) / 2                      (section 7.1 asks for the half)
-
-            with autocast:
-                pooled_A = fake_A_buffer.push_and_pop(fake_A)
-                loss_D_A = (criterion_GAN(D_A(real_A), 1) + criterion_GAN(D_A(pooled_A), 0)) / 2
-
-            optimizer_D_A.zero_grad()
-            loss_D_A.backward()
-            average_over_processes([p.grad for p in D_A.parameters()])
-            optimizer_D_A.step()
-
-            with autocast:
-                pooled_B = fake_B_buffer.push_and_pop(fake_B)
-                loss_D_B = (criterion_GAN(D_B(real_B), 1) + criterion_GAN(D_B(pooled_B), 0)) / 2
-
-            optimizer_D_B.zero_grad()
-            loss_D_B.backward()
-            average_over_processes([p.grad for p in D_B.parameters()])
-            optimizer_D_B.step()
+            draws = (buffer.draw(len(batch["A"])) for buffer in buffers.values())
+            inputs = (tensor.to(device, non_blocking=True) for tensor in (batch["A"], batch["B"], *draws))
+            history.append(update(*inputs))
 
             # --------------
             #  Log Progress
             # --------------
 
             step += 1
-            loss_D = (loss_D_A + loss_D_B) / 2
-            history.append(torch.stack((loss_D, loss_G, loss_GAN, loss_cycle, loss_identity)).detach())
             if step % opt.log_interval == 0 or step == progress.first_step + 1:
                 log(epoch)
             if opt.sample_interval > 0 and step % opt.sample_interval == 0:
@@ -376,6 +399,7 @@ def main(argv=None):
                 if history:
                     log(epoch)
                 save(epoch, i + 1)
+                writer.finish()
                 progress.end_line()
                 say(f"stopped by a signal after step {step}; all is in {saved}/latest.pth, --resume goes on from there")
                 return 128 + stop.number
@@ -390,6 +414,7 @@ def main(argv=None):
 
     stop.restore()
     sample()
+    writer.finish()
     progress.end_line()
     n = opt.n_epochs
     say(

@@ -350,6 +350,24 @@ class EpochSampler(torch.utils.data.Sampler):
             yield [(self.epoch, i) for i in order[start : start + self.batch_size].tolist()]
 
 
+def make_loader(dataset, sampler, n_workers, device):
+    """The batches of a sampler, {"A": (N, C, H, W), "B": (N, C, H, W)} on the CPU.
+
+    n_workers: processes that load them, 0 for this one alone; None: as many as pay"""
+    if n_workers is None:  # one step on a CPU takes longer than to decode its images, and has better use for the cores
+        n_beside_gpu = max(1, min(8, os.cpu_count() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+        n_workers = 0 if dataset.cache else 1 if device.type == "cpu" else n_beside_gpu
+    return torch.utils.data.DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        num_workers=n_workers,
+        pin_memory=device.type == "cuda",
+        persistent_workers=n_workers > 0,
+        worker_init_fn=outlive_signals,
+        generator=torch.Generator(),  # otherwise it takes from the global random numbers, and resuming is not exact
+    )
+
+
 def prepare_dataset(name, data_dir):
     """-> data_dir/name. If it is missing, the demo is drawn and an official set is fetched."""
     root = os.path.join(data_dir, name)

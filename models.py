@@ -10,7 +10,9 @@ stride 1, k filters; dk: 3x3, stride 2; Rk: residual block; uk: 3x3, stride 1/2;
 instance normalisation and a ReLU) and the shape of its output, C x H x W, for a 256x256 image at the defaults.
 """
 
+import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 
 def weights_init_normal(module):
@@ -106,6 +108,9 @@ class GeneratorResNet(nn.Module):
 
         self.model = nn.Sequential(*model)
         self.channels = channels
+        # True: the backward pass computes what happens inside each stage once more, rather than keep it in memory
+        # (Chen et al., 2016, arXiv:1604.06174)
+        self.checkpoint_activations = False
         self.register_load_state_dict_pre_hook(drop_running_statistics)
 
     @property
@@ -119,6 +124,11 @@ class GeneratorResNet(nn.Module):
         height, width = x.shape[-2:]
         if height % 4 or width % 4 or min(height, width) < 32:
             raise ValueError(f"height and width must be divisible by 4 and at least 32, not {height} x {width}")
+        if self.checkpoint_activations and torch.is_grad_enabled():
+            encoder, blocks, decoder = self.stages
+            for stage in (nn.Sequential(*encoder), *blocks, nn.Sequential(*decoder)):
+                x = checkpoint(stage, x, use_reentrant=False, preserve_rng_state=False)
+            return x
         return self.model(x)
 
 

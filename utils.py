@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import torch
@@ -104,35 +105,54 @@ class ReplayBuffer:
 
     def __init__(self, max_size=50, seed=0):
         self.max_size = max_size
-        self.data = []
+        self.count = 0  # images kept so far
+        self.data = None  # these images, and one more row that holds nothing of worth
         self.generator = torch.Generator().manual_seed(seed)
 
-    def push_and_pop(self, images):
-        """Takes (N, C, H, W), returns as many. While the pool fills, each image is stored and returned. After that each
-        one is, with probability 1/2, swapped for a stored one, otherwise returned. No gradient flows through."""
+    def draw(self, n):
+        """The dice for the next n images -> int64 (n, 2): the row of the pool that each one goes to, and 1 if it is
+        swapped for what is stored there. While the pool fills, each image is stored and returned. After that each one
+        is, with probability 1/2, swapped for a stored one, otherwise only returned: it goes to the row without worth.
+
+        Apart from push_and_pop, so that the step is a function of tensors alone: no device waits for the dice."""
+        draws = []
+        for _ in range(n):
+            if self.count < self.max_size:
+                draws.append((self.count, 0))
+                self.count += 1
+            elif self.max_size and torch.rand((), generator=self.generator) < 0.5:
+                draws.append((torch.randint(self.max_size, (), generator=self.generator).item(), 1))
+            else:
+                draws.append((self.max_size, 0))
+        return torch.tensor(draws)
+
+    def push_and_pop(self, images, draws=None):
+        """Takes images (N, C, H, W), returns as many. No gradient flows through.
+
+        draws: what `draw` said, on the images' device; without, it is asked"""
         images = images.detach()
+        draws = self.draw(len(images)).to(images.device) if draws is None else draws
         if self.max_size == 0:
             return images
-        if self.data and self.data[0].shape != images.shape[1:]:
-            self.data = []  # resumed at another image size
+        if self.data is None or self.data.shape[1:] != images.shape[1:]:  # the first ones, or resumed at another size
+            self.data = images[:1].repeat(self.max_size + 1, 1, 1, 1)
+        self.data = self.data.to(images)  # a resumed pool lies on the CPU, perhaps in another precision
         to_return = []
-        for image in images:
-            if len(self.data) < self.max_size:
-                self.data.append(image.clone())  # a clone: a view would keep the whole batch in memory
-                to_return.append(image)
-            elif torch.rand((), generator=self.generator) < 0.5:
-                i = torch.randint(self.max_size, (), generator=self.generator).item()
-                to_return.append(self.data[i].to(image))  # a resumed pool lies on the CPU, perhaps in another precision
-                self.data[i] = image.clone()
-            else:
-                to_return.append(image)
-        return torch.stack(to_return)
+        for image, (row, swap) in zip(images.split(1), draws):
+            to_return.append(torch.where(swap.bool(), self.data.index_select(0, row), image))
+            self.data.index_copy_(0, row[None], image)
+        return torch.cat(to_return)
 
     def state_dict(self):
-        return {"data": [image.cpu() for image in self.data], "rng": self.generator.get_state()}
+        images = [] if self.data is None else self.data[: self.count].clone().cpu()
+        return {"data": images, "rng": self.generator.get_state()}
 
     def load_state_dict(self, state):
-        self.data = state["data"][: self.max_size]
+        self.count = min(self.max_size, len(state["data"]))
+        if self.count:
+            images = state["data"][: self.count]
+            self.data = images.new_zeros(self.max_size + 1, *images.shape[1:])
+            self.data[: self.count] = images
         self.generator.set_state(state["rng"])
 
 
@@ -198,14 +218,21 @@ def init_processes(device):
 
 def average_over_processes(tensors):
     """Replaces each tensor by its mean over all processes. Of gradients from equal shares of a batch that is the
-    gradient of the whole batch: what DistributedDataParallel does, without a wrapper around the networks."""
+    gradient of the whole batch: what DistributedDataParallel does, without a wrapper around the networks.
+
+    -> a function to call before they are used: the messages go out at once, and meanwhile there is other work."""
     if not dist.is_initialized():
-        return
+        return lambda: None
     flat = torch.cat([tensor.flatten() for tensor in tensors])  # one message instead of one a tensor
-    dist.all_reduce(flat)
-    flat /= dist.get_world_size()
-    for tensor, mean in zip(tensors, flat.split([tensor.numel() for tensor in tensors])):
-        tensor.copy_(mean.view_as(tensor))
+    message = dist.all_reduce(flat, async_op=True)
+
+    def finish():
+        message.wait()
+        flat.div_(dist.get_world_size())
+        for tensor, mean in zip(tensors, flat.split([tensor.numel() for tensor in tensors])):
+            tensor.copy_(mean.view_as(tensor))
+
+    return finish
 
 
 def first_process_first(function):
@@ -259,17 +286,38 @@ class StopSignal:
 
 
 @torch.no_grad()
-def sample_images(G_AB, G_BA, images_A, images_B, path):
-    """Writes a grid, one row a pair of images: real A | fake B | recovered A | real B | fake A | recovered B.
+def sample_images(G_AB, G_BA, images_A, images_B):
+    """A grid, one row a pair of images: real A | fake B | recovered A | real B | fake A | recovered B -> float32
+    (3, height, width) in [0, 1] on the CPU.
 
     images_A, images_B: (N, C, H, W) in [-1, 1]: -1 is drawn black, 1 white, so contrast is not stretched."""
-    rows = []
-    for real_A, real_B in zip(images_A.split(1), images_B.split(1)):
-        fake_B, fake_A = G_AB(real_A), G_BA(real_B)
-        rows += [real_A, fake_B, G_BA(fake_B), real_B, fake_A, G_AB(fake_A)]
-    grid = make_grid(torch.cat([image.float() for image in rows]), nrow=6, normalize=True, value_range=(-1, 1))
+    fake_B, fake_A = G_AB(images_A), G_BA(images_B)
+    columns = [images_A, fake_B, G_BA(fake_B), images_B, fake_A, G_AB(fake_A)]
+    rows = torch.stack([column.float().cpu() for column in columns], 1).flatten(0, 1)
+    return make_grid(rows, nrow=6, normalize=True, value_range=(-1, 1))
+
+
+def save_grid(grid, path):
     with whole_file(path) as temporary:
         save_image(grid, temporary, format="png")
+
+
+class Background:
+    """Does things in a thread beside the training, one after the other: to compress a picture or to write a checkpoint
+    takes as long as many steps of a GPU. An error in one of them is raised by the next call."""
+
+    def __init__(self):
+        self.thread, self.task = ThreadPoolExecutor(1), None
+
+    def start(self, function, *arguments):
+        self.finish()
+        self.task = self.thread.submit(function, *arguments)
+
+    def finish(self):
+        """Waits for what was started."""
+        if self.task:
+            task, self.task = self.task, None
+            task.result()
 
 
 def memory_in_use(device):
@@ -293,6 +341,14 @@ def duration(seconds):
     days, hours = divmod(hours, 24)
     clock = f"{hours}:{minutes:02d}:{seconds:02d}" if hours or days else f"{minutes}:{seconds:02d}"
     return f"{days} d {clock}" if days else clock
+
+
+def as_typed(opt, parser, but_for):
+    """The options that differ from the parser's defaults, as one would type them."""
+    default = vars(parser.parse_args([]))
+    changed = {k: v for k, v in vars(opt).items() if v != default[k] and k not in but_for}
+    words = [f"--{k} {v}" if type(v) is not bool else f"--{k}" if v else f"--no-{k}" for k, v in changed.items()]
+    return " ".join(words) or "none"
 
 
 class Progress:

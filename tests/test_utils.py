@@ -20,6 +20,10 @@ def image(value):
     return torch.full((1, 3, 4, 4), float(value))
 
 
+def stored(pool):
+    return [image[0, 0, 0].item() for image in pool.state_dict()["data"]]
+
+
 def test_pool_returns_what_comes_while_it_fills():
     pool = ReplayBuffer(max_size=5)
     for i in range(5):
@@ -30,9 +34,9 @@ def test_full_pool_swaps_half_of_the_time_and_forgets_nothing():
     pool = ReplayBuffer(max_size=50)
     swapped = 0
     for i in range(2050):
-        before = [stored[0, 0, 0].item() for stored in pool.data]
+        before = stored(pool)
         out = pool.push_and_pop(image(i))[0, 0, 0, 0].item()
-        after = [stored[0, 0, 0].item() for stored in pool.data]
+        after = stored(pool)
         if i < 50:
             continue
         if out == i:
@@ -56,7 +60,10 @@ def test_pool_stores_copies_without_gradient():
     images = torch.rand(2, 3, 4, 4, requires_grad=True)
     out = pool.push_and_pop(images * 1)
     assert not out.requires_grad
-    assert all(stored.untyped_storage().nbytes() == 3 * 4 * 4 * 4 for stored in pool.data)
+    kept = pool.state_dict()["data"]
+    assert len(kept) == 2 and kept.untyped_storage().nbytes() == 2 * 3 * 4 * 4 * 4
+    images.data.zero_()
+    assert stored(pool) == [float(i) for i in out[:, 0, 0, 0]] and all(stored(pool))
 
 
 def test_pool_continues_from_its_state_and_leaves_the_global_random_numbers_alone():
@@ -72,12 +79,23 @@ def test_pool_continues_from_its_state_and_leaves_the_global_random_numbers_alon
 
 def test_pool_is_resumed_at_another_precision_and_another_size():
     pool = ReplayBuffer(max_size=2)
-    state = {"data": [image(0)[0].bfloat16(), image(1)[0].bfloat16()], "rng": torch.Generator().get_state()}
+    state = {"data": torch.cat((image(0), image(1))).bfloat16(), "rng": torch.Generator().get_state()}
     pool.load_state_dict(state)
     out = pool.push_and_pop(torch.cat([image(i) for i in range(2, 12)]))
     assert out.dtype == torch.float32 and {0.0, 1.0} & set(out[:, 0, 0, 0].tolist())
     larger = torch.ones(3, 3, 8, 8)
-    assert torch.equal(pool.push_and_pop(larger), larger) and pool.data[0].shape == (3, 8, 8)
+    assert torch.equal(pool.push_and_pop(larger), larger) and pool.state_dict()["data"].shape == (2, 3, 8, 8)
+
+
+def test_pool_asks_the_host_for_nothing_once_the_dice_are_drawn():
+    pool, other = ReplayBuffer(max_size=3, seed=7), ReplayBuffer(max_size=3, seed=7)
+    for i in range(20):
+        images = torch.cat((image(i), image(i + 100)))
+        assert torch.equal(pool.push_and_pop(images), other.push_and_pop(images, other.draw(2)))
+    draws = torch.cat([ReplayBuffer(max_size=3, seed=s).draw(9) for s in range(50)]).view(50, 9, 2)
+    assert torch.equal(draws[:, :3], torch.tensor([[0, 0], [1, 0], [2, 0]]).expand(50, 3, 2))
+    late = draws[:, 3:].reshape(-1, 2)
+    assert set(map(tuple, late.tolist())) == {(0, 1), (1, 1), (2, 1), (3, 0)}
 
 
 def test_a_signal_that_comes_while_the_processes_agree_is_not_lost(monkeypatch):
@@ -256,7 +274,7 @@ def test_sample_grid_has_a_fixed_range_and_order(tmp_path):
         return x + 0.25
 
     A, B = torch.full((2, 3, 8, 8), 0.0), torch.full((2, 3, 8, 8), 0.5)
-    utils.sample_images(darker, brighter, A, B, str(tmp_path / "000007.png"))
+    utils.save_grid(utils.sample_images(darker, brighter, A, B), str(tmp_path / "000007.png"))
     grid = np.asarray(Image.open(tmp_path / "000007.png"))[:, :, 0]
     assert grid.shape == (2 * 10 + 2, 6 * 10 + 2)
     columns = [grid[6, 6 + 10 * i] / 127.5 - 1 for i in range(6)]

@@ -1,0 +1,463 @@
+"""
+Times training, translation and loading on this machine, side by side in one run.
+
+    python benchmark.py                                                     # 256 x 256, batch size 1
+    python benchmark.py --parts training --ablate                           # each optimisation off in turn, others on
+    python benchmark.py --parts training --sizes 128 256 512 1024           # for the memory
+    python benchmark.py --baseline ../PyTorch-GAN/implementations/cyclegan  # beside another project's networks and step
+    torchrun --nproc_per_node=2 benchmark.py --parts training               # of each of several processes
+
+A table is printed, and the same numbers are added to benchmarks/results.jsonl, a JSON line a run. Times are medians
+without the first calls, the device is waited for, the images are noise, the weights those of an untrained network.
+"""
+
+import argparse
+import contextlib
+import ctypes
+import datetime
+import functools
+import gc
+import importlib.util
+import inspect
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+
+import torch
+from PIL import Image, ImageFilter
+from torch.utils.flop_counter import FlopCounterMode
+
+import cyclegan
+from datasets import EpochSampler, ImageDataset, make_loader
+from fast import recorded
+from models import GeneratorResNet
+from translate import Translator
+from utils import InputError, ReplayBuffer, between, bfloat16_pays, choose_device, init_processes, run
+
+# What the step gains from what: name -> options of our_step that take it away, or add it
+ABLATIONS = {
+    "without bfloat16": {"amp": False},
+    "without one pass for two losses": {"one_pass": False},
+    "without fused Adam": {"fused": False},
+    "without CUDA graph": {"graph": False},
+    "without all of these": {"amp": False, "one_pass": False, "fused": False, "graph": False},
+    "with torch.compile": {"compile": True},
+    "with channels_last": {"channels_last": True},
+    "with channels_last, group norm": {"channels_last": True, "group_norm": True},
+    "with checkpointed activations": {"checkpoint_activations": True},
+}
+
+
+def get_parser():
+    parser = argparse.ArgumentParser(description="Time training, translation and loading. In brackets: the default.")
+    add, switch = parser.add_argument, argparse.BooleanOptionalAction
+    # fmt: off
+    add("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to time (all)")
+    add("--sizes", nargs="+", type=between(32, 16384), default=[256], help="of the square images, in pixels (256)")
+    add("--batch_sizes", nargs="+", type=between(1, 4096), default=[1], help="images a domain and step, or a call (1)")
+    add("--ablate", action="store_true", help="training: switch each optimisation off in turn, and others on")
+    add("--baseline", metavar="DIR", help="folder of another project's CycleGAN: PyTorch-GAN's, or the authors'")
+    add("--compile", action=switch, default=False, help="torch.compile all networks, but the baseline's (%(default)s)")
+    add("--checkpoint_activations", action=switch, default=False, help="as in cyclegan.py (%(default)s)")
+    add("--accumulate", type=between(1, 1024), default=1, help="as in cyclegan.py (%(default)s)")
+    add("--n_residual_blocks", type=between(0, 1000), default=9, help="as in cyclegan.py (%(default)s)")
+    add("--ngf", type=between(1, 4096), default=64, help="as in cyclegan.py (%(default)s)")
+    add("--ndf", type=between(1, 4096), default=64, help="as in cyclegan.py (%(default)s)")
+    add("--device", help="cuda, cuda:1, mps or cpu (the best one at hand)")
+    add("--runs", type=between(1, 1000), default=3, help="times taken of each, in each of two rounds (%(default)s)")
+    add("--output", default="benchmarks/results.jsonl", help="where the JSON line is added (%(default)s)")
+    # fmt: on
+    return parser
+
+
+##############################
+#         Measuring
+##############################
+
+
+def wait_for(device):
+    if device.type in ("cuda", "mps"):
+        getattr(torch, device.type).synchronize()
+
+
+def seconds(function, device, runs, at_least=0.05):
+    """Times of `runs` runs, each of as many calls as take `at_least` seconds, per call."""
+    calls = 1
+    while True:
+        times = []
+        for _ in range(runs):
+            wait_for(device)
+            started = time.perf_counter()
+            for _ in range(calls):
+                function()
+            wait_for(device)
+            times.append((time.perf_counter() - started) / calls)
+        if min(times) * calls >= at_least:
+            return times
+        calls = int(calls * max(2, 1.2 * at_least / (min(times) * calls)))
+
+
+def memory(device, peak=False):
+    """Bytes in use: by tensors on a GPU, by this process elsewhere (0 where that cannot be told). peak: the most since
+    reset_peak."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() if peak else torch.cuda.memory_allocated()
+    with contextlib.suppress(OSError), open("/proc/self/status") as file:
+        return next(1024 * int(line.split()[1]) for line in file if line.startswith("VmHWM" if peak else "VmRSS"))
+    return 0
+
+
+def reset_peak(device):
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as file:
+            file.write("5")
+
+
+def in_two_rounds(candidates, device, runs, show):
+    """Times several things that do the same. Each is built, warmed up, timed and thrown away; then all once more, so
+    that a slow minute of the machine is not one candidate's alone.
+
+    candidates: name -> function that builds it and returns a function without arguments
+    -> name -> {"seconds": median, "min", "max", "memory_gib": the most that it took}
+    """
+    times, peaks = {name: [] for name in candidates}, dict.fromkeys(candidates, 0)
+    for turn in (1, 2):
+        for name, build in candidates.items():
+            show(f"{name}, round {turn} of 2")
+            before = memory(device)
+            reset_peak(device)
+            function = build()
+            for _ in range(5 if device.type == "cuda" else 1):  # of a step, the fourth is recorded
+                function()
+            times[name] += seconds(function, device, runs)
+            peaks[name] = max(peaks[name], memory(device, peak=True) - before)
+            del function
+            gc.collect()
+            with contextlib.suppress(
+                OSError, AttributeError
+            ):  # where there is glibc: what was freed goes back to the system
+                ctypes.CDLL(None).malloc_trim(0)
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+    return {
+        name: {"seconds": statistics.median(t), "min": min(t), "max": max(t), "memory_gib": peaks[name] / 2**30}
+        for name, t in times.items()
+    }
+
+
+def matmul_rate(device, dtype):
+    """Floating-point operations a second in a large matrix product: the most that the device does in practice."""
+    n = 8192 if device.type == "cuda" else 2048
+    a, b = (torch.randn(n, n, device=device).to(dtype) for _ in "ab")
+    torch.mm(a, b)
+    return 2 * n**3 / statistics.median(seconds(lambda: torch.mm(a, b), device, 5))
+
+
+def count_flops(function):
+    """Floating-point operations of convolutions and matrix products; a multiplication and an addition are two."""
+    with FlopCounterMode(display=False) as counter:
+        function()
+    return counter.get_total_flops()
+
+
+def noise(n, size, device, seed=0):
+    """Images (n, 3, size, size) in [-1, 1]. Not zeros: a processor that has less to switch runs faster."""
+    return torch.rand(n, 3, size, size, generator=torch.Generator().manual_seed(seed)).to(device) * 2 - 1
+
+
+##############################
+#         Training
+##############################
+
+
+def our_step(opt, device, size, batch_size, amp=True, graph=True, fused=True, one_pass=True, compile=False,
+             channels_last=False, group_norm=False, checkpoint_activations=False):  # fmt: skip
+    """A function that does one training step of cyclegan.py, on noise or on real_A and real_B if they are given."""
+    amp, graph = amp and bfloat16_pays(device), graph and may_record(device)
+    options, _ = cyclegan.get_options(["--dataset_name", "none"])
+    for name in ("ngf", "ndf", "n_residual_blocks", "accumulate", "checkpoint_activations"):
+        setattr(options, name, getattr(opt, name))
+    options.checkpoint_activations |= checkpoint_activations
+    networks, optimizers, buffers = cyclegan.build(options, device, graph)
+    if not fused:
+        for name, optimizer in optimizers.items():
+            arguments = {**optimizer.defaults, "fused": False}
+            optimizers[name] = torch.optim.Adam(optimizer.param_groups[0]["params"], **arguments)
+    for network in networks.values():
+        if group_norm:
+            use_group_norm(network)
+        if channels_last:
+            network.to(memory_format=torch.channels_last)
+        if not one_pass:
+            forward = network.forward
+            network.forward = lambda x, forward=forward: torch.cat([forward(part) for part in x.split(batch_size)])
+        if compile or opt.compile:
+            network.compile(dynamic=False)
+    step = functools.partial(cyclegan.train_step, networks, optimizers, buffers, options, amp)
+    step = recorded(step) if graph else step
+    n = batch_size * opt.accumulate
+    images = noise(n, size, device, 0), noise(n, size, device, 1)
+
+    def one_step(*real):
+        draws = (buffer.draw(n).to(device, non_blocking=True) for buffer in buffers.values())
+        return step(*(real or images), *draws)
+
+    return one_step
+
+
+def may_record(device):
+    return device.type == "cuda" and "RANK" not in os.environ
+
+
+def use_group_norm(module):
+    """Instance norm as group norm with one channel a group: the same numbers, and channels_last stays."""
+    for name, child in module.named_children():
+        if isinstance(child, torch.nn.InstanceNorm2d):
+            setattr(module, name, torch.nn.GroupNorm(child.num_features, child.num_features, affine=False))
+        else:
+            use_group_norm(child)
+
+
+def load_baseline(folder):
+    """The networks of another checkout -> (make_G(size), make_D(size)), functions that build them for images of that
+    size, as it does by default."""
+
+    def load(*names):
+        spec = importlib.util.spec_from_file_location("baseline_networks", os.path.join(folder, *names))
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    if os.path.exists(os.path.join(folder, "models", "networks.py")):  # the authors'
+        networks = load("models", "networks.py")
+        norm = functools.partial(torch.nn.InstanceNorm2d, affine=False, track_running_stats=False)
+        return (
+            lambda size: networks.ResnetGenerator(3, 3, 64, norm_layer=norm, n_blocks=9),
+            lambda size: networks.NLayerDiscriminator(3, 64, 3, norm_layer=norm),
+        )
+    if not os.path.exists(os.path.join(folder, "models.py")):
+        raise InputError(f"--baseline {folder}: has neither models.py, as PyTorch-GAN's, nor models/networks.py")
+    models = load("models.py")
+    if "input_shape" in inspect.signature(models.GeneratorResNet).parameters:  # PyTorch-GAN's
+        return (
+            lambda size: models.GeneratorResNet((3, size, size), 9),
+            lambda size: models.Discriminator((3, size, size)),
+        )
+    return lambda size: models.GeneratorResNet(), lambda size: models.Discriminator()  # an earlier one of this project
+
+
+def baseline_step(make_G, make_D, device, size, batch_size):
+    """A function that does one step as those projects do: float32, a pass for each loss, discriminators that collect
+    gradients in the generators' step too, labels made anew, five losses read each time."""
+    G_AB, G_BA, D_A, D_B = (make(size).to(device) for make in (make_G, make_G, make_D, make_D))
+    adam = functools.partial(torch.optim.Adam, lr=0.0002, betas=(0.5, 0.999))
+    optimizer_G = adam([*G_AB.parameters(), *G_BA.parameters()])
+    optimizers_D = adam(D_A.parameters()), adam(D_B.parameters())
+    buffers = ReplayBuffer(50, 0), ReplayBuffer(50, 1)
+    mse, l1 = torch.nn.MSELoss(), torch.nn.L1Loss()
+    real_A, real_B = noise(batch_size, size, device, 0), noise(batch_size, size, device, 1)
+
+    def criterion_GAN(scores, label):
+        return mse(scores, torch.full(scores.shape, label).to(device))
+
+    def step():
+        optimizer_G.zero_grad()
+        loss_identity = (l1(G_BA(real_A), real_A) + l1(G_AB(real_B), real_B)) / 2
+        fake_B, fake_A = G_AB(real_A), G_BA(real_B)
+        loss_GAN = (criterion_GAN(D_B(fake_B), 1.0) + criterion_GAN(D_A(fake_A), 1.0)) / 2
+        loss_cycle = (l1(G_BA(fake_B), real_A) + l1(G_AB(fake_A), real_B)) / 2
+        loss_G = loss_GAN + 10 * loss_cycle + 5 * loss_identity
+        loss_G.backward()
+        optimizer_G.step()
+        losses = [loss_G, loss_GAN, loss_cycle, loss_identity]
+        for D, optimizer, buffer, real, fake in zip(
+            (D_A, D_B), optimizers_D, buffers, (real_A, real_B), (fake_A, fake_B)
+        ):
+            optimizer.zero_grad()
+            losses.append((criterion_GAN(D(real), 1.0) + criterion_GAN(D(buffer.push_and_pop(fake)), 0.0)) / 2)
+            losses[-1].backward()
+            optimizer.step()
+        return [loss.item() for loss in losses]
+
+    return step
+
+
+def time_training(opt, device, size, batch_size, rates, show):
+    n = batch_size * opt.accumulate
+    ours = functools.partial(our_step, opt, device, size, batch_size)
+    candidates, changes = {"cyclegan.py": ours}, {"cyclegan.py": {}}
+    for name, change in ABLATIONS.items() if opt.ablate else ():
+        if not (change == {"graph": False} and not may_record(device)):
+            candidates[name], changes[name] = functools.partial(ours, **change), change
+    show("counting operations")
+    plain = argparse.Namespace(**vars(opt) | {"compile": False, "checkpoint_activations": False})
+    flops = dict.fromkeys(candidates, count_flops(our_step(plain, device, size, batch_size, graph=False)))
+    if opt.baseline:
+        candidates["baseline"] = functools.partial(baseline_step, *load_baseline(opt.baseline), device, size, n)
+        flops["baseline"] = count_flops(candidates["baseline"]())
+    measured = in_two_rounds(candidates, device, opt.runs, show)
+    for name, row in measured.items():
+        low = name in changes and changes[name].get("amp", True) and bfloat16_pays(device)
+        row["images_per_s"] = 2 * n / row["seconds"]
+        row["tflops"] = flops[name] / row["seconds"] / 1e12
+        row["share_of_matmul"] = row["tflops"] / rates["bfloat16" if low else "float32"]
+    return measured
+
+
+##############################
+#   Translation and loading
+##############################
+
+
+def time_translation(opt, device, size, batch_size, rates, show):
+    """Forward passes of one generator on the device, and translate.py's way from pixels to pixels."""
+    images = noise(batch_size, size, device)
+    pixels = ((images.cpu() + 1) * 127.5).byte().permute(0, 2, 3, 1).numpy()
+    low = torch.bfloat16 if bfloat16_pays(device) else torch.float32
+
+    def generator():
+        return GeneratorResNet(3, opt.n_residual_blocks, opt.ngf).apply(cyclegan.weights_init_normal).eval()
+
+    def forward(dtype, compile=False, channels_last=False, G=None):
+        G = (G or generator()).to(device, dtype)
+        x = images.to(dtype)
+        if channels_last:
+            G, x = G.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
+        if compile:
+            G.compile(dynamic=False)
+        return torch.no_grad()(lambda: G(x))
+
+    def translator(compile=False):
+        G = generator()
+        if compile:
+            G.compile(dynamic=False)
+        translate = Translator([G], device, low == torch.bfloat16, batch_size=batch_size)
+        return lambda: translate(pixels)
+
+    candidates = {
+        "translate.py, pixels to pixels": functools.partial(translator, opt.compile),
+        "generator, float32": functools.partial(forward, torch.float32),
+    }
+    if low == torch.bfloat16:
+        candidates["generator, bfloat16"] = functools.partial(forward, low)
+        candidates["generator, bfloat16, channels_last"] = functools.partial(forward, low, channels_last=True)
+    if opt.compile:
+        candidates["generator, compiled"] = functools.partial(forward, low, compile=True)
+    if opt.baseline:
+        make_G, _ = load_baseline(opt.baseline)
+        candidates["baseline, float32"] = lambda: forward(torch.float32, G=make_G(size).eval())
+    measured = in_two_rounds(candidates, device, opt.runs, show)
+    for row in measured.values():
+        row["images_per_s"] = batch_size / row["seconds"]
+    return measured
+
+
+def time_loading(opt, device, size, batch_size, rates, show):
+    """The loader by itself, an epoch of JPEGs a little larger than the images, on their way to the device; and what
+    training loses by it."""
+    n_steps = 64 if device.type == "cuda" else 4
+    n = n_steps * batch_size
+    with tempfile.TemporaryDirectory() as root:
+        for domain in "AB":
+            os.mkdir(f"{root}/train{domain}")
+            for i in range(n):
+                picture = Image.effect_noise((size * 5 // 4, size * 5 // 4), 90).convert("RGB")
+                picture.filter(ImageFilter.GaussianBlur(1)).save(f"{root}/train{domain}/{i}.jpg")
+
+        def loader(cache, n_workers):
+            load_size = round(size * 286 / 256)
+            dataset = ImageDataset(root, "train", True, (size, size), (load_size, load_size), cache=cache)
+            batches = make_loader(dataset, EpochSampler(n, batch_size), n_workers, device)
+            return lambda: [[x.to(device, non_blocking=True) for x in batch.values()] for batch in batches]
+
+        def fed_by_loader():
+            epoch, step = loader(True, 0), our_step(opt, device, size, batch_size)
+            return lambda: [step(*images) for images in epoch()]
+
+        def fed_with_noise():
+            step = our_step(opt, device, size, batch_size)
+            return lambda: [step() for _ in range(n_steps)]
+
+        candidates = {"cached": functools.partial(loader, True, 0)}
+        for n_workers in sorted({0, 1, min(8, os.cpu_count())}):
+            candidates[f"decoded each time, {n_workers} worker processes"] = functools.partial(loader, False, n_workers)
+        candidates["training, without loading"] = fed_with_noise
+        candidates["training, loading cached images"] = fed_by_loader
+        measured = in_two_rounds(candidates, device, opt.runs, show)
+    for row in measured.values():
+        row["images_per_s"] = 2 * n / row["seconds"]
+    return measured
+
+
+##############################
+#         The table
+##############################
+
+PARTS = {"training": time_training, "translation": time_translation, "loading": time_loading}
+
+
+def name_of(device):
+    if device.type == "cuda":
+        return torch.cuda.get_device_name()
+    with contextlib.suppress(OSError, StopIteration), open("/proc/cpuinfo") as file:
+        name = next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
+        return f"{name}, {torch.get_num_threads()} threads"
+    return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+
+
+def print_table(part, size, batch_size, rows):
+    first = next(iter(rows.values()))["seconds"]
+    print(f"\n{part + f', {size} x {size}, batch size {batch_size}':44s}      ms (min ... max)   images/s    GiB"
+          + "  TFLOP/s  of matmul" * (part == "training") + "  time")  # fmt: skip
+    for name, row in rows.items():
+        ms = f"{1000 * row['seconds']:9.4g} ({1000 * row['min']:.4g} ... {1000 * row['max']:.4g})"
+        line = f"  {name:42s} {ms:28s} {row['images_per_s']:8.4g} {row['memory_gib']:6.2f}"
+        if "tflops" in row:
+            line += f" {row['tflops']:8.3g} {row['share_of_matmul']:9.0%} "
+        print(f"{line} {row['seconds'] / first:5.2f}")
+
+
+def main(argv=None):
+    opt = get_parser().parse_args(argv)
+    if opt.baseline:
+        load_baseline(opt.baseline)  # before anything takes its time
+    device = choose_device(opt.device)
+    rank, world_size = init_processes(device)
+    torch.backends.cudnn.benchmark = True
+
+    def show(line):
+        if rank == 0 and sys.stderr.isatty():
+            print(f"\r{line:<100}", end="\r", file=sys.stderr, flush=True)
+
+    dtypes = ["float32"] + ["bfloat16"] * bfloat16_pays(device)
+    rates = {name: matmul_rate(device, getattr(torch, name)) / 1e12 for name in dtypes}
+    if rank == 0:
+        matmul = ", ".join(f"{rate:.3g} TFLOP/s in {name}" for name, rate in rates.items())
+        print(f"{name_of(device)}, torch {torch.__version__}, {world_size} processes; matrix products: {matmul}")
+    results = []
+    for part in opt.parts:
+        for size in opt.sizes:
+            for batch_size in opt.batch_sizes:
+                rows = PARTS[part](opt, device, size, batch_size, rates, show)
+                results += [{"part": part, "size": size, "batch": batch_size, "what": k, **v} for k, v in rows.items()]
+                if rank == 0:
+                    show("")
+                    print_table(part, size, batch_size, rows)
+    if rank == 0:
+        record = {"date": datetime.datetime.now().isoformat(timespec="seconds"), "device": name_of(device),
+                  "torch": torch.__version__, "python": platform.python_version(), "processes": world_size,
+                  "options": vars(opt), "matmul_tflops": rates, "results": results}  # fmt: skip
+        os.makedirs(os.path.dirname(opt.output) or ".", exist_ok=True)
+        with open(opt.output, "a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        print(f"\nadded to {opt.output}")
+
+
+if __name__ == "__main__":
+    run(main)
