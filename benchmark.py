@@ -20,12 +20,14 @@ import gc
 import importlib.util
 import inspect
 import json
+import math
 import os
 import platform
 import statistics
 import sys
 import tempfile
 import time
+import unittest.mock
 
 import torch
 from PIL import Image, ImageFilter
@@ -68,7 +70,8 @@ def get_parser():
     add("--ngf", type=between(1, 4096), default=64, help="as in cyclegan.py (%(default)s)")
     add("--ndf", type=between(1, 4096), default=64, help="as in cyclegan.py (%(default)s)")
     add("--device", help="cuda, cuda:1, mps or cpu (the best one at hand)")
-    add("--runs", type=between(1, 1000), default=3, help="times taken of each, in each of two rounds (%(default)s)")
+    add("--runs", type=between(1, 1000), default=3, help="times taken of each, in each round (%(default)s)")
+    add("--rounds", type=between(1, 1000), default=2, help="how often all are timed in turn (%(default)s)")
     add("--output", default="benchmarks/results.jsonl", help="where the JSON line is added (%(default)s)")
     # fmt: on
     return parser
@@ -119,7 +122,16 @@ def reset_peak(device):
             file.write("5")
 
 
-def in_two_rounds(candidates, device, runs, show):
+def release(device):
+    """Gives back what was freed, so that it does not count as in use."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    with contextlib.suppress(OSError, AttributeError):  # other systems have no malloc_trim
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def in_rounds(candidates, device, opt, show):
     """Times several things that do the same. Each is built, warmed up, timed and thrown away; then all once more, so
     that a slow minute of the machine is not one candidate's alone.
 
@@ -127,24 +139,18 @@ def in_two_rounds(candidates, device, runs, show):
     -> name -> {"seconds": median, "min", "max", "memory_gib": the most that it took}
     """
     times, peaks = {name: [] for name in candidates}, dict.fromkeys(candidates, 0)
-    for turn in (1, 2):
+    for turn in range(opt.rounds):
         for name, build in candidates.items():
-            show(f"{name}, round {turn} of 2")
+            show(f"{name}, round {turn + 1} of {opt.rounds}")
+            release(device)
             before = memory(device)
             reset_peak(device)
             function = build()
             for _ in range(5 if device.type == "cuda" else 1):  # of a step, the fourth is recorded
                 function()
-            times[name] += seconds(function, device, runs)
+            times[name] += seconds(function, device, opt.runs)
             peaks[name] = max(peaks[name], memory(device, peak=True) - before)
-            del function
-            gc.collect()
-            with contextlib.suppress(
-                OSError, AttributeError
-            ):  # where there is glibc: what was freed goes back to the system
-                ctypes.CDLL(None).malloc_trim(0)
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
+            del function  # before the next one is built
     return {
         name: {"seconds": statistics.median(t), "min": min(t), "max": max(t), "memory_gib": peaks[name] / 2**30}
         for name, t in times.items()
@@ -209,6 +215,14 @@ def our_step(opt, device, size, batch_size, amp=True, graph=True, fused=True, on
         return step(*(real or images), *draws)
 
     return one_step
+
+
+def step_without_numbers(opt, size, batch_size):
+    """The plain step on tensors that have a shape and nothing else, to count its operations in no time."""
+    plain = argparse.Namespace(**vars(opt) | {"compile": False, "checkpoint_activations": False})
+    # autocast knows no such device
+    no_autocast = unittest.mock.patch("torch.autocast", lambda *_, **__: contextlib.nullcontext())
+    return no_autocast(our_step(plain, torch.device("meta"), size, batch_size))
 
 
 def may_record(device):
@@ -295,13 +309,11 @@ def time_training(opt, device, size, batch_size, rates, show):
     for name, change in ABLATIONS.items() if opt.ablate else ():
         if not (change == {"graph": False} and not may_record(device)):
             candidates[name], changes[name] = functools.partial(ours, **change), change
-    show("counting operations")
-    plain = argparse.Namespace(**vars(opt) | {"compile": False, "checkpoint_activations": False})
-    flops = dict.fromkeys(candidates, count_flops(our_step(plain, device, size, batch_size, graph=False)))
+    flops = dict.fromkeys(candidates, count_flops(step_without_numbers(opt, size, batch_size)))
     if opt.baseline:
         candidates["baseline"] = functools.partial(baseline_step, *load_baseline(opt.baseline), device, size, n)
         flops["baseline"] = count_flops(candidates["baseline"]())
-    measured = in_two_rounds(candidates, device, opt.runs, show)
+    measured = in_rounds(candidates, device, opt, show)
     for name, row in measured.items():
         low = name in changes and changes[name].get("amp", True) and bfloat16_pays(device)
         row["images_per_s"] = 2 * n / row["seconds"]
@@ -324,35 +336,37 @@ def time_translation(opt, device, size, batch_size, rates, show):
     def generator():
         return GeneratorResNet(3, opt.n_residual_blocks, opt.ngf).apply(cyclegan.weights_init_normal).eval()
 
-    def forward(dtype, compile=False, channels_last=False, G=None):
+    def forward(dtype, compile=None, channels_last=False, G=None):
         G = (G or generator()).to(device, dtype)
         x = images.to(dtype)
         if channels_last:
             G, x = G.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
         if compile:
-            G.compile(dynamic=False)
+            G.compile(dynamic=False, mode=compile)
         return torch.no_grad()(lambda: G(x))
 
-    def translator(compile=False):
+    def translator():
         G = generator()
-        if compile:
-            G.compile(dynamic=False)
+        if opt.compile:
+            G.compile(dynamic=False, mode="reduce-overhead" if device.type == "cuda" else None)
         translate = Translator([G], device, low == torch.bfloat16, batch_size=batch_size)
         return lambda: translate(pixels)
 
     candidates = {
-        "translate.py, pixels to pixels": functools.partial(translator, opt.compile),
+        "translate.py, pixels to pixels": translator,
         "generator, float32": functools.partial(forward, torch.float32),
     }
     if low == torch.bfloat16:
         candidates["generator, bfloat16"] = functools.partial(forward, low)
         candidates["generator, bfloat16, channels_last"] = functools.partial(forward, low, channels_last=True)
     if opt.compile:
-        candidates["generator, compiled"] = functools.partial(forward, low, compile=True)
+        candidates["generator, compiled"] = functools.partial(forward, low, compile="default")
+        if device.type == "cuda":
+            candidates["generator, compiled, CUDA graph"] = functools.partial(forward, low, compile="reduce-overhead")
     if opt.baseline:
         make_G, _ = load_baseline(opt.baseline)
         candidates["baseline, float32"] = lambda: forward(torch.float32, G=make_G(size).eval())
-    measured = in_two_rounds(candidates, device, opt.runs, show)
+    measured = in_rounds(candidates, device, opt, show)
     for row in measured.values():
         row["images_per_s"] = batch_size / row["seconds"]
     return measured
@@ -389,7 +403,7 @@ def time_loading(opt, device, size, batch_size, rates, show):
             candidates[f"decoded each time, {n_workers} worker processes"] = functools.partial(loader, False, n_workers)
         candidates["training, without loading"] = fed_with_noise
         candidates["training, loading cached images"] = fed_by_loader
-        measured = in_two_rounds(candidates, device, opt.runs, show)
+        measured = in_rounds(candidates, device, opt, show)
     for row in measured.values():
         row["images_per_s"] = 2 * n / row["seconds"]
     return measured
@@ -411,13 +425,18 @@ def name_of(device):
     return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
 
 
+def digits(value):
+    """Three of them: 0.123, 12.3, 12300"""
+    return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}"
+
+
 def print_table(part, size, batch_size, rows):
     first = next(iter(rows.values()))["seconds"]
     print(f"\n{part + f', {size} x {size}, batch size {batch_size}':44s}      ms (min ... max)   images/s    GiB"
           + "  TFLOP/s  of matmul" * (part == "training") + "  time")  # fmt: skip
     for name, row in rows.items():
-        ms = f"{1000 * row['seconds']:9.4g} ({1000 * row['min']:.4g} ... {1000 * row['max']:.4g})"
-        line = f"  {name:42s} {ms:28s} {row['images_per_s']:8.4g} {row['memory_gib']:6.2f}"
+        ms = "{:>9} ({} ... {})".format(*(digits(1000 * row[key]) for key in ("seconds", "min", "max")))
+        line = f"  {name:42s} {ms:28s} {digits(row['images_per_s']):>8} {row['memory_gib']:6.2f}"
         if "tflops" in row:
             line += f" {row['tflops']:8.3g} {row['share_of_matmul']:9.0%} "
         print(f"{line} {row['seconds'] / first:5.2f}")

@@ -26,7 +26,7 @@ from models import Discriminator, GeneratorResNet, weights_init_normal
 from utils import (
     Background, InputError, Progress, ReplayBuffer, StopSignal, as_typed, average_over_processes, between,
     bfloat16_pays, check_finite, choose_device, duration, first_process_first, gather, init_processes, linear_decay,
-    run, sample_images, save_grid,
+    run, sample_images, save_grid, what_was_written,
 )  # fmt: skip
 
 # What the demo needs to be done on a laptop; the command line wins over it. So short a training gains from a long decay
@@ -235,7 +235,9 @@ def build(opt, device, graph=False, rank=0):
         # A recorded step looks its learning rate up, so that must be a tensor. fused: one kernel for all weights
         lr = torch.tensor(opt.lr, device=device) if graph else opt.lr
         parameters = [p for network in networks for p in network.parameters()]
-        return torch.optim.Adam(parameters, lr, (opt.b1, opt.b2), fused=device.type != "mps", capturable=graph)
+        return torch.optim.Adam(
+            parameters, lr, (opt.b1, opt.b2), fused=device.type in ("cpu", "cuda"), capturable=graph
+        )
 
     optimizers = {"optimizer_G": adam(G_AB, G_BA), "optimizer_D_A": adam(D_A), "optimizer_D_B": adam(D_B)}
     seed = 2 * (opt.seed + 1000 * rank)  # each pool of each process draws its own random numbers
@@ -416,17 +418,7 @@ def main(argv=None):
     sample()
     writer.finish()
     progress.end_line()
-    n = opt.n_epochs
-    say(
-        f"done in {duration(time.monotonic() - started)}, written:\n"
-        f"  {images}/{step:06d}.png: real A | fake B | recovered A | real B | fake A | recovered B\n"
-        f"  {saved}/G_AB_{n}.pth, {saved}/G_BA_{n}.pth: the generators, as plain state dicts; to use one:\n"
-        f"      python translate.py --checkpoint {saved}/G_AB_{n}.pth --input photo.jpg\n"
-        f"  {saved}/latest.pth: everything; to measure it, or to train on:\n"
-        f"      python evaluate.py --checkpoint {saved}/latest.pth\n"
-        f"      python cyclegan.py --run_name {opt.run_name} --resume --n_epochs {2 * n}\n"
-        f"  {saved}/log.jsonl: the losses"
-    )
+    say(f"done in {duration(time.monotonic() - started)}, {what_was_written(opt, saved, images, step)}")
     if opt.dataset_name == "demo" and opt.channels == 3 and rank == 0 and os.path.isdir(f"{root}/test_mask"):
         from demo_data import score
 

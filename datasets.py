@@ -329,7 +329,8 @@ class EpochSampler(torch.utils.data.Sampler):
     def __init__(self, size, batch_size, seed=0, rank=0, world_size=1):
         if size < batch_size * world_size:
             raise InputError(
-                f"--batch_size {batch_size} x {world_size} processes: the data set has {size} samples only"
+                f"--batch_size x --accumulate x processes is {batch_size * world_size}, more than the {size} "
+                "samples of the data set. Take a smaller one"
             )
         self.size, self.batch_size, self.seed = size, batch_size, seed
         self.rank, self.world_size = rank, world_size

@@ -351,6 +351,21 @@ def as_typed(opt, parser, but_for):
     return " ".join(words) or "none"
 
 
+def what_was_written(opt, saved, images, step):
+    """What a finished training leaves, and what to do with it."""
+    n = opt.n_epochs
+    return (
+        "written:\n"
+        f"  {images}/{step:06d}.png: real A | fake B | recovered A | real B | fake A | recovered B\n"
+        f"  {saved}/G_AB_{n}.pth, {saved}/G_BA_{n}.pth: the generators, as plain state dicts; to use one:\n"
+        f"      python translate.py --checkpoint {saved}/G_AB_{n}.pth --input photo.jpg\n"
+        f"  {saved}/latest.pth: everything; to measure it, or to train on:\n"
+        f"      python evaluate.py --checkpoint {saved}/latest.pth\n"
+        f"      python cyclegan.py --run_name {opt.run_name} --resume --n_epochs {2 * n}\n"
+        f"  {saved}/log.jsonl: the losses"
+    )
+
+
 class Progress:
     """How a run goes on: a line that is redrawn in a terminal, or a line each time elsewhere, and a JSON line each time
     in `log_path`. With quiet=True neither. Scripts that only count call `tick`, and need no arguments."""

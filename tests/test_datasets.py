@@ -346,5 +346,5 @@ def test_an_epoch_is_continued_where_it_broke_off():
 
 
 def test_a_batch_larger_than_the_data_set():
-    with pytest.raises(InputError, match="--batch_size 8 x 1 processes: the data set has 5 samples only"):
+    with pytest.raises(InputError, match="--batch_size x --accumulate x processes is 8, more than the 5 samples"):
         EpochSampler(5, 8)

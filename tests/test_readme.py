@@ -10,6 +10,7 @@ import av
 import pytest
 from PIL import Image
 
+import benchmark
 import cyclegan
 import evaluate
 import metrics
@@ -19,11 +20,10 @@ from conftest import ROOT
 README = open(os.path.join(ROOT, "README.md"), encoding="utf-8").read()
 BLOCKS = re.findall(r"^```\w*\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 COMMANDS = [line.strip() for block in BLOCKS for line in block.splitlines() if re.match(r" *(python|torchrun) ", line)]
-for script in (cyclegan, translate, evaluate):
+for script in (cyclegan, translate, evaluate, benchmark):
     COMMANDS += re.findall(r"^    ((?:python|torchrun) [^#\n]*)", script.__doc__, re.MULTILINE)
-OF = {
-    name: [c for c in dict.fromkeys(COMMANDS) if name in c] for name in ("cyclegan.py", "translate.py", "evaluate.py")
-}
+SCRIPTS = ("cyclegan.py", "translate.py", "evaluate.py", "benchmark.py")
+OF = {name: [c for c in dict.fromkeys(COMMANDS) if name in c] for name in SCRIPTS}
 
 
 def arguments(command, script):
@@ -38,7 +38,7 @@ def options_of(parser):
 
 def test_options_in_the_readme_exist():
     known = {"--help", "--nproc_per_node", "--nnodes"}
-    for script in (cyclegan, translate, evaluate):
+    for script in (cyclegan, translate, evaluate, benchmark):
         known |= options_of(script.get_parser())
     mentioned = set(re.findall(r"(?<![\w-])--[a-z]\w*(?:-\w+)?", README))
     assert mentioned and mentioned <= known, mentioned - known
@@ -49,6 +49,11 @@ def test_options_in_the_readme_exist():
 def test_commands_for_training_are_understood(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cyclegan.get_options(arguments(command, "cyclegan.py"))
+
+
+@pytest.mark.parametrize("command", OF["benchmark.py"])
+def test_commands_for_timing_are_understood(command):
+    benchmark.get_parser().parse_args(arguments(command, "benchmark.py"))
 
 
 @pytest.fixture(scope="module")

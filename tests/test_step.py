@@ -84,6 +84,12 @@ def step_in_float32(networks, optimizers, buffers, opt, *tensors):
     return cyclegan.train_step(networks, optimizers, buffers, opt, False, *tensors)
 
 
+@pytest.fixture(autouse=True)
+def exact_products(monkeypatch):
+    """A GPU's float32 convolutions have ten bits of mantissa by default."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
 def assert_alike(one, other, **tolerance):
     torch.testing.assert_close(one[0], other[0], **tolerance)
     assert one[1].keys() == other[1].keys()
@@ -118,7 +124,7 @@ def test_the_step_is_the_plain_one(argv, monkeypatch):
 def test_the_step_is_the_plain_one_in_float32(argv, device):
     opt = options(*argv)
     one, other = (trained(step, opt, device, n_steps=4) for step in (step_in_float32, plain_step))
-    assert_alike(one, other, atol=1e-4, rtol=1e-3)
+    assert_alike(one, other, atol=1e-4 if device == CPU else 1e-3, rtol=1e-3)
 
 
 def test_bfloat16_stays_near(monkeypatch):
@@ -245,7 +251,7 @@ def test_the_recorded_step_is_the_step_on_a_gpu(argv):
     one = trained(step_in_float32, opt, CUDA, graph=True)
     other = trained(step_in_float32, opt, CUDA, graph=True, through=lambda step: fast.recorded(step, said.append))
     assert said == []
-    assert_alike(one, other, atol=1e-4, rtol=1e-3)
+    assert_alike(one, other, atol=1e-3, rtol=1e-3)
 
 
 def test_the_tape_notices_what_a_graph_would_not_follow(cuda_of_paper):

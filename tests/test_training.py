@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+import checkpoints
 import cyclegan
 import utils
 from utils import DivergedError, InputError
@@ -359,7 +360,10 @@ def test_compile_trains_alike_and_keeps_the_keys(tiny, monkeypatch):
         (["--device", "meta"], "--device meta: not one of cuda, mps, cpu"),
         (["--batch_size", "0"], "--batch_size: 0 is not from 1"),
         (["--batch_size", "x"], "--batch_size: invalid int value: 'x'"),
-        (["--batch_size", "6"], "--batch_size 6 x 1 processes: the data set has 5 samples only"),
+        (["--batch_size", "6"], "--batch_size x --accumulate x processes is 6, more than the 5 samples"),
+        (["--accumulate", "6"], "--batch_size x --accumulate x processes is 6, more than the 5 samples"),
+        (["--accumulate", "0"], "--accumulate: 0 is not from 1"),
+        (["--graph"], "--graph: cpu has no CUDA graphs. Leave it out"),
         (["--channels", "2"], "--channels: invalid choice"),
         (["--dataset_name", "../tiny"], "must be the name of a folder, not a path"),
         (["--dataset_name", "nothere"], "data/nothere: no such folder. Put your images into"),
@@ -395,6 +399,29 @@ def test_defaults_are_the_papers():
         n_residual_blocks=9, lambda_cyc=10, lambda_id=5, pool_size=50, ngf=64, ndf=64, upsample="transpose",
     )  # fmt: skip
     assert {key: getattr(opt, key) for key in expected} == expected
+
+
+def test_accumulated_batches_are_one_large_batch(tiny):
+    for name, batches in (("parts", ("--accumulate", "2")), ("whole", ("--batch_size", "2"))):
+        tiny("--n_epochs", "1", "--run_name", name, *batches, "--checkpoint_activations")
+    parts, whole = (load(f"saved_models/{name}/latest.pth") for name in ("parts", "whole"))
+    assert parts["step"] == whole["step"] == 2
+    for name in ("G_AB", "G_BA", "D_A", "D_B"):
+        for key in (key for key in whole[name] if key.endswith("weight")):
+            torch.testing.assert_close(parts[name][key], whole[name][key], atol=1e-4, rtol=1e-3, msg=f"{name}/{key}")
+
+
+def test_a_checkpoint_that_cannot_be_written_stops_the_run(tiny, monkeypatch):
+    tiny("--n_epochs", "1")
+    good = load()
+
+    def full(state, path):
+        raise InputError(f"{path}: cannot be written (no space left). What was there before is unharmed")
+
+    monkeypatch.setattr(checkpoints, "save_file", full)
+    with pytest.raises(InputError, match="latest.pth: cannot be written"):
+        tiny("--resume", "--n_epochs", "5")
+    assert_same(good, load())
 
 
 def test_gray_rectangles_larger_batches_and_odd_intervals(tiny):

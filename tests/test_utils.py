@@ -2,6 +2,7 @@ import json
 import os
 import pickle
 import signal
+import threading
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ from PIL import Image
 
 import checkpoints
 import utils
-from checkpoints import cut_log, find_checkpoint
+from checkpoints import copy_to_cpu, cut_log, find_checkpoint
 from utils import InputError, Progress, ReplayBuffer, between, duration, linear_decay
 
 
@@ -307,3 +308,33 @@ def test_errors_of_worker_processes_are_one_line(capsys):
         assert stopped.value.code.startswith("error: " + line) and "\n" not in stopped.value.code
     with pytest.raises(RuntimeError, match="a bug"):
         utils.run(lambda: (_ for _ in ()).throw(RuntimeError("a bug")))
+
+
+def test_what_is_done_in_the_background_is_done_in_order_and_its_errors_are_not_lost(tmp_path):
+    background, done, may_go_on = utils.Background(), [], threading.Event()
+
+    def first():
+        may_go_on.wait(10)
+        done.append(1)
+
+    background.start(first)
+    assert done == []  # it has not waited
+    may_go_on.set()
+    background.start(done.append, 2)
+    background.finish()
+    assert done == [1, 2]
+
+    background.start(utils.save_grid, torch.zeros(3, 4, 4), str(tmp_path / "no such folder" / "x.png"))
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        background.start(done.append, 3)
+    background.finish()  # it was said once
+    assert done == [1, 2]
+
+
+def test_a_copy_of_a_state_stays_when_training_goes_on():
+    weights = torch.ones(3)
+    state = {"G": {"w": weights}, "ranks": [{"pool": weights}], "betas": (0.5, 0.999), "epoch": 3}
+    copy = copy_to_cpu(state)
+    weights.zero_()
+    assert copy["G"]["w"].tolist() == copy["ranks"][0]["pool"].tolist() == [1, 1, 1]
+    assert copy["betas"] == (0.5, 0.999) and copy["epoch"] == 3
