@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import benchmark
+import timing
 from utils import InputError
 
 CPU = torch.device("cpu")
@@ -100,15 +101,15 @@ def test_operations_are_those_of_the_paper():
 
     with torch.device("meta"):
         G, D, x = GeneratorResNet(), Discriminator(), torch.empty(1, 3, 256, 256)
-    assert benchmark.count_flops(lambda: G(x)) == pytest.approx(2 * 49.55e9, rel=1e-3)
-    assert benchmark.count_flops(lambda: D(x)) == pytest.approx(2 * 3.15e9, rel=1e-2)
+    assert timing.count_flops(lambda: G(x)) == pytest.approx(2 * 49.55e9, rel=1e-3)
+    assert timing.count_flops(lambda: D(x)) == pytest.approx(2 * 3.15e9, rel=1e-2)
     # a step: six translations, and the same twice over for the gradients; the discriminators add 3%
     opt = benchmark.get_parser().parse_args([])
-    step = benchmark.count_flops(benchmark.step_without_numbers(opt, 256, 1))
+    step = timing.count_flops(benchmark.step_without_numbers(opt, 256, 1))
     assert step == pytest.approx(6 * 3 * 2 * 49.55e9, rel=0.06)
     opt = benchmark.get_parser().parse_args([*TINY, "--compile", "--checkpoint_activations", "--accumulate", "2"])
     here = benchmark.our_step(benchmark.get_parser().parse_args([*TINY, "--accumulate", "2"]), CPU, 32, 3)
-    assert benchmark.count_flops(benchmark.step_without_numbers(opt, 32, 3)) == benchmark.count_flops(here)
+    assert timing.count_flops(benchmark.step_without_numbers(opt, 32, 3)) == timing.count_flops(here)
 
 
 def test_the_ablations_change_what_they_say():
@@ -147,16 +148,16 @@ def test_a_short_call_is_repeated_until_it_can_be_timed():
     def short():
         calls[0] += 1
 
-    times = benchmark.seconds(short, CPU, 2, at_least=0.001)
+    times = timing.seconds(short, CPU, 2, at_least=0.001)
     assert len(times) == 2 and calls[0] > 4 and all(t > 0 for t in times)
 
 
 def test_memory_is_that_of_the_moment_and_the_peak():
     if not os.path.exists("/proc/self/clear_refs"):
         pytest.skip("only Linux tells")
-    before = benchmark.memory(CPU)
-    benchmark.reset_peak(CPU)
+    before = timing.memory(CPU)
+    timing.reset_peak(CPU)
     block = torch.ones(50_000_000)
-    assert benchmark.memory(CPU) - before > 150e6
+    assert timing.memory(CPU) - before > 150e6
     del block
-    assert benchmark.memory(CPU) - before < 100e6 < 150e6 < benchmark.memory(CPU, peak=True) - before
+    assert timing.memory(CPU) - before < 100e6 < 150e6 < timing.memory(CPU, peak=True) - before
