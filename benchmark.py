@@ -3,11 +3,11 @@ Times training, translation and loading on this machine, side by side in one run
 
     python benchmark.py                                                     # 256 x 256, batch size 1
     python benchmark.py --parts training --ablate                           # each optimisation off in turn, others on
-    python benchmark.py --parts training --sizes 128 256 512 1024           # for the memory
+    python benchmark.py --parts training --sizes 128 256 512                # for the memory
     python benchmark.py --baseline ../PyTorch-GAN/implementations/cyclegan  # beside another project's networks and step
     torchrun --nproc_per_node=2 benchmark.py --parts training               # of each of several processes
 
-A table is printed, and the same numbers are added to benchmarks/results.jsonl, a JSON line a run. Times are medians
+A table is printed, and the same numbers are added to benchmark.jsonl, a JSON line a run. Times are medians
 without the first calls, the device is waited for, the images are noise, the weights those of an untrained network.
 """
 
@@ -35,7 +35,7 @@ from timing import count_flops, digits, in_rounds, matmul_rate, name_of, noise
 from translate import Translator
 from utils import InputError, ReplayBuffer, between, bfloat16_pays, choose_device, init_processes, run
 
-# What the step gains from what: name -> options of our_step that take it away, or add it
+# What the step gains: name -> options of our_step that switch one optimisation off, or one on that it does without
 ABLATIONS = {
     "without bfloat16": {"amp": False},
     "without one pass for two losses": {"one_pass": False},
@@ -67,7 +67,7 @@ def get_parser():
     add("--device", help="cuda, cuda:1, mps or cpu (the best one at hand)")
     add("--runs", type=between(1, 1000), default=3, help="times taken of each, in each round (%(default)s)")
     add("--rounds", type=between(1, 1000), default=2, help="how often all are timed in turn (%(default)s)")
-    add("--output", default="benchmarks/results.jsonl", help="where the JSON line is added (%(default)s)")
+    add("--output", default="benchmark.jsonl", help="where the JSON line is added (%(default)s)")
     # fmt: on
     return parser
 
@@ -81,7 +81,7 @@ def our_step(opt, device, size, batch_size, amp=True, graph=True, fused=True, on
              channels_last=False, group_norm=False, checkpoint_activations=False):  # fmt: skip
     """A function that does one training step of cyclegan.py, on noise or on real_A and real_B if they are given."""
     amp, graph = amp and bfloat16_pays(device), graph and may_record(device)
-    options, _ = cyclegan.get_options(["--dataset_name", "none"])
+    options = cyclegan.get_parser().parse_args([])
     for name in ("ngf", "ndf", "n_residual_blocks", "accumulate", "checkpoint_activations"):
         setattr(options, name, getattr(opt, name))
     options.checkpoint_activations |= checkpoint_activations
@@ -268,8 +268,8 @@ def time_translation(opt, device, size, batch_size, rates, show):
 
 
 def time_loading(opt, device, size, batch_size, rates, show):
-    """The loader by itself, an epoch of JPEGs a little larger than the images, on their way to the device; and what
-    training loses by it."""
+    """What training loses by loading, and the loader by itself, per step: an epoch of JPEGs a little larger than the
+    images, on their way to the device."""
     n_steps = 64 if device.type == "cuda" else 4
     n = n_steps * batch_size
     with tempfile.TemporaryDirectory() as root:
@@ -285,22 +285,25 @@ def time_loading(opt, device, size, batch_size, rates, show):
             batches = make_loader(dataset, EpochSampler(n, batch_size), n_workers, device)
             return lambda: [[x.to(device, non_blocking=True) for x in batch.values()] for batch in batches]
 
-        def fed_by_loader():
-            epoch, step = loader(True, 0), our_step(opt, device, size, batch_size)
-            return lambda: [step(*images) for images in epoch()]
-
         def fed_with_noise():
-            step = our_step(opt, device, size, batch_size)
+            step = our_step(plain, device, size, batch_size)
             return lambda: [step() for _ in range(n_steps)]
 
-        candidates = {"cached": functools.partial(loader, True, 0)}
+        def fed_by_loader():
+            epoch, step = loader(True, 0), our_step(plain, device, size, batch_size)
+            return lambda: [step(*images) for images in epoch()]
+
+        plain = argparse.Namespace(**vars(opt) | {"accumulate": 1})
+        candidates = {"training on the same images": fed_with_noise, "training on cached images": fed_by_loader}
+        candidates["loading cached images"] = functools.partial(loader, True, 0)
         for n_workers in sorted({0, 1, min(8, os.cpu_count())}):
-            candidates[f"decoded each time, {n_workers} worker processes"] = functools.partial(loader, False, n_workers)
-        candidates["training, without loading"] = fed_with_noise
-        candidates["training, loading cached images"] = fed_by_loader
+            name = f"loading JPEGs, {n_workers} worker process{'es' if n_workers != 1 else ''}"
+            candidates[name] = functools.partial(loader, False, n_workers)
         measured = in_rounds(candidates, device, opt, show)
     for row in measured.values():
-        row["images_per_s"] = 2 * n / row["seconds"]
+        for key in ("seconds", "min", "max"):
+            row[key] /= n_steps
+        row["images_per_s"] = 2 * batch_size / row["seconds"]
     return measured
 
 
@@ -311,20 +314,33 @@ def time_loading(opt, device, size, batch_size, rates, show):
 PARTS = {"training": time_training, "translation": time_translation, "loading": time_loading}
 
 
-def print_table(part, size, batch_size, rows):
+HEADER = "                    ms (min ... max)   images/s    GiB"
+EXPLANATION = """
+images/s: training images of both domains, translated images, loaded images of both domains; of one process
+GiB:      what it takes of the GPU's memory, or in this process, more than before
+of rate:  share of the rate of matrix products in the same precision, see the first line
+ratio:    time, relative to the first row"""
+
+
+def print_table(part, size, opt, batch_size, rows):
     first = next(iter(rows.values()))["seconds"]
-    print(f"\n{part + f', {size} x {size}, batch size {batch_size}':44s}      ms (min ... max)   images/s    GiB"
-          + "  TFLOP/s  of matmul" * (part == "training") + "  time")  # fmt: skip
+    title = f"{part}, {size} x {size}, batch size {batch_size}"
+    for name in ("accumulate", "compile", "checkpoint_activations"):
+        if getattr(opt, name) not in (1, False):
+            title += f", --{name}" + (f" {opt.accumulate}" if name == "accumulate" else "")
+    print(f"\n{title}\n{'':24}{HEADER}{'  TFLOP/s  of rate' if part == 'training' else ''}  ratio")
     for name, row in rows.items():
         ms = "{:>9} ({} ... {})".format(*(digits(1000 * row[key]) for key in ("seconds", "min", "max")))
-        line = f"  {name:42s} {ms:28s} {digits(row['images_per_s']):>8} {row['memory_gib']:6.2f}"
+        line = f"  {name:33s} {ms:27s} {digits(row['images_per_s']):>9} {row['memory_gib']:6.2f}"
         if "tflops" in row:
-            line += f" {row['tflops']:8.3g} {row['share_of_matmul']:9.0%} "
-        print(f"{line} {row['seconds'] / first:5.2f}")
+            line += f" {row['tflops']:8.3g} {row['share_of_matmul']:8.0%}"
+        print(f"{line} {digits(row['seconds'] / first):>6}", flush=True)
 
 
 def main(argv=None):
     opt = get_parser().parse_args(argv)
+    if any(size % 4 for size in opt.sizes):
+        raise InputError(f"--sizes {' '.join(map(str, opt.sizes))}: must be divisible by 4")
     if opt.baseline:
         load_baseline(opt.baseline)  # before anything takes its time
     device = choose_device(opt.device)
@@ -339,7 +355,12 @@ def main(argv=None):
     rates = {name: matmul_rate(device, getattr(torch, name)) / 1e12 for name in dtypes}
     if rank == 0:
         matmul = ", ".join(f"{rate:.3g} TFLOP/s in {name}" for name, rate in rates.items())
-        print(f"{name_of(device)}, torch {torch.__version__}, {world_size} processes; matrix products: {matmul}")
+        threads = "" if device.type == "cuda" else f", threads: {torch.get_num_threads()}"
+        print(
+            f"{name_of(device)}{threads}, processes: {world_size}, torch {torch.__version__}; matrix products: {matmul}"
+        )
+        if opt.baseline and (opt.ngf, opt.ndf, opt.n_residual_blocks) != (64, 64, 9):
+            print("note: the baseline's networks are those of its defaults: 64 filters, 9 blocks")
     results = []
     for part in opt.parts:
         for size in opt.sizes:
@@ -348,15 +369,16 @@ def main(argv=None):
                 results += [{"part": part, "size": size, "batch": batch_size, "what": k, **v} for k, v in rows.items()]
                 if rank == 0:
                     show("")
-                    print_table(part, size, batch_size, rows)
+                    print_table(part, size, opt, batch_size, rows)
     if rank == 0:
         record = {"date": datetime.datetime.now().isoformat(timespec="seconds"), "device": name_of(device),
-                  "torch": torch.__version__, "python": platform.python_version(), "processes": world_size,
+                  "threads": torch.get_num_threads(), "torch": torch.__version__,
+                  "python": platform.python_version(), "processes": world_size,
                   "options": vars(opt), "matmul_tflops": rates, "results": results}  # fmt: skip
         os.makedirs(os.path.dirname(opt.output) or ".", exist_ok=True)
         with open(opt.output, "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
-        print(f"\nadded to {opt.output}")
+        print(f"{EXPLANATION}\n\nadded to {opt.output}")
 
 
 if __name__ == "__main__":

@@ -23,10 +23,10 @@ from checkpoints import copy_to_cpu, find_checkpoint, lock_run, prepare_folders,
 from datasets import EpochSampler, ImageDataset, fixed_images, make_loader, prepare_dataset
 from fast import recorded
 from models import Discriminator, GeneratorResNet, weights_init_normal
+from progress import Progress, as_typed, describe, duration, what_was_written
 from utils import (
-    Background, InputError, Progress, ReplayBuffer, StopSignal, as_typed, average_over_processes, between,
-    bfloat16_pays, check_finite, choose_device, duration, first_process_first, gather, init_processes, linear_decay,
-    run, sample_images, save_grid, what_was_written,
+    Background, InputError, ReplayBuffer, StopSignal, average_over_processes, between, bfloat16_pays, check_finite,
+    choose_device, first_process_first, gather, init_processes, linear_decay, run, sample_images, save_grid,
 )  # fmt: skip
 
 # What the demo needs to be done on a laptop; the command line wins over it. So short a training gains from a long decay
@@ -138,6 +138,48 @@ criterion_cycle = torch.nn.L1Loss()
 criterion_identity = torch.nn.L1Loss()
 
 
+def generator_losses(networks, opt, real_A, real_B):
+    """What the generators minimise, for images of both domains, (N, channels, H, W) in [-1, 1]
+    -> (loss_G, loss_GAN, loss_cycle, loss_identity), fake_A, fake_B"""
+    G_AB, G_BA, D_A, D_B = networks.values()
+    zero = torch.zeros((), device=real_A.device)
+
+    # An image of the target domain should stay as it is:
+    #   L_identity = |G_BA(a) - a| + |G_AB(b) - b|               (paper, section 5.2)
+    if opt.lambda_id > 0:
+        # Each generator translates one domain and keeps the other, in one pass: instance norm looks at each image
+        # alone, so the result is that of two passes.
+        fake_B, same_B = G_AB(torch.cat((real_A, real_B))).chunk(2)
+        fake_A, same_A = G_BA(torch.cat((real_B, real_A))).chunk(2)
+        loss_identity = (criterion_identity(same_A, real_A) + criterion_identity(same_B, real_B)) / 2
+    else:
+        fake_B, fake_A, loss_identity = G_AB(real_A), G_BA(real_B), zero
+
+    # A translation should look real to the other domain's discriminator:
+    #   L_GAN = (D_B(G_AB(a)) - 1)^2 + (D_A(G_BA(b)) - 1)^2      (equation 1, least squares)
+    loss_GAN_AB = criterion_GAN(D_B(fake_B), 1)
+    loss_GAN_BA = criterion_GAN(D_A(fake_A), 1)
+    loss_GAN = (loss_GAN_AB + loss_GAN_BA) / 2
+
+    # There and back again should lead to where it began:
+    #   L_cycle = |G_BA(G_AB(a)) - a| + |G_AB(G_BA(b)) - b|      (equation 2)
+    if opt.lambda_cyc > 0:
+        recov_A, recov_B = G_BA(fake_B), G_AB(fake_A)
+        loss_cycle = (criterion_cycle(recov_A, real_A) + criterion_cycle(recov_B, real_B)) / 2
+    else:
+        loss_cycle = zero
+
+    # equation 3; the means over both directions leave the ratio of the weights as in the paper
+    loss_G = loss_GAN + opt.lambda_cyc * loss_cycle + opt.lambda_id * loss_identity
+    return (loss_G, loss_GAN, loss_cycle, loss_identity), fake_A, fake_B
+
+
+def discriminator_loss(D, real, fake):
+    """L_D = ((D(real) - 1)^2 + D(fake)^2) / 2                   (section 7.1 asks for the half)"""
+    scores_real, scores_fake = D(torch.cat((real, fake))).chunk(2)
+    return (criterion_GAN(scores_real, 1) + criterion_GAN(scores_fake, 0)) / 2
+
+
 def train_step(networks, optimizers, buffers, opt, amp, real_A, real_B, draws_A, draws_B):
     """One update of the generators and one of each discriminator -> their losses, (5,), in the order of LOSS_NAMES.
 
@@ -146,74 +188,49 @@ def train_step(networks, optimizers, buffers, opt, amp, real_A, real_B, draws_A,
     """
     G_AB, G_BA, D_A, D_B = networks.values()
     fake_A_buffer, fake_B_buffer = buffers.values()
-    parameters_G, parameters_D = ([p for net in pair for p in net.parameters()] for pair in ((G_AB, G_BA), (D_A, D_B)))
+    parameters_G = [*G_AB.parameters(), *G_BA.parameters()]
+    parameters_D = [*D_A.parameters(), *D_B.parameters()]
     autocast = torch.autocast(real_A.device.type, torch.bfloat16, enabled=amp)
-    parts = list(zip(*(tensor.chunk(opt.accumulate) for tensor in (real_A, real_B, draws_A, draws_B))))
-    losses, zero = [], torch.zeros((), device=real_A.device)
-
+    n = opt.accumulate
     for optimizer in optimizers.values():
         optimizer.zero_grad()
-    for real_A, real_B, draws_A, draws_B in parts:
-        # ------------------
-        #  Train Generators
-        # ------------------
 
+    # ------------------
+    #  Train Generators
+    # ------------------
+
+    losses_G, fakes_A, fakes_B = [], [], []
+    for part_A, part_B in zip(real_A.chunk(n), real_B.chunk(n)):
         with autocast:
-            # An image of the target domain should stay as it is:
-            #   L_identity = |G_BA(a) - a| + |G_AB(b) - b|               (paper, section 5.2)
-            if opt.lambda_id > 0:
-                # Each generator translates one domain and keeps the other, in one pass: instance norm looks at each
-                # image alone, so the result is that of two passes.
-                fake_B, same_B = G_AB(torch.cat((real_A, real_B))).chunk(2)
-                fake_A, same_A = G_BA(torch.cat((real_B, real_A))).chunk(2)
-                loss_identity = (criterion_identity(same_A, real_A) + criterion_identity(same_B, real_B)) / 2
-            else:
-                fake_B, fake_A, loss_identity = G_AB(real_A), G_BA(real_B), zero
-
-            # A translation should look real to the other domain's discriminator:
-            #   L_GAN = (D_B(G_AB(a)) - 1)^2 + (D_A(G_BA(b)) - 1)^2      (equation 1, least squares)
-            loss_GAN_AB = criterion_GAN(D_B(fake_B), 1)
-            loss_GAN_BA = criterion_GAN(D_A(fake_A), 1)
-            loss_GAN = (loss_GAN_AB + loss_GAN_BA) / 2
-
-            # There and back again should lead to where it began:
-            #   L_cycle = |G_BA(G_AB(a)) - a| + |G_AB(G_BA(b)) - b|      (equation 2)
-            if opt.lambda_cyc > 0:
-                recov_A, recov_B = G_BA(fake_B), G_AB(fake_A)
-                loss_cycle = (criterion_cycle(recov_A, real_A) + criterion_cycle(recov_B, real_B)) / 2
-            else:
-                loss_cycle = zero
-
-            # equation 3; the means over both directions leave the ratio of the weights as in the paper
-            loss_G = loss_GAN + opt.lambda_cyc * loss_cycle + opt.lambda_id * loss_identity
-
+            losses, fake_A, fake_B = generator_losses(networks, opt, part_A, part_B)
         # `inputs`: the gradient flows through the discriminators, but theirs is not wanted here
-        (loss_G / len(parts)).backward(inputs=parameters_G)
-        if len(losses) == len(parts) - 1:  # the messages between processes go out while the discriminators are trained
-            average_G = average_over_processes([p.grad for p in parameters_G])
+        (losses[0] / n).backward(inputs=parameters_G)
+        losses_G.append(torch.stack(losses).detach())
+        fakes_A.append(fake_A.detach())
+        fakes_B.append(fake_B.detach())
+    # with several processes: the messages go out now, and are waited for when the discriminators are done
+    finish_G = average_over_processes([p.grad for p in parameters_G])
 
-        # ----------------------
-        #  Train Discriminators
-        # ----------------------
-        #   L_D = ((D(real) - 1)^2 + D(fake)^2) / 2                      (section 7.1 asks for the half)
+    # ----------------------
+    #  Train Discriminators
+    # ----------------------
 
-        pooled_A = fake_A_buffer.push_and_pop(fake_A, draws_A)
-        pooled_B = fake_B_buffer.push_and_pop(fake_B, draws_B)
-        with autocast:
-            scores_real, scores_fake = D_A(torch.cat((real_A, pooled_A))).chunk(2)
-            loss_D_A = (criterion_GAN(scores_real, 1) + criterion_GAN(scores_fake, 0)) / 2
-            scores_real, scores_fake = D_B(torch.cat((real_B, pooled_B))).chunk(2)
-            loss_D_B = (criterion_GAN(scores_real, 1) + criterion_GAN(scores_fake, 0)) / 2
-        ((loss_D_A + loss_D_B) / len(parts)).backward()
+    losses_D = []
+    pooled_A = fake_A_buffer.push_and_pop(torch.cat(fakes_A), draws_A)
+    pooled_B = fake_B_buffer.push_and_pop(torch.cat(fakes_B), draws_B)
+    for D, real, pooled in ((D_A, real_A, pooled_A), (D_B, real_B, pooled_B)):
+        for part_real, part_pooled in zip(real.chunk(n), pooled.chunk(n)):
+            with autocast:
+                loss_D = discriminator_loss(D, part_real, part_pooled)
+            (loss_D / n).backward()
+            losses_D.append(loss_D.detach())
+    finish_D = average_over_processes([p.grad for p in parameters_D])
 
-        losses.append(torch.stack(((loss_D_A + loss_D_B) / 2, loss_G, loss_GAN, loss_cycle, loss_identity)).detach())
-
-    average_D = average_over_processes([p.grad for p in parameters_D])
-    average_G()
-    average_D()
+    finish_G()
+    finish_D()
     for optimizer in optimizers.values():
         optimizer.step()
-    return torch.stack(losses).mean(0)
+    return torch.stack((torch.stack(losses_D).mean(), *torch.stack(losses_G).mean(0)))
 
 
 ##############################
@@ -281,7 +298,6 @@ def main(argv=None):
 
     networks, optimizers, buffers = build(opt, device, graph, rank)
     G_AB, G_BA, D_A, D_B = networks.values()
-    optimizer_G = optimizers["optimizer_G"]
     decay = linear_decay(opt.n_epochs, opt.n_epochs // 2 if opt.decay_epoch is None else opt.decay_epoch)
     schedulers = {"lr_" + name: torch.optim.lr_scheduler.LambdaLR(o, decay) for name, o in optimizers.items()}
 
@@ -293,8 +309,7 @@ def main(argv=None):
         for optimizer, scheduler in zip(optimizers.values(), schedulers.values()):
             # another --lr, --b1, --b2, --n_epochs or device than before counts from here on
             scheduler.base_lrs, lr = [opt.lr], opt.lr * decay(first_epoch)
-            lr = torch.tensor(lr, device=device) if graph else lr
-            optimizer.param_groups[0].update(optimizer.defaults | {"lr": lr})
+            optimizer.param_groups[0] |= optimizer.defaults | {"lr": torch.tensor(lr, device=device) if graph else lr}
         if rank < len(checkpoint["ranks"]):  # on more processes than before, the others begin with empty pools
             restore(checkpoint["ranks"][rank] | {"path": checkpoint["path"]}, buffers)
             torch.set_rng_state(checkpoint["ranks"][rank]["rng"])
@@ -312,18 +327,8 @@ def main(argv=None):
     if rank == 0:
         lock = lock_run(saved)  # noqa: F841 (held as long as it is referred to)
         prepare_folders(saved, images, checkpoint, resume=opt.resume and not opt.epoch)
-    count_A, count_B = (len(dataset.index[domain]) for domain in "AB")
     changed = as_typed(opt, get_parser(), but_for=(*NOT_RESUMED, "dataset_name", "data_dir"))
-    size_G, size_D = (sum(p.numel() for p in network.parameters()) / 1e6 for network in (G_AB, D_A))
-    say(
-        f"CycleGAN on {root}: {count_A} images of A, {count_B} of B, {opt.img_width} x {opt.img_height} pixels"
-        f"{', cached' if dataset.cache else ''}\n"
-        f"generators 2 x {size_G:.2f} M parameters, discriminators 2 x {size_D:.2f} M; on {device}, "
-        f"{'bfloat16' if amp else 'float32'}, {world_size} process{'es' if world_size > 1 else ''}\n"
-        f"options other than the defaults: {changed}"
-    )
-    for note in dataset.notes:
-        say("note: " + note)
+    say(describe(root, dataset, networks, f"{device}, {'bfloat16' if amp else 'float32'}", world_size, changed))
     if checkpoint:
         say(f"going on from {checkpoint['path']}: {first_epoch} epochs and {first_batch} batches done, step {step}")
         if (len(dataset), len(sampler)) != tuple(checkpoint["data"]):
@@ -343,10 +348,12 @@ def main(argv=None):
         losses = torch.stack(history)
         history.clear()
         average_over_processes([losses])()
-        check_finite(losses, LOSS_NAMES, step, saved)  # here, and only here, the device is waited for
+        check_finite(
+            losses, LOSS_NAMES, step, saved
+        )  # but for samples and checkpoints, only here the device is waited for
         values = dict(zip(LOSS_NAMES, losses.mean(0).tolist()))
         images_per_step = 2 * opt.batch_size * opt.accumulate * world_size
-        lr = float(optimizer_G.param_groups[0]["lr"])
+        lr = float(optimizers["optimizer_G"].param_groups[0]["lr"])
         progress.update(step, images_per_step, device, epoch=epoch, lr=lr, **values)
 
     def save(epoch, batch, keep=False):
@@ -387,11 +394,6 @@ def main(argv=None):
             draws = (buffer.draw(len(batch["A"])) for buffer in buffers.values())
             inputs = (tensor.to(device, non_blocking=True) for tensor in (batch["A"], batch["B"], *draws))
             history.append(update(*inputs))
-
-            # --------------
-            #  Log Progress
-            # --------------
-
             step += 1
             if step % opt.log_interval == 0 or step == progress.first_step + 1:
                 log(epoch)

@@ -22,8 +22,9 @@ from torch.utils.data import DataLoader
 import metrics
 from checkpoints import load_generators, options_beside
 from datasets import ImageFiles, find_folder, load_image, outlive_signals, stem
+from progress import Progress
 from report import Cases, best_epochs, draw_curves, table
-from utils import InputError, Progress, between, bfloat16_pays, choose_device, run
+from utils import InputError, between, bfloat16_pays, choose_device, run
 
 PROTOCOL = (
     "all images resized to one size; translations rounded to 8 bits; FID and KID of all translated test images of the "

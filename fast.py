@@ -1,6 +1,7 @@
 """
-The training step without the overhead of Python: at batch size 1 a GPU computes its two thousand kernels faster than a
-program can ask for them one by one, so they are recorded once, as a CUDA graph, and from then on asked for as one.
+The training step without the overhead of Python: it is some two thousand kernels, and at batch size 1 a fast GPU may be
+done with one before the program has asked for the next. So they are recorded once, as a CUDA graph, and from then on
+asked for as one.
 
 Skip this on first reading: the mathematics is what was recorded, that of cyclegan.py.
 """

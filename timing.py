@@ -12,6 +12,7 @@ import statistics
 import time
 
 import torch
+import torch.distributed as dist
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -32,9 +33,12 @@ def seconds(function, device, runs, at_least=0.05):
                 function()
             wait_for(device)
             times.append((time.perf_counter() - started) / calls)
-        if min(times) * calls >= at_least:
+        fastest = torch.tensor(min(times) * calls)
+        if dist.is_initialized():  # all processes must take the same number of steps, as they wait for each other
+            dist.all_reduce(fastest, dist.ReduceOp.MIN)
+        if fastest >= at_least:
             return times
-        calls = int(calls * max(2, 1.2 * at_least / (min(times) * calls)))
+        calls = int(calls * max(2, 1.2 * at_least / fastest.item()))
 
 
 def memory(device, peak=False):
@@ -115,10 +119,10 @@ def name_of(device):
         return torch.cuda.get_device_name()
     with contextlib.suppress(OSError, StopIteration), open("/proc/cpuinfo") as file:
         name = next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
-        return f"{name}, {torch.get_num_threads()} threads"
-    return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+        return name
+    return platform.processor() or platform.machine()
 
 
 def digits(value):
-    """Three of them: 0.123, 12.3, 12300"""
+    """At least three of them, never an exponent: 0.123, 12.3, 12345"""
     return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}"

@@ -29,8 +29,9 @@ from checkpoints import load_generator
 from datasets import IMAGE_EXTENSIONS, load_image, open_image, stem
 from inputs import is_video, plan
 from pictures import format_of, read_picture, write_picture
+from progress import Progress, duration
 from report import draw_sheet, feature_maps
-from utils import InputError, Progress, between, bfloat16_pays, choose_device, duration, out_of_memory, run
+from utils import InputError, between, bfloat16_pays, choose_device, out_of_memory, run
 from video import translate_video
 
 

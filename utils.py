@@ -1,17 +1,14 @@
 """
 What a training run needs around the mathematics: the pool of past translations, the learning rate's decay, sample
-grids, progress lines, and several processes that act as one. Each part can be used alone.
+grids, and several processes that act as one. Each part can be used alone.
 """
 
 import argparse
 import contextlib
-import json
 import math
 import os
-import shutil
 import signal
 import sys
-import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -50,7 +47,8 @@ def run(main):
             message = f"--compile: does not work here ({str(error).splitlines()[0]}). Leave it out"
         elif out_of_memory(error):
             message = (
-                "out of memory. Try a smaller --batch_size, or smaller images; in training, also --ngf or --no-cache"
+                "out of memory. Try a smaller --batch_size, or smaller images; in training, also --accumulate, "
+                "--checkpoint_activations, --ngf or --no-cache"
             )
         else:
             raise
@@ -106,13 +104,13 @@ class ReplayBuffer:
     def __init__(self, max_size=50, seed=0):
         self.max_size = max_size
         self.count = 0  # images kept so far
-        self.data = None  # these images, and one more row that holds nothing of worth
+        self.data = None  # these images, and one more row to write to what is not to be kept
         self.generator = torch.Generator().manual_seed(seed)
 
     def draw(self, n):
         """The dice for the next n images -> int64 (n, 2): the row of the pool that each one goes to, and 1 if it is
         swapped for what is stored there. While the pool fills, each image is stored and returned. After that each one
-        is, with probability 1/2, swapped for a stored one, otherwise only returned: it goes to the row without worth.
+        is, with probability 1/2, swapped for a stored one, otherwise only returned: it goes to the last row.
 
         Apart from push_and_pop, so that the step is a function of tensors alone: no device waits for the dice."""
         draws = []
@@ -129,12 +127,14 @@ class ReplayBuffer:
     def push_and_pop(self, images, draws=None):
         """Takes images (N, C, H, W), returns as many. No gradient flows through.
 
-        draws: what `draw` said, on the images' device; without, it is asked"""
+        draws: what `draw` said, on the images' device; without it, that is drawn here"""
         images = images.detach()
         draws = self.draw(len(images)).to(images.device) if draws is None else draws
         if self.max_size == 0:
             return images
-        if self.data is None or self.data.shape[1:] != images.shape[1:]:  # the first ones, or resumed at another size
+        if self.data is not None and self.data.shape[1:] != images.shape[1:]:  # resumed at another size
+            self.data, self.count = None, 0
+        if self.data is None:
             self.data = images[:1].repeat(self.max_size + 1, 1, 1, 1)
         self.data = self.data.to(images)  # a resumed pool lies on the CPU, perhaps in another precision
         to_return = []
@@ -303,124 +303,18 @@ def save_grid(grid, path):
 
 
 class Background:
-    """Does things in a thread beside the training, one after the other: to compress a picture or to write a checkpoint
-    takes as long as many steps of a GPU. An error in one of them is raised by the next call."""
+    """Does things in a thread beside the training: to compress a picture or to write a checkpoint takes as long as many
+    steps of a GPU. One at a time: `start` waits for what was started before, and raises its error if it had one."""
 
     def __init__(self):
-        self.thread, self.task = ThreadPoolExecutor(1), None
+        self.executor, self.task = ThreadPoolExecutor(1), None
 
     def start(self, function, *arguments):
         self.finish()
-        self.task = self.thread.submit(function, *arguments)
+        self.task = self.executor.submit(function, *arguments)
 
     def finish(self):
         """Waits for what was started."""
         if self.task:
             task, self.task = self.task, None
             task.result()
-
-
-def memory_in_use(device):
-    """The largest amount of memory taken so far, in GiB: of the GPU, or of this process on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**30
-    if device.type == "mps":
-        return torch.mps.driver_allocated_memory() / 2**30
-    try:
-        import resource
-    except ImportError:  # Windows has none
-        return 0.0
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
-
-
-def duration(seconds):
-    """75 -> '1:15', 4000 -> '1:06:40', 100000 -> '1 d 3:46:40'."""
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    clock = f"{hours}:{minutes:02d}:{seconds:02d}" if hours or days else f"{minutes}:{seconds:02d}"
-    return f"{days} d {clock}" if days else clock
-
-
-def as_typed(opt, parser, but_for):
-    """The options that differ from the parser's defaults, as one would type them."""
-    default = vars(parser.parse_args([]))
-    changed = {k: v for k, v in vars(opt).items() if v != default[k] and k not in but_for}
-    words = [f"--{k} {v}" if type(v) is not bool else f"--{k}" if v else f"--no-{k}" for k, v in changed.items()]
-    return " ".join(words) or "none"
-
-
-def what_was_written(opt, saved, images, step):
-    """What a finished training leaves, and what to do with it."""
-    n = opt.n_epochs
-    return (
-        "written:\n"
-        f"  {images}/{step:06d}.png: real A | fake B | recovered A | real B | fake A | recovered B\n"
-        f"  {saved}/G_AB_{n}.pth, {saved}/G_BA_{n}.pth: the generators, as plain state dicts; to use one:\n"
-        f"      python translate.py --checkpoint {saved}/G_AB_{n}.pth --input photo.jpg\n"
-        f"  {saved}/latest.pth: everything; to measure it, or to train on:\n"
-        f"      python evaluate.py --checkpoint {saved}/latest.pth\n"
-        f"      python cyclegan.py --run_name {opt.run_name} --resume --n_epochs {2 * n}\n"
-        f"  {saved}/log.jsonl: the losses"
-    )
-
-
-class Progress:
-    """How a run goes on: a line that is redrawn in a terminal, or a line each time elsewhere, and a JSON line each time
-    in `log_path`. With quiet=True neither. Scripts that only count call `tick`, and need no arguments."""
-
-    def __init__(self, log_path=None, first_step=0, last_step=0, quiet=False):
-        self.first_step, self.last_step, self.step = first_step, last_step, first_step
-        self.time, self.seconds_per_step, self.drawn = time.monotonic(), None, 0
-        self.quiet, self.log_path = quiet, log_path
-
-    def update(self, step, images_per_step, device, **values):
-        """step: steps done so far; values: what to log, of which the loss_* are printed too."""
-        if self.quiet:
-            return
-        now = time.monotonic()
-        pace = (now - self.time) / (step - self.step)
-        if self.seconds_per_step is None or self.step <= self.first_step + 1:
-            self.seconds_per_step = pace  # the first step warms up and says little
-        self.seconds_per_step += 0.1 * (pace - self.seconds_per_step)  # smoothed over some ten updates
-        self.step, self.time = step, now
-        memory = memory_in_use(device)
-
-        record = {"step": step, **values, "images_per_s": images_per_step / pace, "memory_gib": memory}
-        with open(self.log_path, "a", encoding="utf-8") as log:
-            log.write(json.dumps({k: float(f"{v:.6g}") if type(v) is float else v for k, v in record.items()}) + "\n")
-
-        losses = "  ".join(f"{k.removeprefix('loss_')} {v:.3f}" for k, v in values.items() if k.startswith("loss_"))
-        left = duration(self.seconds_per_step * (self.last_step - step)) if step > self.first_step + 1 else "..."
-        self.show(
-            f"step {step}/{self.last_step}  ETA {left}  epoch {values['epoch'] + 1}  {losses}  "
-            f"{images_per_step / self.seconds_per_step:.3g} img/s  {memory:.1f} GiB",
-            bar=f"[{'#' * int(20 * step / self.last_step):.<20}] ",
-        )
-
-    def tick(self, done, total, unit, started, label=""):
-        """Shows how many of `total` (None: not known) are done, since the time `started`; not more often than helps."""
-        now = time.monotonic()
-        if done != total and now - self.time < (0.2 if sys.stdout.isatty() else 30):
-            return
-        self.time = now
-        pace = done / max(1e-9, now - started)
-        left, share = (duration((total - done) / pace), done / total) if total and done else ("...", 0)
-        line = f"{label}{done}/{total or '?'} {unit}  ETA {left}  {pace:.3g} {unit}/s"
-        self.show(line, bar=f"[{'#' * int(20 * min(1, share)):.<20}] ")
-
-    def show(self, line, bar):
-        if not sys.stdout.isatty():
-            print(line, flush=True)
-            return
-        columns = shutil.get_terminal_size().columns - 1  # a line that wraps cannot be redrawn
-        line = (bar + line if len(bar + line) <= columns else line)[:columns]
-        print("\r" + line.ljust(self.drawn), end="", flush=True)
-        self.drawn = len(line)
-
-    def end_line(self):
-        """Ends the redrawn line, before anything else is printed."""
-        if self.drawn:
-            print()
-        self.drawn = 0
