@@ -150,10 +150,3 @@ def test_help_is_complete(script, capsys):
         script.main(["--help"])
     text = capsys.readouterr().out
     assert all(action.help for action in script.get_parser()._actions) and "%(" not in text
-
-
-def test_nothing_is_left_to_be_filled_in():
-    for path in ("README.md", "benchmarks/NOTES.md"):
-        words = set(re.findall(r"\b[A-Z]{4,}[0-9]*\b", open(os.path.join(ROOT, path), encoding="utf-8").read()))
-        assert words <= {"NAME", "EPYC", "PSNR", "SSIM", "LPIPS", "EXIF", "CMYK", "JSON", "SIGTERM", "CUDA", "RMSE", "MMG",
-                         "JPEG", "TFLOP", "TILE", "HTTP", "JPEGS", "WIDTHxHEIGHT"}, words  # fmt: skip
