@@ -17,6 +17,7 @@ import datetime
 import functools
 import importlib.util
 import inspect
+import itertools
 import json
 import os
 import platform
@@ -140,7 +141,10 @@ def load_baseline(folder):
     def load(*names):
         spec = importlib.util.spec_from_file_location("baseline_networks", os.path.join(folder, *names))
         module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:  # it is somebody else's code
+            raise InputError(f"--baseline {folder}: {spec.origin} cannot be imported ({type(error).__name__}: {error})")
         return module
 
     if os.path.exists(os.path.join(folder, "models", "networks.py")):  # the authors'
@@ -153,6 +157,8 @@ def load_baseline(folder):
     if not os.path.exists(os.path.join(folder, "models.py")):
         raise InputError(f"--baseline {folder}: has neither models.py, as PyTorch-GAN's, nor models/networks.py")
     models = load("models.py")
+    if not (hasattr(models, "GeneratorResNet") and hasattr(models, "Discriminator")):
+        raise InputError(f"--baseline {folder}: models.py has no GeneratorResNet or no Discriminator")
     if "input_shape" in inspect.signature(models.GeneratorResNet).parameters:  # PyTorch-GAN's
         return (
             lambda size: models.GeneratorResNet((3, size, size), 9),
@@ -270,7 +276,7 @@ def time_translation(opt, device, size, batch_size, rates, show):
 def time_loading(opt, device, size, batch_size, rates, show):
     """What training loses by loading, and the loader by itself, per step: an epoch of JPEGs a little larger than the
     images, on their way to the device."""
-    n_steps = 64 if device.type == "cuda" else 4
+    n_steps = max(2, min(64, 512 // batch_size)) if device.type == "cuda" else 4
     n = n_steps * batch_size
     with tempfile.TemporaryDirectory() as root:
         for domain in "AB":
@@ -317,7 +323,7 @@ PARTS = {"training": time_training, "translation": time_translation, "loading": 
 HEADER = "                    ms (min ... max)   images/s    GiB"
 EXPLANATION = """
 images/s: training images of both domains, translated images, loaded images of both domains; of one process
-GiB:      what it takes of the GPU's memory, or in this process, more than before
+GiB:      the most that its tensors take of a GPU's memory; without one, what this process takes more than before
 of rate:  share of the rate of matrix products in the same precision, see the first line
 ratio:    time, relative to the first row"""
 
@@ -361,23 +367,25 @@ def main(argv=None):
         )
         if opt.baseline and (opt.ngf, opt.ndf, opt.n_residual_blocks) != (64, 64, 9):
             print("note: the baseline's networks are those of its defaults: 64 filters, 9 blocks")
-    results = []
-    for part in opt.parts:
-        for size in opt.sizes:
-            for batch_size in opt.batch_sizes:
-                rows = PARTS[part](opt, device, size, batch_size, rates, show)
-                results += [{"part": part, "size": size, "batch": batch_size, "what": k, **v} for k, v in rows.items()]
-                if rank == 0:
-                    show("")
-                    print_table(part, size, opt, batch_size, rows)
-    if rank == 0:
-        record = {"date": datetime.datetime.now().isoformat(timespec="seconds"), "device": name_of(device),
-                  "threads": torch.get_num_threads(), "torch": torch.__version__,
-                  "python": platform.python_version(), "processes": world_size,
-                  "options": vars(opt), "matmul_tflops": rates, "results": results}  # fmt: skip
         os.makedirs(os.path.dirname(opt.output) or ".", exist_ok=True)
-        with open(opt.output, "a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        open(opt.output, "a").close()  # if that fails, let it be now
+    results = []
+    try:
+        for part, size, batch_size in itertools.product(opt.parts, opt.sizes, opt.batch_sizes):
+            rows = PARTS[part](opt, device, size, batch_size, rates, show)
+            results += [{"part": part, "size": size, "batch": batch_size, "what": k, **v} for k, v in rows.items()]
+            if rank == 0:
+                show("")
+                print_table(part, size, opt, batch_size, rows)
+    finally:  # also of what was measured before it ran out of memory, or patience
+        if rank == 0 and results:
+            record = {"date": datetime.datetime.now().isoformat(timespec="seconds"), "device": name_of(device),
+                      "threads": torch.get_num_threads(), "torch": torch.__version__,
+                      "python": platform.python_version(), "processes": world_size, "options": vars(opt),
+                      "matmul_tflops": rates, "results": results}  # fmt: skip
+            with open(opt.output, "a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+    if rank == 0:
         print(f"{EXPLANATION}\n\nadded to {opt.output}")
 
 

@@ -24,7 +24,8 @@ def save_file(state, path):
             file.flush()
             os.fsync(file.fileno())
     except (OSError, RuntimeError) as error:
-        raise InputError(f"{path}: cannot be written ({error}). What was there before is unharmed")
+        reason = error if isinstance(error, OSError) else "is the disk full?"
+        raise InputError(f"{path}: cannot be written ({reason}). What was there before is unharmed")
 
 
 def copy_to_cpu(state):
@@ -92,9 +93,12 @@ def find_checkpoint(folder, epoch=0):
 
 
 def restore(checkpoint, parts):
-    """load_state_dict for each of `parts`, a dict by name."""
+    """load_state_dict for each of `parts`, a dict by name. Optimizers keep the options that they were made with."""
     try:
         for name, part in parts.items():
+            if isinstance(part, torch.optim.Optimizer):
+                # those of this run count, and decide on which device it counts its steps
+                checkpoint[name]["param_groups"][0] |= part.defaults
             part.load_state_dict(checkpoint[name])
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         reason = str(error).splitlines()[0]

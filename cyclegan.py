@@ -16,6 +16,7 @@ import argparse
 import functools
 import os
 import time
+import warnings
 
 import torch
 
@@ -304,15 +305,16 @@ def main(argv=None):
     first_epoch, first_batch, step = 0, 0, 0
     parts = networks | optimizers | schedulers  # what a checkpoint holds, by name
     if checkpoint:
-        first_epoch, first_batch, step = checkpoint["epoch"], checkpoint["batch"], checkpoint["step"]
+        first_epoch, first_batch, step = (checkpoint[key] for key in ("epoch", "batch", "step"))
+        # a run that was stopped after the last step of an epoch goes on with the schedulers' step, which is right
+        warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
         restore(checkpoint, parts)
-        for optimizer, scheduler in zip(optimizers.values(), schedulers.values()):
-            # another --lr, --b1, --b2, --n_epochs or device than before counts from here on
-            scheduler.base_lrs, lr = [opt.lr], opt.lr * decay(first_epoch)
-            optimizer.param_groups[0] |= optimizer.defaults | {"lr": torch.tensor(lr, device=device) if graph else lr}
         if rank < len(checkpoint["ranks"]):  # on more processes than before, the others begin with empty pools
             restore(checkpoint["ranks"][rank] | {"path": checkpoint["path"]}, buffers)
             torch.set_rng_state(checkpoint["ranks"][rank]["rng"])
+    for optimizer, scheduler in zip(optimizers.values(), schedulers.values()):
+        scheduler.base_lrs, lr = [opt.lr], opt.lr * decay(first_epoch)  # also if it was another one before
+        optimizer.param_groups[0]["lr"] = torch.tensor(lr, device=device) if graph else lr
     if opt.compile:
         for network in networks.values():
             network.compile(dynamic=False)  # in place: torch.compile(network) would rename the keys of its state dict

@@ -32,21 +32,30 @@ def recorded(step, say=print, warm_up=3):
         output.record_stream(current)
         return output
 
+    def record():
+        """-> None, or why it cannot be done"""
+        nonlocal result
+        current = torch.cuda.current_stream()
+        try:
+            # thread_local: other threads, such as the data loader's, may allocate memory meanwhile
+            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+                result = step(*inputs)
+        except RuntimeError as error:
+            torch.cuda.set_stream(current)  # after an error some versions leave the other one in its place
+            return str(error.__context__ or error).splitlines()[0]  # the context is what was wrong in the first place
+
     def call(*arguments):
-        nonlocal n_calls, inputs, result, warm_up
+        nonlocal n_calls, graph, inputs
         n_calls += 1
-        if n_calls <= warm_up:
+        if graph is None or n_calls <= warm_up:
             return unrecorded(*arguments)
         if result is None:
             inputs = [argument.clone() for argument in arguments]
-            try:
-                # thread_local: other threads, such as the data loader's, may allocate memory meanwhile
-                with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-                    result = step(*inputs)
-            except RuntimeError as error:
-                reason = str(error).splitlines()[0]
+            reason = record()
+            if reason:
                 say(f"note: the step cannot be recorded as a CUDA graph ({reason}); going on without, more slowly")
-                inputs, warm_up = None, float("inf")
+                graph = inputs = None
+                torch.cuda.empty_cache()  # the memory of the attempt
                 return unrecorded(*arguments)
         for tensor, argument in zip(inputs, arguments):
             tensor.copy_(argument, non_blocking=True)

@@ -304,14 +304,16 @@ def save_grid(grid, path):
 
 class Background:
     """Does things in a thread beside the training: to compress a picture or to write a checkpoint takes as long as many
-    steps of a GPU. One at a time: `start` waits for what was started before, and raises its error if it had one."""
+    steps of a GPU. One at a time: `start` waits for what was started before, and raises its error if it had one; what
+    is started now is done all the same."""
 
     def __init__(self):
         self.executor, self.task = ThreadPoolExecutor(1), None
 
     def start(self, function, *arguments):
-        self.finish()
-        self.task = self.executor.submit(function, *arguments)
+        before, self.task = self.task, self.executor.submit(function, *arguments)
+        if before:
+            before.result()
 
     def finish(self):
         """Waits for what was started."""

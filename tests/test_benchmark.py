@@ -80,8 +80,37 @@ def test_all_parts_make_a_table_and_a_line(checkouts, capsys, monkeypatch):
     assert os.listdir("new") == ["results.jsonl"]
 
 
-@pytest.mark.parametrize("folder, channels", [("gan", 3), ("authors", 3), ("earlier", 3)])
-def test_other_projects_networks_train(checkouts, folder, channels):
+def test_bad_requests_are_one_line_before_anything_is_timed(checkouts, capsys):
+    os.makedirs("broken")
+    open("broken/models.py", "w").write("import no_such_package")
+    os.makedirs("other")
+    open("other/models.py", "w").write("x = 1")
+    open("file", "w").close()
+    for argv, words in (
+        (["--baseline", "broken"], "--baseline broken: .*models.py cannot be imported .*no_such_package"),
+        (["--baseline", "other"], "--baseline other: models.py has no GeneratorResNet"),
+        (["--sizes", "34"], "--sizes 34: must be divisible by 4"),
+    ):
+        with pytest.raises(InputError, match=words):
+            benchmark.main([*TINY, *argv])
+    with pytest.raises(OSError):
+        benchmark.main([*TINY, "--output", "file/x.jsonl"])
+    assert "training" not in capsys.readouterr().out
+
+
+def test_what_was_measured_before_an_error_is_kept(checkouts, monkeypatch):
+    def too_large(*_):
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setitem(benchmark.PARTS, "translation", too_large)
+    with pytest.raises(torch.OutOfMemoryError):
+        benchmark.main(TINY)
+    record = json.loads(open("benchmark.jsonl").readline())
+    assert {row["part"] for row in record["results"]} == {"training"}
+
+
+@pytest.mark.parametrize("folder", ["gan", "authors", "earlier"])
+def test_other_projects_networks_train(checkouts, folder):
     make_G, make_D = benchmark.load_baseline(folder)
     step = benchmark.baseline_step(make_G, make_D, CPU, 32, 1)
     losses = [step() for _ in range(2)]

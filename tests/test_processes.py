@@ -4,12 +4,14 @@ import os
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
 import torch.multiprocessing as mp
 
 import cyclegan
+import timing
 from test_training import SMALL, assert_same, load
 from utils import average_over_processes, gather, init_processes
 
@@ -93,6 +95,43 @@ def test_two_processes_act_as_one_with_twice_the_batch(two_trained, tmp_path):
             # biases before a norm have no gradient but rounding, which Adam blows up to full steps
             if key.endswith("weight"):
                 torch.testing.assert_close(weight, single[name][key], atol=2e-5, rtol=1e-3, msg=f"{name}/{key}")
+
+
+def test_two_processes_that_accumulate_are_one_with_four_times_the_batch(make_set, tmp_path, monkeypatch):
+    make_set(trainA=9, trainB=12, testA=1, testB=1)
+    monkeypatch.chdir(tmp_path)
+    options = [*SMALL, "--n_epochs", "1", "--pool_size", "0"]
+    mp.spawn(train_one_of_two, (free_port(), str(tmp_path), [*options, "--accumulate", "2"]), nprocs=2)
+    one, other = (torch.load(tmp_path / f"networks_{rank}.pt") for rank in (0, 1))
+    assert_same(one, other)
+    cyclegan.main([*options, "--batch_size", "4", "--run_name", "single"])
+    single = load("saved_models/single/latest.pth")
+    assert single["step"] == load()["step"] == 3
+    for name in ("G_AB", "G_BA", "D_A", "D_B"):
+        for key in (key for key in single[name] if key.endswith("weight")):
+            torch.testing.assert_close(load()[name][key], single[name][key], atol=1e-4, rtol=1e-3, msg=f"{name}/{key}")
+
+
+def steps_timed_in_one_of_two(rank, port, folder):
+    join(rank, port)
+    init_processes(torch.device("cpu"))
+    calls = [0]
+
+    def step():
+        calls[0] += 1
+        time.sleep(0.001 * rank)  # their clocks disagree on what is short
+        average_over_processes([torch.ones(1)])()
+
+    timing.seconds(step, torch.device("cpu"), 2, at_least=0.02)
+    torch.save(calls[0], f"{folder}/calls_{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_processes_that_are_timed_take_the_same_number_of_steps(tmp_path):
+    """They wait for each other in each step, so otherwise they would wait for ever."""
+    mp.spawn(steps_timed_in_one_of_two, (free_port(), str(tmp_path)), nprocs=2)
+    one, other = (torch.load(tmp_path / f"calls_{rank}.pt") for rank in (0, 1))
+    assert one == other > 4
 
 
 def test_pools_of_all_processes_are_saved(two_trained):

@@ -69,6 +69,7 @@ def trained(step, opt, device=CPU, dtype=torch.float32, n_steps=8, graph=False, 
     for network in networks.values():
         network.to(dtype)
     schedulers = [torch.optim.lr_scheduler.LambdaLR(o, lambda t: 0.5**t) for o in optimizers.values()]
+    originals = batches(n_steps, opt.batch_size * opt.accumulate, device, dtype)
     update, losses = through(functools.partial(step, networks, optimizers, buffers, opt)), []
     for i, batch in enumerate(batches(n_steps, opt.batch_size * opt.accumulate, device, dtype)):
         draws = [buffer.draw(len(batch[0])).to(device) for buffer in buffers.values()]
@@ -76,6 +77,7 @@ def trained(step, opt, device=CPU, dtype=torch.float32, n_steps=8, graph=False, 
         if i in (4, 6):
             for scheduler in schedulers:
                 scheduler.step()
+        assert torch.equal(batch[0], originals[i][0])  # the caller's images are the caller's
     weights = {f"{n}/{k}": w.cpu() for n, net in networks.items() for k, w in net.state_dict().items()}
     return torch.stack(losses).cpu(), weights
 
@@ -208,8 +210,13 @@ class FakeGraph:
 
 
 class FakeStream:
+    waits = []  # (who waits, for whom), of all streams
+
+    def __init__(self, name="side"):
+        self.name = name
+
     def wait_stream(self, other):
-        pass
+        self.waits.append((self.name, other.name))
 
 
 @pytest.fixture
@@ -225,8 +232,10 @@ def cuda_of_paper(monkeypatch):
         recordings.append(graph)
 
     monkeypatch.setattr(torch.cuda, "Stream", FakeStream)
-    monkeypatch.setattr(torch.cuda, "current_stream", FakeStream)
+    monkeypatch.setattr(FakeStream, "waits", [])
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: FakeStream("current"))
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "set_stream", lambda stream: FakeStream.waits.append(stream.name))
     monkeypatch.setattr(torch.cuda, "CUDAGraph", FakeGraph)
     monkeypatch.setattr(torch.cuda, "graph", record)
     monkeypatch.setattr(torch.Tensor, "record_stream", lambda self, stream: None)
@@ -240,6 +249,7 @@ def test_the_recorded_step_is_the_step(argv, amp, cuda_of_paper):
     step = functools.partial(bfloat16_or_not, amp)
     one, other = trained(step, opt, graph=True), trained(step, opt, graph=True, through=fast.recorded)
     assert len(cuda_of_paper) == 1 and len(cuda_of_paper[0].tape.operations) > 500
+    assert FakeStream.waits == [("side", "current"), ("current", "side")] * 3  # around each call that warms up
     assert_alike(one, other, atol=0, rtol=0)
     assert len(set(map(tuple, one[0].tolist()))) == 8  # no step is like the one before
 
@@ -271,3 +281,28 @@ def test_a_step_that_cannot_be_recorded_runs_as_it_is(cuda_of_paper):
     other = trained(waits, options(), graph=True, through=lambda step: fast.recorded(step, said.append))
     assert_alike(one, other, atol=0, rtol=0)
     assert len(said) == 1 and "operation not permitted" in said[0] and "\n" not in said[0]
+    assert FakeStream.waits.count("current") == 1  # it is left on the stream that it came from
+
+
+def test_the_note_gives_the_first_reason(cuda_of_paper, monkeypatch):
+    """A recording that went wrong fails a second time when it ends, with words that say nothing."""
+    original = torch.cuda.graph
+
+    @contextlib.contextmanager
+    def record(*arguments, **options):
+        try:
+            with original(*arguments, **options):
+                yield
+        except RuntimeError:
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+    monkeypatch.setattr(torch.cuda, "graph", record)
+    said = []
+    step = fast.recorded(lambda x: x * x.max().item(), said.append)
+    assert [step(torch.tensor([2.0])).item() for _ in range(6)] == [4.0] * 6
+    assert len(said) == 1 and "operation not permitted" in said[0]
+
+
+def test_the_adversarial_loss_is_taken_in_float32():
+    loss = cyclegan.criterion_GAN(torch.full((1, 1, 30, 30), 0.3, dtype=torch.bfloat16), 1)
+    assert loss.dtype == torch.float32 and loss.item() == pytest.approx(0.4888, abs=1e-3)

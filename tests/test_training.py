@@ -84,6 +84,17 @@ def test_interrupted_and_resumed_is_bit_for_bit_uninterrupted(tiny, monkeypatch,
     assert whole["step"] == 20
 
 
+def test_stopped_after_the_last_step_of_an_epoch(tiny, monkeypatch, recwarn):
+    tiny("--n_epochs", "3", "--run_name", "whole")
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, step=5)
+        tiny("--n_epochs", "3")
+    assert (load()["epoch"], load()["batch"]) == (0, 5)
+    tiny("--resume")
+    assert_same(load("saved_models/whole/latest.pth") | {"options": None}, load() | {"options": None})
+    assert not [warning for warning in recwarn if "lr_scheduler" in str(warning.message)]
+
+
 def test_resume_from_a_kept_epoch(tiny):
     tiny("--n_epochs", "4", "--checkpoint_interval", "2")
     whole = load()
