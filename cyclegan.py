@@ -190,7 +190,6 @@ def train_step(networks, optimizers, buffers, opt, amp, real_A, real_B, draws_A,
     G_AB, G_BA, D_A, D_B = networks.values()
     fake_A_buffer, fake_B_buffer = buffers.values()
     parameters_G = [*G_AB.parameters(), *G_BA.parameters()]
-    parameters_D = [*D_A.parameters(), *D_B.parameters()]
     autocast = torch.autocast(real_A.device.type, torch.bfloat16, enabled=amp)
     n = opt.accumulate
     for optimizer in optimizers.values():
@@ -225,7 +224,7 @@ def train_step(networks, optimizers, buffers, opt, amp, real_A, real_B, draws_A,
                 loss_D = discriminator_loss(D, part_real, part_pooled)
             (loss_D / n).backward()
             losses_D.append(loss_D.detach())
-    finish_D = average_over_processes([p.grad for p in parameters_D])
+    finish_D = average_over_processes([p.grad for D in (D_A, D_B) for p in D.parameters()])
 
     finish_G()
     finish_D()
@@ -253,9 +252,8 @@ def build(opt, device, graph=False, rank=0):
         # A recorded step looks its learning rate up, so that must be a tensor. fused: one kernel for all weights
         lr = torch.tensor(opt.lr, device=device) if graph else opt.lr
         parameters = [p for network in networks for p in network.parameters()]
-        return torch.optim.Adam(
-            parameters, lr, (opt.b1, opt.b2), fused=device.type in ("cpu", "cuda"), capturable=graph
-        )
+        fused = device.type in ("cpu", "cuda")
+        return torch.optim.Adam(parameters, lr, (opt.b1, opt.b2), fused=fused, capturable=graph)
 
     optimizers = {"optimizer_G": adam(G_AB, G_BA), "optimizer_D_A": adam(D_A), "optimizer_D_B": adam(D_B)}
     seed = 2 * (opt.seed + 1000 * rank)  # each pool of each process draws its own random numbers
@@ -290,7 +288,6 @@ def main(argv=None):
                            opt.skip_bad_images, opt.enlarge)  # fmt: skip
     sampler = EpochSampler(len(dataset), opt.batch_size * opt.accumulate, opt.seed, rank, world_size)
     dataloader = make_loader(dataset, sampler, opt.n_cpu, device)
-    # The sample grids show the same images all along
     samples_A, samples_B = (fixed_images(dataset, root, domain, n=5).to(device) for domain in "AB")
 
     # ----------
@@ -313,14 +310,14 @@ def main(argv=None):
             restore(checkpoint["ranks"][rank] | {"path": checkpoint["path"]}, buffers)
             torch.set_rng_state(checkpoint["ranks"][rank]["rng"])
     for optimizer, scheduler in zip(optimizers.values(), schedulers.values()):
-        scheduler.base_lrs, lr = [opt.lr], opt.lr * decay(first_epoch)  # also if it was another one before
+        # --lr and --n_epochs as they are now, whatever they were when the run was started
+        scheduler.base_lrs, lr = [opt.lr], opt.lr * decay(first_epoch)
         optimizer.param_groups[0]["lr"] = torch.tensor(lr, device=device) if graph else lr
     if opt.compile:
         for network in networks.values():
             network.compile(dynamic=False)  # in place: torch.compile(network) would rename the keys of its state dict
     update = functools.partial(train_step, networks, optimizers, buffers, opt, amp)
-    if graph:
-        update = recorded(update, say)
+    update = recorded(update, say) if graph else update
 
     # ----------
     #  Folders, and what is printed before the first step

@@ -150,7 +150,7 @@ class ReplayBuffer:
     def load_state_dict(self, state):
         self.count = min(self.max_size, len(state["data"]))
         if self.count:
-            images = state["data"][: self.count]
+            images = torch.stack(list(state["data"][: self.count]))
             self.data = images.new_zeros(self.max_size + 1, *images.shape[1:])
             self.data[: self.count] = images
         self.generator.set_state(state["rng"])
