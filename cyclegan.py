@@ -27,7 +27,7 @@ from models import Discriminator, GeneratorResNet, weights_init_normal
 from progress import Progress, as_typed, describe, duration, what_was_written
 from utils import (
     Background, InputError, ReplayBuffer, StopSignal, average_over_processes, between, bfloat16_pays, check_finite,
-    choose_device, first_process_first, gather, init_processes, linear_decay, run, sample_images, save_grid,
+    choose_device, first_process_first, gather, init_processes, linear_decay, run, sample_images, save_image,
 )  # fmt: skip
 
 # What the demo needs to be done on a laptop; the command line wins over it. So short a training gains from a long decay
@@ -370,7 +370,7 @@ def main(argv=None):
         if rank == 0:
             with torch.autocast(device.type, torch.bfloat16, enabled=amp):
                 grid = sample_images(G_AB, G_BA, samples_A, samples_B)
-            writer.start(save_grid, grid, f"{images}/{step:06d}.png")
+            writer.start(save_image, grid, f"{images}/{step:06d}.png")
 
     def batches(epoch, done):
         """The batches of an epoch. If an image turns out to be broken, what was done so far is saved first."""

@@ -279,7 +279,7 @@ def test_sample_grid_has_a_fixed_range_and_order(tmp_path):
         return x + 0.25
 
     A, B = torch.full((2, 3, 8, 8), 0.0), torch.full((2, 3, 8, 8), 0.5)
-    utils.save_grid(utils.sample_images(darker, brighter, A, B), str(tmp_path / "000007.png"))
+    utils.save_image(utils.sample_images(darker, brighter, A, B), str(tmp_path / "000007.png"))
     grid = np.asarray(Image.open(tmp_path / "000007.png"))[:, :, 0]
     assert grid.shape == (2 * 10 + 2, 6 * 10 + 2)
     columns = [grid[6, 6 + 10 * i] / 127.5 - 1 for i in range(6)]
@@ -328,7 +328,7 @@ def test_what_is_done_in_the_background_is_done_in_order_and_its_errors_are_not_
     background.finish()
     assert done == [1, 2]
 
-    background.start(utils.save_grid, torch.zeros(3, 4, 4), str(tmp_path / "no such folder" / "x.png"))
+    background.start(utils.save_image, Image.new("L", (4, 4)), str(tmp_path / "no such folder" / "x.png"))
     with pytest.raises(FileNotFoundError, match="no such folder"):
         background.start(done.append, 3)
     background.finish()  # it was said once, and what was asked for meanwhile is done
