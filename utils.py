@@ -307,8 +307,8 @@ class Background:
     steps of a GPU. One at a time: `start` waits for what was started before, and raises its error if it had one; what
     is started now is done all the same.
 
-    Not for what torch computes with several threads: on a CPU a second team of OpenMP threads then competes with that of
-    the training for good, which measured 11 images a second instead of 19 (benchmarks/NOTES.md)."""
+    Not for what torch computes with several threads: on a CPU a second team of OpenMP threads then competes with the
+    training's for good, which measured 11 images a second instead of 19 (benchmarks/NOTES.md)."""
 
     def __init__(self):
         self.executor, self.task = ThreadPoolExecutor(1), None
