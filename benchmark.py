@@ -30,8 +30,9 @@ from PIL import Image, ImageFilter
 
 import cyclegan
 from datasets import EpochSampler, ImageDataset, make_loader
-from fast import recorded
+from fast import may_record, recorded
 from models import GeneratorResNet
+from progress import as_typed
 from timing import count_flops, digits, in_rounds, matmul_rate, name_of, noise
 from translate import Translator
 from utils import InputError, ReplayBuffer, between, bfloat16_pays, choose_device, init_processes, run
@@ -121,10 +122,6 @@ def step_without_numbers(opt, size, batch_size):
     return no_autocast(our_step(plain, torch.device("meta"), size, batch_size))
 
 
-def may_record(device):
-    return device.type == "cuda" and "RANK" not in os.environ
-
-
 def use_group_norm(module):
     """Instance norm as group norm with one channel a group: the same numbers, and channels_last stays."""
     for name, child in module.named_children():
@@ -134,6 +131,7 @@ def use_group_norm(module):
             use_group_norm(child)
 
 
+@functools.cache
 def load_baseline(folder):
     """The networks of another checkout -> (make_G(size), make_D(size)), functions that build them for images of that
     size, as it does by default."""
@@ -206,17 +204,17 @@ def baseline_step(make_G, make_D, device, size, batch_size):
 def time_training(opt, device, size, batch_size, rates, show):
     n = batch_size * opt.accumulate
     ours = functools.partial(our_step, opt, device, size, batch_size)
-    candidates, changes = {"cyclegan.py": ours}, {"cyclegan.py": {}}
+    candidates = {"cyclegan.py": ours}
     for name, change in ABLATIONS.items() if opt.ablate else ():
-        if not (change == {"graph": False} and not may_record(device)):
-            candidates[name], changes[name] = functools.partial(ours, **change), change
+        if change != {"graph": False} or may_record(device):
+            candidates[name] = functools.partial(ours, **change)
     flops = dict.fromkeys(candidates, count_flops(step_without_numbers(opt, size, batch_size)))
     if opt.baseline:
         candidates["baseline"] = functools.partial(baseline_step, *load_baseline(opt.baseline), device, size, n)
         flops["baseline"] = count_flops(candidates["baseline"]())
     measured = in_rounds(candidates, device, opt, show)
     for name, row in measured.items():
-        low = name in changes and changes[name].get("amp", True) and bfloat16_pays(device)
+        low = name != "baseline" and ABLATIONS.get(name, {}).get("amp", True) and bfloat16_pays(device)
         row["images_per_s"] = 2 * n / row["seconds"]
         row["tflops"] = flops[name] / row["seconds"] / 1e12
         row["share_of_matmul"] = row["tflops"] / rates["bfloat16" if low else "float32"]
@@ -247,10 +245,8 @@ def time_translation(opt, device, size, batch_size, rates, show):
         return torch.no_grad()(lambda: G(x))
 
     def translator():
-        G = generator()
-        if opt.compile:
-            G.compile(dynamic=False, mode="reduce-overhead" if device.type == "cuda" else None)
-        translate = Translator([G], device, low == torch.bfloat16, batch_size=batch_size)
+        amp = low == torch.bfloat16
+        translate = Translator([generator()], device, amp, batch_size=batch_size, compile=opt.compile)
         return lambda: translate(pixels)
 
     candidates = {
@@ -318,9 +314,6 @@ def time_loading(opt, device, size, batch_size, rates, show):
 ##############################
 
 PARTS = {"training": time_training, "translation": time_translation, "loading": time_loading}
-
-
-HEADER = "                    ms (min ... max)   images/s    GiB"
 EXPLANATION = """
 images/s: training images of both domains, translated images, loaded images of both domains; of one process
 GiB:      the most that its tensors take of a GPU's memory; without one, what this process takes more than before
@@ -331,10 +324,11 @@ ratio:    time, relative to the first row"""
 def print_table(part, size, opt, batch_size, rows):
     first = next(iter(rows.values()))["seconds"]
     title = f"{part}, {size} x {size}, batch size {batch_size}"
-    for name in ("accumulate", "compile", "checkpoint_activations"):
-        if getattr(opt, name) not in (1, False):
-            title += f", --{name}" + (f" {opt.accumulate}" if name == "accumulate" else "")
-    print(f"\n{title}\n{'':24}{HEADER}{'  TFLOP/s  of rate' if part == 'training' else ''}  ratio")
+    changed = as_typed(
+        opt, get_parser(), but_for=vars(opt).keys() - {"accumulate", "compile", "checkpoint_activations"}
+    )
+    print(f"\n{title}, other options: {changed}")
+    print(f"{'ms (min ... max)   images/s    GiB':>78}{'  TFLOP/s  of rate' * (part == 'training')}  ratio")
     for name, row in rows.items():
         ms = "{:>9} ({} ... {})".format(*(digits(1000 * row[key]) for key in ("seconds", "min", "max")))
         line = f"  {name:33s} {ms:27s} {digits(row['images_per_s']):>9} {row['memory_gib']:6.2f}"

@@ -22,7 +22,7 @@ import torch
 
 from checkpoints import copy_to_cpu, find_checkpoint, lock_run, prepare_folders, restore, save_run
 from datasets import EpochSampler, ImageDataset, fixed_images, make_loader, prepare_dataset
-from fast import recorded
+from fast import may_record, recorded
 from models import Discriminator, GeneratorResNet, weights_init_normal
 from progress import Progress, as_typed, describe, duration, what_was_written
 from utils import (
@@ -271,7 +271,7 @@ def main(argv=None):
     rank, world_size = init_processes(device)
     say = print if rank == 0 else lambda *text: None
     amp = bfloat16_pays(device) if opt.amp is None else opt.amp
-    graph = device.type == "cuda" and world_size == 1 if opt.graph is None else opt.graph
+    graph = may_record(device) if opt.graph is None else opt.graph
     if graph and device.type != "cuda":
         raise InputError(f"--graph: {device} has no CUDA graphs. Leave it out")
     torch.backends.cudnn.benchmark = True  # all batches have one size, so the search for the fastest kernels pays

@@ -7,6 +7,12 @@ Skip this on first reading: the mathematics is what was recorded, that of cycleg
 """
 
 import torch
+import torch.distributed as dist
+
+
+def may_record(device):
+    """Whether a step is recorded if nobody says otherwise: on CUDA, and not if messages between processes are in it."""
+    return device.type == "cuda" and (not dist.is_initialized() or dist.get_world_size() == 1)
 
 
 def recorded(step, say=print, warm_up=3):

@@ -118,8 +118,7 @@ def name_of(device):
     if device.type == "cuda":
         return torch.cuda.get_device_name()
     with contextlib.suppress(OSError, StopIteration), open("/proc/cpuinfo") as file:
-        name = next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
-        return name
+        return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
     return platform.processor() or platform.machine()
 
 

@@ -86,13 +86,17 @@ class Translator:
     tile: pictures of more than tile^2 pixels are translated in bands, smaller ones in batches of at most that many
     """
 
-    def __init__(self, generators, device, amp, mix=None, strength=1.0, tile=2048, batch_size=1):
+    def __init__(self, generators, device, amp, mix=None, strength=1.0, tile=2048, batch_size=1, compile=False):
         # weights in bfloat16 give what autocast gives, which would convert them anew for each batch
         self.device, self.dtype = device, torch.bfloat16 if amp else torch.float32
         self.generators = [G.to(device, self.dtype) for G in generators]
         self.shares = [1.0] if mix is None else [1 - mix, mix]
         self.strength, self.tile, self.batch_size = strength, tile, batch_size
         self.channels = generators[0].channels
+        if compile:
+            for G in self.generators:
+                # a GPU would wait for Python at every kernel: the graph asks for all at once
+                G.compile(mode="reduce-overhead" if device.type == "cuda" else None)
 
     def batch_for(self, height, width):
         """How many pictures of that size are translated at once."""
@@ -368,12 +372,8 @@ def main(argv=None):
         raise InputError("--mix: one of the checkpoints is for gray pictures, the other one for colour")
     if jobs and (trained := facts["options"].get("img_height")):
         note_size(jobs[0][0], trained, opt)
-    translator = Translator(generators, device, amp, opt.mix, opt.strength, opt.tile, opt.batch_size)
+    translator = Translator(generators, device, amp, opt.mix, opt.strength, opt.tile, opt.batch_size, opt.compile)
     print(f"{len(jobs)} to translate, on {device}, {'bfloat16' if amp else 'float32'}")
-    if opt.compile:
-        for G in generators:
-            # a GPU would wait for Python at every kernel: the graph asks for all at once
-            G.compile(mode="reduce-overhead" if device.type == "cuda" else None)
 
     started, written, stopped = time.monotonic(), 0, False
     videos = [job for job in jobs if is_video(job[1])]

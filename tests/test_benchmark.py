@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 
 import pytest
 import torch
@@ -57,7 +58,8 @@ def test_all_parts_make_a_table_and_a_line(checkouts, capsys, monkeypatch):
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: None)  # half a minute of a C++ compiler
     benchmark.main([*TINY, "--ablate", "--baseline", "gan", "--batch_sizes", "2", "--accumulate", "2",
                     "--output", "new/results.jsonl"])  # fmt: skip
-    benchmark.main([*TINY, "--parts", "training", "--output", "new/results.jsonl"])
+    benchmark.main([*TINY, "--parts", "training", "translation", "--output", "new/results.jsonl", "--rounds", "1",
+                    "--compile", "--checkpoint_activations"])  # fmt: skip
     out = capsys.readouterr().out
     records = [json.loads(line) for line in open("new/results.jsonl")]
     assert len(records) == 2 and records[0]["torch"] == torch.__version__ and records[0]["options"]["ngf"] == 4
@@ -76,7 +78,8 @@ def test_all_parts_make_a_table_and_a_line(checkouts, capsys, monkeypatch):
         assert row["share_of_matmul"] == pytest.approx(row["tflops"] / rate)
     translation = {row["what"] for row in rows if row["part"] == "translation"}
     assert "baseline, float32" in translation and "translate.py, pixels to pixels" in translation
-    assert len(records[1]["results"]) == 1
+    assert "other options: --compile --checkpoint_activations" in out and "other options: --accumulate 2" in out
+    assert {"cyclegan.py", "generator, compiled"} <= {row["what"] for row in records[1]["results"]}
     assert os.listdir("new") == ["results.jsonl"]
 
 
@@ -180,6 +183,18 @@ def test_a_short_call_is_repeated_until_it_can_be_timed():
 
     times = timing.seconds(short, CPU, 2, at_least=0.001)
     assert len(times) == 2 and calls[0] > 4 and all(t > 0 for t in times)
+
+
+def test_each_candidate_is_built_warmed_up_and_timed_in_each_round():
+    said, opt = [], benchmark.get_parser().parse_args([*TINY, "--rounds", "3"])
+
+    def candidate(name):
+        said.append("build " + name)
+        return lambda: (said.append(name), time.sleep(0.05))
+
+    rows = timing.in_rounds({n: lambda n=n: candidate(n) for n in "ab"}, CPU, opt, show=lambda line: None)
+    assert said == ["build a", "a", "a", "build b", "b", "b"] * 3
+    assert rows["a"]["min"] >= 0.05
 
 
 def test_memory_is_that_of_the_moment_and_the_peak():
