@@ -29,8 +29,9 @@ import torch
 from PIL import Image, ImageFilter
 
 import cyclegan
-from datasets import EpochSampler, ImageDataset, make_loader
+from datasets import ImageDataset
 from fast import may_record, recorded
+from loading import EpochSampler, make_loader
 from models import GeneratorResNet
 from progress import as_typed
 from timing import count_flops, digits, in_rounds, matmul_rate, name_of, noise

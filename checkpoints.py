@@ -11,9 +11,10 @@ import shutil
 import zipfile
 
 import torch
+import torchvision
 
-from models import GeneratorResNet
-from utils import InputError, whole_file
+from models import GENERATOR_OPTIONS, GeneratorResNet, channels_of, make_generator
+from utils import InputError, first_process_first, whole_file
 
 
 def save_file(state, path):
@@ -42,9 +43,27 @@ def save_run(state, saved, keep):
     if keep:
         epoch = state["epoch"]
         save_file(state, f"{saved}/checkpoint_{epoch}.pth")
-        save_file(state["G_AB"], f"{saved}/G_AB_{epoch}.pth")
-        save_file(state["G_BA"], f"{saved}/G_BA_{epoch}.pth")
+        for direction in ("AB", "BA"):
+            save_file(generator_file(state, direction), f"{saved}/G_{direction}_{epoch}.pth")
     save_file(state, f"{saved}/latest.pth")
+
+
+def generator_file(state, direction):
+    """What is kept of one generator of a full checkpoint: its state dict, from which the ResNets of the paper can be
+    rebuilt; of other networks also the options that they were built by. With --ema it is the average."""
+    weights, options = state.get(f"ema_G_{direction}", state[f"G_{direction}"]), state["options"]
+    if is_papers(options):
+        return weights
+    known = {name: options[name] for name in GENERATOR_OPTIONS}
+    n_in, n_out = channels_of(options) if direction == "AB" else channels_of(options)[::-1]
+    return {"generator": known | {"channels": n_in, "out_channels": n_out}, "weights": weights}
+
+
+def is_papers(options):
+    """Whether generators are the paper's, which keys and shapes tell all about (dropout does nothing in a finished
+    one)."""
+    names = ("generator", "norm", "attention", "separable")
+    return all(options.get(name, GENERATOR_OPTIONS[name]) == GENERATOR_OPTIONS[name] for name in names)
 
 
 def load_file(path):
@@ -203,7 +222,7 @@ def generator_in(state, path, direction):
     if FULL_CHECKPOINT <= state.keys():
         direction = direction or "AB"
         facts = {"full": True, "direction": direction, "epoch": state["epoch"], "options": state["options"]}
-        weights = state["G_" + direction]
+        state = generator_file(state, direction)
     else:
         named = [d for d, pattern in NAMES.items() if re.search(pattern, os.path.basename(path))]
         if direction and named and direction not in named:
@@ -211,8 +230,8 @@ def generator_in(state, path, direction):
         epoch = re.search(r"G_(?:AB|BA)_(\d+)\.pth$", path)
         facts = {"full": False, "direction": direction or (named[0] if len(named) == 1 else None), "options": {}}
         facts["epoch"] = int(epoch[1]) if epoch else None
-        weights = state
-    return build_generator(weights, path).eval(), facts
+    build = rebuild_generator if state.keys() == {"generator", "weights"} else build_generator
+    return build(state, path).eval(), facts
 
 
 def load_generators(path, direction=None):
@@ -244,6 +263,27 @@ def options_beside(path):
     return state.get("options", {}) if isinstance(state, dict) else {}
 
 
+def rebuild_generator(state, path):
+    """What generator_file made of a network that is not the paper's -> that network."""
+    try:
+        options, weights = state["generator"], state["weights"]
+        with torch.device("meta"):
+            generator = make_generator(options, options["channels"], options["out_channels"])
+        generator.load_state_dict(weights, assign=True)
+        generator = generator.float()
+    except (AttributeError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise InputError(
+            f"{path}: damaged, or of a newer version ({type(error).__name__}: {str(error).splitlines()[0]})"
+        )
+    check_finite_weights(weights, path)
+    return generator
+
+
+def check_finite_weights(weights, path):
+    if not all(tensor.isfinite().all() for tensor in weights.values()):
+        raise InputError(f"{path}: has weights that are not finite, the training diverged. Take an earlier checkpoint")
+
+
 def build_generator(weights, path):
     """State dict of a ResNet generator, in any of the known layouts -> GeneratorResNet with these weights.
 
@@ -258,18 +298,11 @@ def build_generator(weights, path):
         last = weights[f"model.{(17 if upsample == 'transpose' else 19) + n_blocks}.weight"]
     except (AttributeError, KeyError, ValueError, TypeError, RuntimeError):
         raise InputError(f"{path}: {what_else(weights)}. {EXPECTED}")
-    if last.shape[1:] == (ngf, *kernel) and len(last) != channels:
-        raise InputError(
-            f"{path}: translates {channels} channels into {len(last)}; here both must have the same number"
-        )
-    if channels not in (1, 3):
-        raise InputError(f"{path}: a generator of {channels} channels; here pictures have 1, gray, or 3, RGB")
     if of_pytorch_gan and channels != 3:  # its outer padding is `channels` pixels where 3 are needed
         raise InputError(f"{path}: a generator of PyTorch-GAN with {channels} channels; these only work with 3")
-    if not all(tensor.isfinite().all() for tensor in weights.values()):
-        raise InputError(f"{path}: has weights that are not finite, the training diverged. Take an earlier checkpoint")
+    check_finite_weights(weights, path)
     with torch.device("meta"):  # no memory and no time for weights that are replaced at once
-        generator = GeneratorResNet(channels, n_blocks, ngf, upsample)
+        generator = GeneratorResNet(channels, n_blocks, ngf, upsample, len(last))
     try:
         generator.load_state_dict(weights, assign=True)
     except RuntimeError:
@@ -294,3 +327,28 @@ def what_else(weights):
     if keys[:1] == ["model.0.weight"]:
         return "a discriminator"
     return f"no generator that is known here (its keys: {', '.join(keys[:4]) or 'none'})"
+
+
+##############################
+#   Weights of other networks
+##############################
+
+
+def load_encoders(generators, path):
+    """Gives each GeneratorPretrained the weights of ImageNet, from a file or from PyTorch's server."""
+    weights = published_weights(torchvision.models.ResNet18_Weights.IMAGENET1K_V1, path, "--encoder_weights")
+    for generator in generators:
+        try:
+            generator.load_encoder(weights)
+        except (ValueError, TypeError, AttributeError, RuntimeError) as error:
+            raise InputError(f"--encoder_weights {path}: {str(error).splitlines()[0]}")
+
+
+def published_weights(weights, path, flag):
+    """The state dict in a file, or, where there is none, torchvision's `weights`, downloaded when first needed."""
+    if path:
+        return load_file(path)
+    try:
+        return first_process_first(lambda: weights.get_state_dict(progress=True, check_hash=True))
+    except OSError as error:
+        raise InputError(f"{weights.url}: cannot be downloaded ({error}). Get it elsewhere, and name it by {flag}")

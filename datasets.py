@@ -9,9 +9,8 @@ A data set that is named but missing is drawn (demo_data.py) or fetched (fetch.p
 
 import contextlib
 import os
-import signal
+import re
 import sys
-import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -19,11 +18,13 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+from arrays import is_array, load_array
+from augment import jittered, rotated
 from utils import InputError
 
 # Pillow warns of what it takes, above 89 million pixels; above 179 million it refuses, and so do we
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-IMAGE_EXTENSIONS = tuple(e for e, kind in Image.registered_extensions().items() if kind in Image.OPEN)
+IMAGE_EXTENSIONS = (*(e for e, kind in Image.registered_extensions().items() if kind in Image.OPEN), ".npy")
 CACHE_LIMIT_GIB = 4.0  # a larger data set is decoded again in every epoch, by worker processes
 CHECK_LIMIT = 100_000  # images of a domain that are looked at before training; of more, the first ones
 
@@ -147,6 +148,28 @@ def stem(path):
     return os.path.splitext(os.path.basename(path))[0]
 
 
+def read_pairs(path, files):
+    """A text file, in each line the names of an image of A and its counterpart in B, apart by a tab, a comma or blanks
+    -> {number of the one in files["A"]: number of the other}. Without a path: those of the same file stem."""
+    number = {domain: {stem(files[domain][i]): i for i in range(len(files[domain]))} for domain in "AB"}
+    if not path:
+        return {i: number["B"][name] for name, i in number["A"].items() if name in number["B"]}
+    pairs = {}
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = [line.strip() for line in file]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--pairs {path}: cannot be read ({error})")
+    for n, line in enumerate(lines, 1):
+        if line:
+            names = re.split(r"[\t,]" if "\t" in line or "," in line else r" +", line)
+            known = len(names) == 2 and all(stem(name.strip()) in number[d] for name, d in zip(names, "AB"))
+            if not known:
+                raise InputError(f"--pairs {path}, line {n}: {line!r} does not name an image of A and one of B")
+            pairs[number["A"][stem(names[0].strip())]] = number["B"][stem(names[1].strip())]
+    return pairs
+
+
 def find_folder(root, mode, domain):
     """'data/NAME', 'train', 'A' -> 'data/NAME/trainA' or 'data/NAME/train/A', whichever there is."""
     for folder in (os.path.join(root, mode + domain), os.path.join(root, mode, domain)):
@@ -168,32 +191,47 @@ class ImageDataset(torch.utils.data.Dataset):
     unaligned:       False pairs A and B by file stem (same crop, same flip) and leaves out what has no counterpart
     img_size:        (height, width) of the samples
     load_size:       (height, width) before the crop
+    channels:        of the images, 1 or 3, or (those of A, those of B): any number, see arrays.py
     cache:           keep the decoded, resized images in memory; None: if they take at most CACHE_LIMIT_GIB
     skip_bad_images: go on without images that cannot be used; otherwise the first is an InputError
     enlarge:         accept training images smaller than img_size
+    color_jitter:    strength of random changes of brightness, contrast and saturation, 0 to 1
+    rotate:          largest random rotation, in degrees
+    pairs:           "" for file stems that A and B have in common, or a list as read_pairs takes it: with an image of
+                     A then comes its counterpart, equally cropped, and the sample has a third entry, "paired", 1.0 if
+                     it has one, else 0.0. None looks for none
     notes:           (attribute) what the user should be told
     """
 
     def __init__(self, root, mode="train", unaligned=True, img_size=(256, 256), load_size=(286, 286), channels=3,
-                 seed=0, cache=None, skip_bad_images=False, enlarge=False):  # fmt: skip
-        self.train, self.unaligned, self.channels, self.seed = mode == "train", unaligned, channels, seed
+                 seed=0, cache=None, skip_bad_images=False, enlarge=False, color_jitter=0.0, rotate=0.0,
+                 pairs=None):  # fmt: skip
+        self.train, self.unaligned, self.seed = mode == "train", unaligned, seed
+        self.color_jitter, self.rotate, self.tell_pairs = color_jitter, rotate, pairs is not None
+        self.channels = dict(zip("AB", channels if isinstance(channels, tuple) else (channels, channels)))
         self.img_size, self.size = img_size, load_size if self.train else img_size
         self.skip_bad_images, self.notes = skip_bad_images, []
         self.smallest = img_size if self.train and not enlarge else None
         self.files = {domain: ImageFiles(find_folder(root, mode, domain)) for domain in "AB"}
         self.index = {domain: range(len(files)) for domain, files in self.files.items()}  # which of them are used
-        n_bytes = sum(map(len, self.files.values())) * self.size[0] * self.size[1] * channels
+        # whether this domain is read as floats rather than as pictures of 8 bits: its first image tells
+        self.is_array = {domain: is_array(files[0], self.channels[domain]) for domain, files in self.files.items()}
+        bytes_a_pixel = {domain: self.channels[domain] * (4 if self.is_array[domain] else 1) for domain in "AB"}
+        n_bytes = sum(len(self.files[d]) * self.size[0] * self.size[1] * bytes_a_pixel[d] for d in "AB")
         if cache is None:
             processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # each one holds its own copy
             cache = self.train and n_bytes * processes <= CACHE_LIMIT_GIB * 2**30
         self.cache = {}
         for domain in "AB":
             if cache:
-                self.cache[domain] = torch.empty(len(self.files[domain]), *self.size, channels, dtype=torch.uint8)
+                dtype = torch.float32 if self.is_array[domain] else torch.uint8
+                shape = len(self.files[domain]), *self.size, self.channels[domain]
+                self.cache[domain] = torch.empty(shape, dtype=dtype)
             if cache or self.train:
                 self._look_through(domain)
-        if not unaligned:
-            self._pair_by_stem(root)
+        self.pairs = {}
+        if pairs is not None or not unaligned:
+            self._find_pairs(root, pairs)
 
     def _look_through(self, domain):
         """Decodes every image into the cache, or looks at its header; sorts out the bad ones."""
@@ -208,6 +246,8 @@ class ImageDataset(torch.utils.data.Dataset):
             try:
                 if domain in self.cache:
                     self.cache[domain][i] = torch.from_numpy(self._decode(domain, i))
+                elif self.is_array[domain]:
+                    self._decode(domain, i)
                 else:
                     with open_image(files[i], self.smallest):  # its header is all that is read
                         pass
@@ -228,15 +268,22 @@ class ImageDataset(torch.utils.data.Dataset):
         self.notes.append(f"{files.folder}: skipped {len(bad)} bad images of {len(files)}, beginning with {first}")
         self.index[domain] = np.array([i for i in range(len(files)) if i not in bad])
 
-    def _pair_by_stem(self, root):
-        of_stem = {domain: {stem(self.files[domain][i]): i for i in self.index[domain]} for domain in "AB"}
-        common = sorted(of_stem["A"].keys() & of_stem["B"].keys())
-        if not common:
-            raise InputError(f"{root}: no file stem is the same in A and B, so there are no pairs")
-        self.index = {domain: np.array([of_stem[domain][s] for s in common]) for domain in "AB"}
+    def _find_pairs(self, root, path):
+        pairs = read_pairs(path, self.files)
+        used = {domain: {int(i): place for place, i in enumerate(self.index[domain])} for domain in "AB"}
+        pairs = {a: b for a, b in pairs.items() if a in used["A"] and b in used["B"]}
+        if not pairs:
+            raise InputError(f"{path or root}: no file stem is the same in A and B, so there are no pairs")
+        if self.unaligned:
+            self.pairs = {used["A"][a]: used["B"][b] for a, b in pairs.items()}
+            self.notes.append(f"{len(pairs)} images of A come with their counterparts in B")
+        else:
+            pairs = sorted(pairs.items())
+            self.index = {domain: np.array(numbers) for domain, numbers in zip("AB", zip(*pairs))}
 
     def _decode(self, domain, i):
-        return load_image(self.files[domain][i], self.channels, self.size, self.smallest)
+        load = load_array if self.is_array[domain] else load_image
+        return load(self.files[domain][i], self.channels[domain], self.size, self.smallest)
 
     def __len__(self):
         return max(len(self.index["A"]), len(self.index["B"]))
@@ -247,16 +294,26 @@ class ImageDataset(torch.utils.data.Dataset):
             raise IndexError(f"index {index} of {len(self)} samples")
         rng = np.random.default_rng((self.seed, epoch, index))
         random_B, crop_and_flip_A, crop_and_flip_B = rng.integers(len(self.index["B"])), rng.random(3), rng.random(3)
+        colours_A, colours_B, angle_A, angle_B = rng.random(3), rng.random(3), rng.random(), rng.random()
         i_A, i_B = (index % len(self.index[domain]) for domain in "AB")
-        if not self.unaligned:
+        counterpart = self.pairs.get(i_A)
+        if counterpart is not None:
+            i_B, angle_B = counterpart, angle_A
+        if not self.unaligned or counterpart is not None:
             crop_and_flip_B = crop_and_flip_A
         elif self.train:
             i_B = random_B
-        return {"A": self._sample("A", i_A, crop_and_flip_A), "B": self._sample("B", i_B, crop_and_flip_B)}
+        sample = {
+            "A": self._sample("A", i_A, crop_and_flip_A, colours_A, angle_A),
+            "B": self._sample("B", i_B, crop_and_flip_B, colours_B, angle_B),
+        }
+        return sample | ({"paired": torch.tensor(float(counterpart is not None))} if self.tell_pairs else {})
 
-    def _sample(self, domain, i, crop_and_flip):
-        """Image number i of a domain, cropped and flipped by three random numbers from 0 to 1 -> float32 (C, H, W)."""
+    def _sample(self, domain, i, crop_and_flip, colours, angle):
+        """Image number i of a domain, augmented by random numbers from 0 to 1 -> float32 (C, H, W) in [-1, 1]."""
         image = self._pixels(domain, i)
+        if self.train and self.rotate:
+            image = rotated(image, (2 * angle - 1) * self.rotate)
         if self.train:
             height, width = self.img_size
             top = int(crop_and_flip[0] * (image.shape[0] - height + 1))
@@ -264,10 +321,11 @@ class ImageDataset(torch.utils.data.Dataset):
             image = image[top : top + height, left : left + width]
             if crop_and_flip[2] < 0.5:
                 image = image.flip(1)
-        return to_float(image)
+        image = to_float(image)
+        return jittered(image, 1 + (2 * colours - 1) * self.color_jitter) if self.train and self.color_jitter else image
 
     def _pixels(self, domain, i):
-        """uint8 (H, W, C) from the cache or the file; with skip_bad_images, a bad file's place is taken by the next."""
+        """(H, W, C) from the cache or the file; with skip_bad_images, a bad file's place is taken by the next."""
         indices = self.index[domain]
         if domain in self.cache:
             return self.cache[domain][indices[i]]
@@ -293,7 +351,8 @@ def fixed_images(dataset, root, domain, n):
     images = []
     for i in order:
         try:
-            images.append(to_float(torch.from_numpy(load_image(files[i], dataset.channels, dataset.img_size))))
+            load = load_array if dataset.is_array[domain] else load_image
+            images.append(to_float(torch.from_numpy(load(files[i], dataset.channels[domain], dataset.img_size))))
         except InputError as error:
             if not dataset.skip_bad_images:
                 raise InputError(f"{error}. --skip_bad_images goes on without") from error
@@ -306,67 +365,9 @@ def fixed_images(dataset, root, domain, n):
 
 
 def to_float(image):
-    """uint8 (H, W, C) -> float32 (C, H, W) in [-1, 1], the range of the generators' tanh."""
-    return image.permute(2, 0, 1).contiguous().float() / 127.5 - 1
-
-
-def outlive_signals(worker_id):
-    """For the loader's worker processes: Ctrl-C and a batch system's SIGTERM reach them too, but the main process needs
-    them until its step is done. One that it wants to be rid of gets SIGTERM as well, and goes ten seconds later."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    timer = threading.Timer(10, os._exit, (0,))
-    timer.daemon = True  # it must not hold up a worker that is done before
-    signal.signal(signal.SIGTERM, lambda *_: timer.start() if not timer.is_alive() else None)
-
-
-class EpochSampler(torch.utils.data.Sampler):
-    """The batches of one epoch, lists of (epoch, index), in an order that depends on the seed and the epoch alone.
-
-    With several processes each batch is cut into equal shares, one a process, so n processes with batch size b see what
-    one process sees with n * b. What is left over at the end of an epoch, less than a batch, is left out of it.
-    """
-
-    def __init__(self, size, batch_size, seed=0, rank=0, world_size=1):
-        if size < batch_size * world_size:
-            raise InputError(
-                f"--batch_size x --accumulate x processes is {batch_size * world_size}, more than the {size} "
-                "samples of the data set. Take a smaller one"
-            )
-        self.size, self.batch_size, self.seed = size, batch_size, seed
-        self.rank, self.world_size = rank, world_size
-        self.set_position(0, 0)
-
-    def set_position(self, epoch, first_batch=0):
-        """Call before each epoch; first_batch > 0 continues one that was broken off."""
-        self.epoch, self.first_batch = epoch, first_batch
-
-    def __len__(self):
-        return self.size // (self.batch_size * self.world_size)
-
-    def __iter__(self):
-        seed = np.random.SeedSequence((self.seed, self.epoch)).generate_state(1)[0]
-        order = torch.randperm(self.size, generator=torch.Generator().manual_seed(int(seed)))
-        for batch in range(self.first_batch, len(self)):
-            start = (batch * self.world_size + self.rank) * self.batch_size
-            yield [(self.epoch, i) for i in order[start : start + self.batch_size].tolist()]
-
-
-def make_loader(dataset, sampler, n_workers, device):
-    """The batches of a sampler, {"A": (N, C, H, W), "B": (N, C, H, W)} on the CPU.
-
-    n_workers: processes that load them, 0 for this one alone; None: as many as pay"""
-    if n_workers is None:  # one step on a CPU takes longer than to decode its images, and has better use for the cores
-        n_beside_gpu = max(1, min(8, os.cpu_count() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
-        n_workers = 0 if dataset.cache else 1 if device.type == "cpu" else n_beside_gpu
-    return torch.utils.data.DataLoader(
-        dataset,
-        batch_sampler=sampler,
-        num_workers=n_workers,
-        pin_memory=device.type == "cuda",
-        persistent_workers=n_workers > 0,
-        worker_init_fn=outlive_signals,
-        generator=torch.Generator(),  # otherwise it takes from the global random numbers, and resuming is not exact
-    )
+    """uint8, or float32 from 0 to 1, (H, W, C) -> float32 (C, H, W) in [-1, 1], the range of the generators' tanh."""
+    half = 127.5 if image.dtype == torch.uint8 else 0.5
+    return image.permute(2, 0, 1).contiguous().float() / half - 1
 
 
 def prepare_dataset(name, data_dir):

@@ -21,7 +21,8 @@ from torch.utils.data import DataLoader
 
 import metrics
 from checkpoints import load_generators, options_beside
-from datasets import ImageFiles, find_folder, load_image, outlive_signals, stem
+from datasets import ImageFiles, find_folder, load_image, stem
+from loading import outlive_signals
 from progress import Progress
 from report import Cases, best_epochs, draw_curves, table
 from utils import InputError, between, bfloat16_pays, choose_device, run

@@ -9,10 +9,22 @@ Skip this on first reading: the mathematics is what was recorded, that of cycleg
 import torch
 import torch.distributed as dist
 
+from utils import InputError
+
 
 def may_record(device):
     """Whether a step is recorded if nobody says otherwise: on CUDA, and not if messages between processes are in it."""
     return device.type == "cuda" and (not dist.is_initialized() or dist.get_world_size() == 1)
+
+
+def use_graph(opt, device):
+    """What --graph and --no-graph say, or may_record if neither was given. Raises InputError where it cannot be."""
+    alike = opt.n_critic == opt.n_gen == 1 and not opt.ratio_A  # only a step that is always the same can be replayed
+    if opt.graph and device.type != "cuda":
+        raise InputError(f"--graph: {device} has no CUDA graphs. Leave it out")
+    if opt.graph and not alike:
+        raise InputError("--graph: steps differ with --n_critic, --n_gen and --ratio_A. Leave it out")
+    return may_record(device) and alike if opt.graph is None else opt.graph
 
 
 def recorded(step, say=print, warm_up=3):

@@ -10,7 +10,10 @@ stride 1, k filters; dk: 3x3, stride 2; Rk: residual block; uk: 3x3, stride 1/2;
 instance normalisation and a ReLU) and the shape of its output, C x H x W, for a 256x256 image at the defaults.
 """
 
+import contextlib
+
 import torch
+import torchvision
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -30,9 +33,21 @@ def weights_init_normal(module):
 
 def drop_running_statistics(module, state_dict, prefix, *_):
     """The authors' older files hold running statistics of instance norms, which nothing uses: left out on loading."""
+    if any(isinstance(part, nn.BatchNorm2d) for part in module.modules()):  # --norm batch: these are used
+        return
     for key in list(state_dict):
         if key.endswith(("running_mean", "running_var", "num_batches_tracked")):
             del state_dict[key]
+
+
+def check_size(generator, x):
+    """Raises ValueError for images that a generator cannot take."""
+    height, width = x.shape[-2:]
+    multiple, smallest = generator.multiple, generator.smallest
+    if height % multiple or width % multiple or min(height, width) < smallest:
+        raise ValueError(
+            f"height and width must be divisible by {multiple} and at least {smallest}, not {height} x {width}"
+        )
 
 
 class ResidualBlock(nn.Module):
@@ -64,10 +79,14 @@ class GeneratorResNet(nn.Module):
     ngf:               filters of the first convolution; all others are multiples of it
     upsample:          'transpose' as in the paper, or 'nearest': upsampling followed by a convolution, which
                        leaves no checkerboard pattern (Odena et al., 2016, distill.pub/2016/deconv-checkerboard)
+    out_channels:      of the translation, where that has more or fewer than the input
     """
 
-    def __init__(self, channels=3, n_residual_blocks=9, ngf=64, upsample="transpose"):
+    multiple, smallest = 4, 32  # what height and width must be divisible by, and at least
+
+    def __init__(self, channels=3, n_residual_blocks=9, ngf=64, upsample="transpose", out_channels=None):
         super().__init__()
+        self.channels, self.out_channels = channels, out_channels or channels
 
         # c7s1-64. Reflection padding: zeros at the border would show as a frame in the picture.
         model = [
@@ -104,10 +123,9 @@ class GeneratorResNet(nn.Module):
         # 128 x 128 x 128, then 64 x 256 x 256
 
         # c7s1-3
-        model += [nn.ReflectionPad2d(3), nn.Conv2d(features, channels, 7), nn.Tanh()]  # 3 x 256 x 256
+        model += [nn.ReflectionPad2d(3), nn.Conv2d(features, self.out_channels, 7), nn.Tanh()]  # 3 x 256 x 256
 
         self.model = nn.Sequential(*model)
-        self.channels = channels
         # True: the backward pass computes what happens inside each stage once more, rather than keep it in memory
         # (Chen et al., 2016, arXiv:1604.06174)
         self.checkpoint_activations = False
@@ -121,13 +139,12 @@ class GeneratorResNet(nn.Module):
         return layers[:10], layers[10 : 10 + n_blocks], layers[10 + n_blocks :]
 
     def forward(self, x):
-        height, width = x.shape[-2:]
-        if height % 4 or width % 4 or min(height, width) < 32:
-            raise ValueError(f"height and width must be divisible by 4 and at least 32, not {height} x {width}")
+        check_size(self, x)
         if self.checkpoint_activations and torch.is_grad_enabled():
             encoder, blocks, decoder = self.stages
+            dropout = any(isinstance(layer, nn.Dropout) for layer in self.modules())  # the same dice once more
             for stage in (nn.Sequential(*encoder), *blocks, nn.Sequential(*decoder)):
-                x = checkpoint(stage, x, use_reentrant=False, preserve_rng_state=False)
+                x = checkpoint(stage, x, use_reentrant=False, preserve_rng_state=dropout)
             return x
         return self.model(x)
 
@@ -170,3 +187,358 @@ class Discriminator(nn.Module):
 
     def forward(self, x):
         return self.model(x)
+
+
+##########################################################################################################
+#   Skip the rest on first reading: other networks, chosen by --generator, --discriminator, --norm …
+#
+#   Each is made of the parts above, or by exchanging parts of a finished network, so that they combine.
+##########################################################################################################
+
+
+def upsampling(kind, n_in, n_out, kernel=3):
+    """Layers that double height and width, as in GeneratorResNet."""
+    if kind == "transpose":
+        return [nn.ConvTranspose2d(n_in, n_out, kernel, stride=2, padding=1, output_padding=kernel % 2)]
+    return [nn.Upsample(scale_factor=2), nn.Conv2d(n_in, n_out, 3, padding=1)]
+
+
+class GeneratorUNet(nn.Module):
+    """Halves the image `num_downs` times, doubles it as often, and hands each size over to its counterpart: details
+    have a way past the bottleneck, and the bottleneck sees the whole picture (pix2pix, arXiv:1611.07004, section 3.2).
+
+    In and out as GeneratorResNet; height and width divisible by 2 ** num_downs: 256 for 8, 64 for 6.
+
+    dropout: of the up-sampling layers with 8 * ngf filters, but the innermost
+    """
+
+    def __init__(self, channels=3, num_downs=8, ngf=64, upsample="transpose", out_channels=None, dropout=0.0):
+        super().__init__()
+        self.channels, self.out_channels = channels, out_channels or channels
+        self.multiple = self.smallest = 2**num_downs
+        widths = [ngf * min(8, 2**i) for i in range(num_downs)]  # 64, 128, 256, 512, 512 ...
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        for i, width in enumerate(widths):
+            down = [nn.LeakyReLU(0.2)] if i else []
+            down.append(nn.Conv2d(widths[i - 1] if i else channels, width, 4, stride=2, padding=1))
+            if 0 < i < num_downs - 1:  # the first as in the paper; the last may be 1 x 1 and have no deviation
+                down.append(nn.InstanceNorm2d(width))
+            self.down.append(nn.Sequential(*down))
+        for i in reversed(range(num_downs)):
+            n_in = widths[i] * (1 if i == num_downs - 1 else 2)  # from below, and from its counterpart
+            up = [nn.ReLU(), *upsampling(upsample, n_in, widths[i - 1] if i else self.out_channels, kernel=4)]
+            up += [nn.InstanceNorm2d(widths[i - 1])] if i else [nn.Tanh()]
+            if dropout and 4 <= i < num_downs - 1:
+                up.append(nn.Dropout(dropout))
+            self.up.append(nn.Sequential(*up))
+
+    def forward(self, x):
+        check_size(self, x)
+        seen = []
+        for down in self.down:
+            x = down(x)
+            seen.append(x)
+        seen.pop()
+        for up in self.up:
+            x = up(x)
+            if seen:
+                x = torch.cat((seen.pop(), x), 1)
+        return x
+
+
+class GeneratorMultiscale(nn.Module):
+    """Two branches: a whole ResNet generator at half the size, which sees more of the picture with the same filters and
+    so decides on its style, and a shallow one at full size for the detail. The coarse one's last features are added
+    to those of the fine one (pix2pixHD, arXiv:1711.11585, section 3.2, trained in one go).
+
+    In and out as GeneratorResNet; height and width divisible by 8 and at least 64.
+    """
+
+    multiple, smallest = 8, 64
+
+    def __init__(self, channels=3, n_residual_blocks=9, ngf=64, upsample="transpose", out_channels=None):
+        super().__init__()
+        self.channels, self.out_channels = channels, out_channels or channels
+        half = max(1, ngf // 2)
+        resnet = GeneratorResNet(channels, n_residual_blocks, ngf, upsample)
+        self.coarse = nn.Sequential(*list(resnet.model)[:-3])  # all but c7s1-3: 64 x 128 x 128
+        self.encoder = nn.Sequential(
+            nn.ReflectionPad2d(3),
+            nn.Conv2d(channels, half, 7),
+            nn.InstanceNorm2d(half),
+            nn.ReLU(inplace=True),  # 32 x 256 x 256
+            nn.Conv2d(half, ngf, 3, stride=2, padding=1),
+            nn.InstanceNorm2d(ngf),
+            nn.ReLU(inplace=True),  # 64 x 128 x 128
+        )
+        self.decoder = nn.Sequential(
+            *(ResidualBlock(ngf) for _ in range(3)),
+            *upsampling(upsample, ngf, half),
+            nn.InstanceNorm2d(half),
+            nn.ReLU(inplace=True),  # 32 x 256 x 256
+            nn.ReflectionPad2d(3),
+            nn.Conv2d(half, self.out_channels, 7),
+            nn.Tanh(),
+        )
+
+    def forward(self, x):
+        check_size(self, x)
+        return self.decoder(self.encoder(x) + self.coarse(nn.functional.avg_pool2d(x, 2)))
+
+
+class GeneratorPretrained(nn.Module):
+    """torchvision's ResNet-18 as the encoder, with the weights of ImageNet (see load_encoder), and a decoder that is
+    handed each size: edges, textures and objects are known from the first step on.
+
+    In and out as GeneratorResNet; 1 or 3 channels, height and width divisible by 16 and at least 64. The encoder is
+    trained on, but for its batch norms, which keep the statistics of ImageNet: batches here are too small to tell.
+    """
+
+    multiple, smallest = 16, 64
+
+    def __init__(self, channels=3, ngf=64, upsample="transpose", out_channels=None):
+        super().__init__()
+        if channels not in (1, 3):
+            raise ValueError(f"a pretrained encoder knows pictures of 1 or 3 channels, not {channels}")
+        self.channels, self.out_channels = channels, out_channels or channels
+        resnet = torchvision.models.resnet18(norm_layer=torchvision.ops.FrozenBatchNorm2d)
+        self.encoder = nn.ModuleDict(
+            {name: getattr(resnet, name) for name in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3")}
+        )
+        self.up = nn.ModuleList(
+            nn.Sequential(*upsampling(upsample, n_in, n_out), nn.InstanceNorm2d(n_out), nn.ReLU(inplace=True))
+            for n_in, n_out in ((256, 128), (128 + 128, 64), (64 + 64, 64), (64 + 64, ngf))
+        )
+        self.output = nn.Sequential(nn.ReflectionPad2d(3), nn.Conv2d(ngf, self.out_channels, 7), nn.Tanh())
+        # what the weights of ImageNet expect
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, x):
+        check_size(self, x)
+        e = self.encoder
+        x = ((x + 1) / 2 - self.mean) / self.std  # a gray picture becomes one of three channels
+        half = e["relu"](e["bn1"](e["conv1"](x)))  # 64 x 128 x 128
+        quarter = e["layer1"](e["maxpool"](half))  # 64 x 64 x 64
+        eighth = e["layer2"](quarter)  # 128 x 32 x 32
+        x = e["layer3"](eighth)  # 256 x 16 x 16
+        for up, seen in zip(self.up, (eighth, quarter, half, None)):
+            x = up(x)
+            if seen is not None:
+                x = torch.cat((seen, x), 1)
+        return self.output(x)
+
+    def load_encoder(self, weights):
+        """weights: state dict of torchvision's resnet18. Raises ValueError if it is another one's."""
+        names = self.encoder.state_dict()
+        missing = [name for name in names if name not in weights or weights[name].shape != names[name].shape]
+        if missing:
+            raise ValueError(f"no ResNet-18 of torchvision: {missing[0]} is missing or of another shape")
+        self.encoder.load_state_dict({name: weights[name] for name in names})
+
+
+class SelfAttention(nn.Module):
+    """Each place looks at all others: x + gain * attention(x), as in SAGAN (arXiv:1805.08318). The gain starts at 0, so
+    the network starts as without. No matrix of all pairs of places is ever kept."""
+
+    def __init__(self, features):
+        super().__init__()
+        inner = max(1, features // 2)
+        self.qkv = nn.Conv2d(features, 3 * inner, 1)
+        self.out = nn.Conv2d(inner, features, 1)
+        self.gain = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x):
+        q, k, v = self.qkv(x).flatten(2).transpose(1, 2)[:, None].chunk(3, dim=-1)  # (N, 1, H * W, inner) each
+        seen = nn.functional.scaled_dot_product_attention(q, k, v)[:, 0]
+        return x + self.gain * self.out(seen.transpose(1, 2).unflatten(2, x.shape[2:]))
+
+
+class AttentiveBlock(ResidualBlock):
+    """A residual block with self-attention behind it."""
+
+    def __init__(self, features):
+        super().__init__(features)
+        self.attention = SelfAttention(features)
+
+    def forward(self, x):
+        return self.attention(super().forward(x))
+
+
+class DiscriminatorMultiscale(nn.Module):
+    """`n_scales` discriminators of 70x70 patches, each on an image of half the size of the one before: the third sees
+    280x280 pixels of the original (pix2pixHD, arXiv:1711.11585, section 3.2).
+
+    Out: (N, n_scales, H // 8 - 2, W // 8 - 2); the coarser maps are enlarged, so that each scale has the same weight in
+    a mean. Height and width at least 32 * 2 ** (n_scales - 1).
+    """
+
+    def __init__(self, channels=3, ndf=64, n_scales=3):
+        super().__init__()
+        self.scales = nn.ModuleList(Discriminator(channels, ndf) for _ in range(n_scales))
+
+    def forward(self, x):
+        scores = []
+        for scale in self.scales:
+            scores.append(scale(x))
+            x = nn.functional.avg_pool2d(x, 3, stride=2, padding=1, count_include_pad=False)
+        size = scores[0].shape[2:]
+        return torch.cat([nn.functional.interpolate(score, size, mode="nearest-exact") for score in scores], 1)
+
+
+class DiscriminatorPixel(nn.Module):
+    """Scores each pixel by its colour alone (pix2pix, arXiv:1611.07004, section 3.4). Out: (N, 1, H, W)."""
+
+    def __init__(self, channels=3, ndf=64):
+        super().__init__()
+        self.model = nn.Sequential(
+            nn.Conv2d(channels, ndf, 1),
+            nn.LeakyReLU(0.2, inplace=True),
+            nn.Conv2d(ndf, ndf * 2, 1),
+            nn.InstanceNorm2d(ndf * 2),
+            nn.LeakyReLU(0.2, inplace=True),
+            nn.Conv2d(ndf * 2, 1, 1),
+        )
+
+    def forward(self, x):
+        return self.model(x)
+
+
+##############################
+#   Exchanged parts
+##############################
+
+
+def exchange(network, kind, make):
+    """Replaces each part of a class `kind` by make(part), in place."""
+    for name, part in network.named_children():
+        if isinstance(part, kind):
+            setattr(network, name, make(part))
+        else:
+            exchange(part, kind, make)
+
+
+def use_norm(network, norm):
+    """'instance' as it is; 'batch': statistics of the whole batch, and running ones for translation; 'none'."""
+    if norm == "batch":
+        exchange(network, nn.InstanceNorm2d, lambda part: nn.BatchNorm2d(part.num_features))
+    elif norm == "none":
+        exchange(network, nn.InstanceNorm2d, lambda part: nn.Identity())
+
+
+def use_separable(network):
+    """Each 3x3 convolution of the residual blocks becomes one of 3x3 per channel and one of 1x1 across channels
+    (MobileNets, arXiv:1704.04861): a ninth of the weights and of the work."""
+
+    def separable(conv):
+        n_in, n_out = conv.in_channels, conv.out_channels
+        return nn.Sequential(nn.Conv2d(n_in, n_in, 3, groups=n_in, bias=False), nn.Conv2d(n_in, n_out, 1))
+
+    for block in residual_blocks(network):
+        exchange(block.conv_block, nn.Conv2d, separable)
+
+
+def use_attention(network):
+    """Self-attention behind the residual block in the middle."""
+    blocks = residual_blocks(network.coarse if isinstance(network, GeneratorMultiscale) else network)
+    middle = blocks[len(blocks) // 2]
+    exchange(network, ResidualBlock, lambda b: AttentiveBlock(b.conv_block[1].in_channels) if b is middle else b)
+
+
+def use_dropout(network, p):
+    """Dropout between the two convolutions of each residual block, where the authors' code has it."""
+    for block in residual_blocks(network):
+        layers = list(block.conv_block)
+        block.conv_block = nn.Sequential(*layers[:4], nn.Dropout(p), *layers[4:])
+
+
+def use_spectral_norm(network):
+    """Divides each weight by its largest singular value, so that the scores cannot become steep (arXiv:1802.05957).
+    After the weights were drawn, as they are something computed from then on."""
+    for part in list(network.modules()):
+        if isinstance(part, nn.Conv2d):
+            nn.utils.parametrizations.spectral_norm(part)
+
+
+@contextlib.contextmanager
+def statistics_kept(network):
+    """Meanwhile, running statistics of batch norms stay as they are."""
+    norms = [part for part in network.modules() if isinstance(part, nn.BatchNorm2d)]
+    before = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    yield
+    for norm, momentum in zip(norms, before):
+        norm.momentum = momentum
+
+
+def in_one_pass(network, *batches):
+    """network(batch) for each. Where each image is looked at alone, in one go, as that is faster; batch norm looks at
+    all of a batch, so there each goes by itself, and running statistics are those of the first."""
+    if not any(isinstance(part, nn.BatchNorm2d) for part in network.modules()):
+        return network(torch.cat(batches)).split([len(batch) for batch in batches])
+    first = network(batches[0])
+    with statistics_kept(network):
+        return first, *map(network, batches[1:])
+
+
+def residual_blocks(network):
+    return [part for part in network.modules() if isinstance(part, ResidualBlock)]
+
+
+##############################
+#   What the options choose
+##############################
+
+
+# The options that a generator's and a discriminator's shape depends on, and what they are where nothing is said
+GENERATOR_OPTIONS = dict(generator="resnet", n_residual_blocks=9, ngf=64, upsample="transpose", num_downs=8,
+                         norm="instance", attention=False, separable=False, dropout=0.0)  # fmt: skip
+DISCRIMINATOR_OPTIONS = dict(discriminator="patch", ndf=64, n_scales=3, spectral_norm=False)
+
+
+def channels_of(options):
+    """-> (channels of A, of B), of the options of a training."""
+    return tuple(options.get(name) or options["channels"] for name in ("channels_A", "channels_B"))
+
+
+def make_generator(options, channels, out_channels):
+    """A generator, its weights not yet drawn.
+
+    options: {name: value}, of GENERATOR_OPTIONS; what is missing is as there, what else is in it is left aside
+    """
+    o = {name: options.get(name, value) for name, value in GENERATOR_OPTIONS.items()}
+    n_blocks, ngf, upsample = o["n_residual_blocks"], o["ngf"], o["upsample"]
+    if o["generator"] == "resnet":
+        network = GeneratorResNet(channels, n_blocks, ngf, upsample, out_channels)
+    elif o["generator"] == "unet":
+        network = GeneratorUNet(channels, o["num_downs"], ngf, upsample, out_channels, o["dropout"])
+    elif o["generator"] == "multiscale":
+        network = GeneratorMultiscale(channels, n_blocks, ngf, upsample, out_channels)
+    elif o["generator"] == "pretrained":
+        network = GeneratorPretrained(channels, ngf, upsample, out_channels)
+    else:
+        raise ValueError(f"generator must be resnet, unet, multiscale or pretrained, not {o['generator']!r}")
+    if o["attention"]:
+        use_attention(network)
+    if o["separable"]:
+        use_separable(network)
+    if o["dropout"]:
+        use_dropout(network, o["dropout"])
+    use_norm(network, o["norm"])
+    return network
+
+
+def make_discriminator(options, channels):
+    """A discriminator, its weights not yet drawn; options as of make_generator, of DISCRIMINATOR_OPTIONS and "norm"."""
+    o = {name: options.get(name, value) for name, value in DISCRIMINATOR_OPTIONS.items()}
+    if o["discriminator"] == "patch":
+        network = Discriminator(channels, o["ndf"])
+    elif o["discriminator"] == "multiscale":
+        network = DiscriminatorMultiscale(channels, o["ndf"], o["n_scales"])
+    elif o["discriminator"] == "pixel":
+        network = DiscriminatorPixel(channels, o["ndf"])
+    else:
+        raise ValueError(f"discriminator must be patch, multiscale or pixel, not {o['discriminator']!r}")
+    use_norm(network, options.get("norm", "instance"))
+    return network

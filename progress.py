@@ -93,8 +93,7 @@ class Progress:
         memory = memory_in_use(device)
 
         record = {"step": step, **values, "images_per_s": images_per_step / pace, "memory_gib": memory}
-        with open(self.log_path, "a", encoding="utf-8") as log:
-            log.write(json.dumps({k: float(f"{v:.6g}") if type(v) is float else v for k, v in record.items()}) + "\n")
+        self.note(record)
 
         losses = "  ".join(f"{k.removeprefix('loss_')} {v:.3f}" for k, v in values.items() if k.startswith("loss_"))
         left = duration(self.seconds_per_step * (self.last_step - step)) if step > self.first_step + 1 else "..."
@@ -103,6 +102,12 @@ class Progress:
             f"{images_per_step / self.seconds_per_step:.3g} img/s  {memory:.1f} GiB",
             bar=f"[{'#' * int(20 * step / self.last_step):.<20}] ",
         )
+        return record
+
+    def note(self, record):
+        """Adds a JSON line to the log."""
+        with open(self.log_path, "a", encoding="utf-8") as log:
+            log.write(json.dumps({k: float(f"{v:.6g}") if type(v) is float else v for k, v in record.items()}) + "\n")
 
     def tick(self, done, total, unit, started, label=""):
         """Shows how many of `total` (None: not known) are done, since the time `started`; not more often than helps."""

@@ -10,11 +10,13 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
@@ -163,6 +165,50 @@ def linear_decay(n_epochs, decay_epoch):
     return lambda epoch: 1.0 - max(0, epoch - decay_epoch) / max(1, n_epochs - decay_epoch)
 
 
+def lr_factor(schedule, n_epochs, decay_epoch):
+    """'linear': see there; 'cosine': half a cosine instead of the line; 'step': a tenth from `decay_epoch` on, and a
+    hundredth from half way between there and the end."""
+    line = linear_decay(n_epochs, decay_epoch)
+    if schedule == "cosine":
+        return lambda epoch: (1 - math.cos(math.pi * line(epoch))) / 2
+    if schedule == "step":
+        return lambda epoch: 1.0 if epoch < decay_epoch else 0.1 if line(epoch) > 0.5 else 0.01
+    return line
+
+
+def lr_scheduler(optimizers, opt, steps_per_epoch, epochs_done=0, steps_done=0):
+    """Lets the learning rates fall, epoch by epoch, or with --n_iters step by step -> a function to call after each.
+    What the options say now counts, whatever they were when the run was started."""
+    n, unit, done = (opt.n_iters, steps_per_epoch, steps_done) if opt.n_iters else (opt.n_epochs, 1, epochs_done)
+    factor = lr_factor(opt.lr_schedule, n, n // 2 if opt.decay_epoch is None else opt.decay_epoch * unit)
+    # a run that was stopped after the last step of an epoch goes on with the schedulers' step, which is right
+    warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
+    schedulers = [torch.optim.lr_scheduler.LambdaLR(optimizer, factor) for optimizer in optimizers]
+    for optimizer, scheduler in zip(optimizers, schedulers):
+        base, now = float(optimizer.defaults["lr"]), optimizer.param_groups[0]["lr"]
+        scheduler.base_lrs, scheduler.last_epoch = [base], done
+        lr = base * factor(done)
+        optimizer.param_groups[0]["lr"] = torch.full_like(now, lr) if isinstance(now, torch.Tensor) else lr
+
+    def next_lr():
+        for scheduler in schedulers:
+            scheduler.step()
+
+    return next_lr
+
+
+@torch.no_grad()
+def average_weights(averages, networks, decay):
+    """Moves each of `averages` a little towards the network of the same name: an exponential moving average over about
+    1 / (1 - decay) steps, which leaves out the to and fro of adversarial training (Yazici et al., 2019,
+    arXiv:1806.04498)."""
+    move = get_ema_multi_avg_fn(decay)
+    for name, average in averages.items():
+        move(list(average.parameters()), list(networks[name].parameters()), None)
+        for mine, its in zip(average.buffers(), networks[name].buffers()):
+            mine.copy_(its)
+
+
 def check_finite(values, names, step, folder):
     """Raises DivergedError if one of `values`, a tensor (steps, len(names)) that ends at `step`, is nan or inf."""
     bad = (~values.isfinite().all(1)).nonzero().flatten().tolist()
@@ -222,7 +268,7 @@ def average_over_processes(tensors):
     gradient of the whole batch: what DistributedDataParallel does, without a wrapper around the networks.
 
     -> a function to call before they are used: the messages go out at once, and meanwhile there is other work."""
-    if not dist.is_initialized():
+    if not dist.is_initialized() or not tensors:
         return lambda: None
     flat = torch.cat([tensor.flatten() for tensor in tensors])  # one message instead of one a tensor
     message = dist.all_reduce(flat, async_op=True)
@@ -245,6 +291,18 @@ def first_process_first(function):
             result = function()
         gather(None)  # waits for all
     return result
+
+
+def random_state(device):
+    """Where torch's random numbers are: those of dropout, of --diffaugment."""
+    state = {"rng": torch.get_rng_state()}
+    return state | ({"cuda_rng": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+
+
+def set_random_state(state, device):
+    torch.set_rng_state(state["rng"])
+    if device.type == "cuda" and "cuda_rng" in state:
+        torch.cuda.set_rng_state(state["cuda_rng"], device)
 
 
 def gather(value):
@@ -286,15 +344,38 @@ class StopSignal:
 ##############################
 
 
+def as_rgb(x):
+    """(N, C, H, W) -> (N, 3, H, W) to look at: gray as it is, of many channels the first three."""
+    x = x[:, :3]
+    return torch.cat((x, x[:, -1:].expand(-1, 3 - x.shape[1], -1, -1)), 1)
+
+
+@contextlib.contextmanager
+def evaluating(*networks):
+    """Meanwhile the networks are in eval mode: no dropout, running statistics of batch norms, no --diffaugment."""
+    before = [network.training for network in networks]
+    for network in networks:
+        network.eval()
+    yield
+    for network, training in zip(networks, before):
+        network.train(training)
+
+
 @torch.no_grad()
 def sample_images(G_AB, G_BA, images_A, images_B):
-    """A grid, one row a pair of images: real A | fake B | recovered A | real B | fake A | recovered B -> PIL.Image
-
-    images_A, images_B: (N, C, H, W) in [-1, 1]: -1 is drawn black, 1 white, so contrast is not stretched."""
+    """-> six columns of images, real A | fake B | recovered A | real B | fake A | recovered B, each (N, C, H, W) in
+    [-1, 1], float32."""
     fake_B, fake_A = G_AB(images_A), G_BA(images_B)
     columns = [images_A, fake_B, G_BA(fake_B), images_B, fake_A, G_AB(fake_A)]
-    rows = torch.stack([column.float().cpu() for column in columns], 1).flatten(0, 1)
-    return to_pil_image(make_grid(rows, nrow=6, normalize=True, value_range=(-1, 1)).mul(255).round().byte())
+    return [column.float() for column in columns]
+
+
+def draw_grid(columns):
+    """Columns of images, see sample_images -> PIL.Image, one row a pair of images: -1 is drawn black, 1 white, so
+    contrast is not stretched."""
+    rows = torch.stack([as_rgb(column).cpu() for column in columns], 1).flatten(0, 1)
+    grid = make_grid(rows, nrow=len(columns), normalize=True, value_range=(-1, 1))
+    return to_pil_image(grid.mul(255).round().byte())
 
 
 def save_image(image, path):

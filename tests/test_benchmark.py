@@ -151,12 +151,12 @@ def test_the_ablations_change_what_they_say():
 
     def watch(step_changes):
         """Sizes of the batches that the generators see in a step, and whether in bfloat16."""
-        import cyclegan
+        import models
 
-        original = cyclegan.GeneratorResNet.forward
+        original = models.GeneratorResNet.forward
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(
-                cyclegan.GeneratorResNet,
+                models.GeneratorResNet,
                 "forward",
                 lambda self, x: (seen.append((len(x), torch.is_autocast_enabled("cpu"))), original(self, x))[1],
             )

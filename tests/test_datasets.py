@@ -10,7 +10,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 import datasets
-from datasets import EpochSampler, ImageDataset, ImageFiles, fixed_images, outlive_signals, load_image
+from datasets import ImageDataset, ImageFiles, fixed_images, load_image
+from loading import EpochSampler, outlive_signals
 from utils import InputError
 
 TINY = {"img_size": (32, 32), "load_size": (36, 36)}

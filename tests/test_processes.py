@@ -11,6 +11,7 @@ import torch
 import torch.multiprocessing as mp
 
 import cyclegan
+import models
 import timing
 from test_training import SMALL, assert_same, load
 from utils import average_over_processes, gather, init_processes
@@ -32,7 +33,7 @@ def join(rank, port):
 
 def generator_and_batch():
     torch.manual_seed(0)
-    network = cyclegan.GeneratorResNet(n_residual_blocks=1, ngf=4).apply(cyclegan.weights_init_normal).double()
+    network = models.GeneratorResNet(n_residual_blocks=1, ngf=4).apply(models.weights_init_normal).double()
     return network, torch.rand(4, 3, 32, 32, dtype=torch.double) * 2 - 1
 
 
@@ -66,7 +67,7 @@ def train_one_of_two(rank, port, folder, options):
     join(rank, port)
     os.chdir(folder)
     networks = []
-    for kind in ("GeneratorResNet", "Discriminator"):
+    for kind in ("make_generator", "make_discriminator"):
         original = getattr(cyclegan, kind)
         setattr(cyclegan, kind, lambda *a, o=original: (networks.append(o(*a)), networks[-1])[1])
     with open(f"out_{rank}.txt", "w") as sys.stdout:

@@ -114,7 +114,7 @@ VARIANTS = [
 @pytest.mark.parametrize("argv", VARIANTS, ids=" ".join)
 def test_the_step_is_the_plain_one(argv, monkeypatch):
     """In float64, so that what differs would show."""
-    monkeypatch.setattr(cyclegan, "criterion_GAN", lambda scores, label: (scores - label).square().mean())
+    monkeypatch.setattr(cyclegan, "criterion_GAN", lambda scores, label, *_, **__: (scores - label).square().mean())
     opt = options(*argv)
     reference = trained(plain_step, opt, dtype=torch.float64)
     assert_alike(trained(step_in_float32, opt, dtype=torch.float64), reference, atol=1e-9, rtol=1e-7)

@@ -14,6 +14,7 @@ from PIL import Image
 
 import checkpoints
 import cyclegan
+import models
 import utils
 from utils import DivergedError, InputError
 
@@ -33,6 +34,11 @@ def tiny(make_set, tmp_path, monkeypatch):
 
 def load(path="saved_models/tiny/latest.pth"):
     return torch.load(path, weights_only=True)
+
+
+def losses_logged(run_name="tiny"):
+    records = [json.loads(line) for line in open(f"saved_models/{run_name}/log.jsonl")]
+    return [record for record in records if "loss_G" in record]
 
 
 def assert_same(one, other, path=""):
@@ -107,14 +113,14 @@ def test_resume_from_a_kept_epoch(tiny):
     assert_same(whole, load() | {"options": whole["options"]})
     # what came after epoch 2 is not lost, and the log holds what led here
     assert_same(whole, load("saved_models/tiny.1/latest.pth"))
-    logs = [[json.loads(line)["loss_G"] for line in open(f"saved_models/{n}/log.jsonl")] for n in ("tiny", "tiny.1")]
+    logs = [[r["loss_G"] for r in losses_logged(n)] for n in ("tiny", "tiny.1")]
     assert logs[0][:6] == logs[1][:6]
 
 
 def test_going_back_and_being_killed_at_once_is_resumed_from_there(tiny, monkeypatch):
     tiny("--n_epochs", "4", "--checkpoint_interval", "2")
     with monkeypatch.context() as patch:
-        patch.setattr(cyclegan, "criterion_GAN", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(cyclegan, "criterion_GAN", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             tiny("--epoch", "2", "--n_epochs", "6")
     assert load()["epoch"] == 2
@@ -128,7 +134,7 @@ def test_longer_training_and_another_learning_rate(tiny):
     state = load()
     assert state["epoch"] == 4 and state["options"]["lr"] == 0.001
     assert state["optimizer_D_A"]["param_groups"][0]["betas"] == (0.6, 0.999)
-    records = [json.loads(line) for line in open("saved_models/tiny/log.jsonl")]
+    records = losses_logged()
     # the decay now starts after two epochs of four, so the third has the full rate
     assert [r["lr"] for r in records if r["epoch"] == 2] == [0.001] * 4
     assert [r["lr"] for r in records if r["epoch"] == 3][0] == pytest.approx(0.0005)
@@ -177,7 +183,7 @@ def test_other_architecture_is_refused_and_nothing_is_overwritten(tiny):
 def test_a_damaged_checkpoint_is_one_line(tiny):
     tiny("--n_epochs", "1")
     state = load()
-    damages = {"G_BA": {}, "optimizer_G": {}, "D_A": state["G_AB"], "lr_optimizer_G": None, "options": []}
+    damages = {"G_BA": {}, "optimizer_G": {}, "D_A": state["G_AB"], "optimizer_D_B": None, "options": []}
     for key, value in damages.items():
         torch.save(state | {key: value}, "saved_models/tiny/latest.pth")
         with pytest.raises(InputError, match="latest.pth: (damaged|not a full checkpoint)") as error:
@@ -261,14 +267,15 @@ def test_losses_are_the_formulas(tiny):
     tiny("--n_epochs", "1", "--lambda_cyc", "7", "--lambda_id", "3")
     logged = losses_of_first_step()
 
-    from datasets import EpochSampler, ImageDataset
+    from datasets import ImageDataset
+    from loading import EpochSampler
 
     dataset = ImageDataset("data/tiny", img_size=(32, 32), load_size=(36, 36))
     item = dataset[next(iter(EpochSampler(len(dataset), 1)))[0]]
     a, b = item["A"][None], item["B"][None]
     torch.manual_seed(0)
-    G_AB, G_BA = cyclegan.GeneratorResNet(3, 1, 4), cyclegan.GeneratorResNet(3, 1, 4)
-    D_A, D_B = cyclegan.Discriminator(3, 4), cyclegan.Discriminator(3, 4)
+    G_AB, G_BA = models.GeneratorResNet(3, 1, 4), models.GeneratorResNet(3, 1, 4)
+    D_A, D_B = models.Discriminator(3, 4), models.Discriminator(3, 4)
     for network in (G_AB, G_BA, D_A, D_B):
         network.apply(cyclegan.weights_init_normal)
     with torch.no_grad():
@@ -288,10 +295,8 @@ def test_losses_are_the_formulas(tiny):
 
 def test_a_weight_of_0_costs_nothing(tiny, monkeypatch):
     calls = []
-    original = cyclegan.GeneratorResNet.forward
-    monkeypatch.setattr(
-        cyclegan.GeneratorResNet, "forward", lambda self, x: (calls.append(len(x)), original(self, x))[1]
-    )
+    original = models.GeneratorResNet.forward
+    monkeypatch.setattr(models.GeneratorResNet, "forward", lambda self, x: (calls.append(len(x)), original(self, x))[1])
 
     def images_per_step(*options):
         calls.clear()
@@ -467,7 +472,7 @@ def test_sample_grids_show_the_same_images_all_along(tiny):
 
 def test_the_learning_rate_falls_from_half_way(tiny):
     tiny("--n_epochs", "4")
-    rates = {r["epoch"]: r["lr"] for r in map(json.loads, open("saved_models/tiny/log.jsonl"))}
+    rates = {r["epoch"]: r["lr"] for r in losses_logged()}
     assert list(rates.values()) == pytest.approx([2e-4, 2e-4, 2e-4, 1e-4])
 
 

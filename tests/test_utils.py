@@ -279,7 +279,7 @@ def test_sample_grid_has_a_fixed_range_and_order(tmp_path):
         return x + 0.25
 
     A, B = torch.full((2, 3, 8, 8), 0.0), torch.full((2, 3, 8, 8), 0.5)
-    utils.save_image(utils.sample_images(darker, brighter, A, B), str(tmp_path / "000007.png"))
+    utils.save_image(utils.draw_grid(utils.sample_images(darker, brighter, A, B)), str(tmp_path / "000007.png"))
     grid = np.asarray(Image.open(tmp_path / "000007.png"))[:, :, 0]
     assert grid.shape == (2 * 10 + 2, 6 * 10 + 2)
     columns = [grid[6, 6 + 10 * i] / 127.5 - 1 for i in range(6)]

@@ -1,0 +1,114 @@
+"""
+Images that are more than a picture on a screen: 16 bits or floats, any number of channels, in TIFF and .npy files; for
+satellites, microscopes and depth cameras. Skip this if your images are photos.
+"""
+
+import os
+
+import numpy as np
+from PIL import Image
+
+from utils import InputError, whole_file
+
+TIFF = (".tif", ".tiff")
+NO_TIFFFILE = "pip install tifffile imagecodecs"
+
+
+def is_array(path, channels):
+    """Whether an image has to be read by load_array: it is .npy, has more than 8 bits, or is to have other than 1 or 3
+    channels."""
+    if path.lower().endswith(".npy") or channels not in (1, 3):
+        return True
+    try:
+        with Image.open(path) as image:  # its header is all that is read
+            return channels == 1 and image.mode[0] in "IF"
+    except Exception:  # Pillow raises nearly anything; what it cannot read, such as a TIFF of 3 x 16 bits, tifffile may
+        return path.lower().endswith(TIFF)
+
+
+def load_array(path, channels, size=None, smallest=None):
+    """Decodes one image -> float32 array (H, W, channels) from 0 to 1, with all its digits.
+
+    Integers of 8 and 16 bits are divided by the largest number that they can hold; floats must be from 0 to 1.
+    Arguments as those of load_image. Raises InputError, naming the path."""
+    try:
+        pixels = read_array(path)
+        if pixels.ndim == 2:
+            pixels = pixels[:, :, None]
+        if pixels.ndim == 3 and pixels.shape[2] != channels and pixels.shape[0] == channels:
+            pixels = pixels.transpose(1, 2, 0)  # (channels, H, W), as remote sensing likes it
+        if pixels.ndim != 3 or pixels.shape[2] != channels or 0 in pixels.shape:
+            shape = " x ".join(map(str, pixels.shape))
+            raise InputError(
+                f"{path}: of shape {shape}, expected height x width x {channels}, as --channels_A or _B say"
+            )
+        pixels = scaled(pixels)
+    except InputError:
+        raise
+    except Exception as error:  # on a broken file the decoders raise nearly anything
+        reason = f"{type(error).__name__}: {error}".replace("\n", " ")
+        raise InputError(f"{path}: broken, or no image ({reason})") from error
+    height, width = pixels.shape[:2]
+    if smallest and (height < smallest[0] or width < smallest[1]):
+        raise InputError(
+            f"{path}: {width} x {height} pixels, smaller than the crop of {smallest[1]} x {smallest[0]}. "
+            "Train at a smaller --img_height and --img_width, or let --enlarge scale such images up"
+        )
+    if size and size != (height, width):
+        resized = [
+            Image.fromarray(plane).resize(size[::-1], Image.Resampling.BICUBIC) for plane in np.moveaxis(pixels, 2, 0)
+        ]
+        pixels = np.stack(resized, 2).clip(0, 1)  # cubic curves overshoot
+    return np.ascontiguousarray(pixels)
+
+
+def read_array(path):
+    """The numbers in a file as they are: numpy array, (H, W), (H, W, channels) or (channels, H, W)."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise InputError(f"{path}: no regular file")  # to open a pipe would wait for ever
+    if path.lower().endswith(".npy"):
+        return np.load(path, allow_pickle=False)
+    if path.lower().endswith(TIFF):
+        try:
+            import tifffile
+        except ImportError:
+            with Image.open(path) as image:  # gray, RGB and RGBA it can
+                if image.mode in ("L", "I;16", "I;16B", "F", "RGB", "RGBA"):
+                    return np.asarray(image)
+            raise InputError(f"{path}: a TIFF of this kind needs another package: {NO_TIFFFILE}")
+        return tifffile.imread(path)
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def scaled(pixels):
+    """Numbers of a known range -> float32 from 0 to 1."""
+    if pixels.dtype in (np.uint8, np.uint16):
+        return pixels.astype(np.float32) / np.iinfo(pixels.dtype).max
+    if pixels.dtype.kind == "f":
+        pixels = pixels.astype(np.float32)
+    elif pixels.dtype.kind in "iu" and 0 <= pixels.min() and pixels.max() <= 65535:  # Pillow's way to hold 16 bits
+        pixels = pixels.astype(np.float32) / 65535
+    if pixels.dtype != np.float32 or not (pixels.min() >= 0 and pixels.max() <= 1):
+        raise ValueError(
+            f"{pixels.dtype} from {pixels.min()} to {pixels.max()}; expected 8 or 16 bits, or floats from 0 to 1"
+        )
+    return pixels
+
+
+def write_array(path, pixels):
+    """uint8 or uint16 (H, W, channels) -> an .npy file, floats from 0 to 1, or a TIFF of these integers."""
+    with whole_file(path) as temporary:
+        if path.lower().endswith(".npy"):
+            with open(temporary, "wb") as file:
+                np.save(file, scaled(pixels))
+            return
+        try:
+            import tifffile
+        except ImportError:
+            raise InputError(
+                f"{path}: to write TIFFs of {pixels.shape[2]} channels: {NO_TIFFFILE}; or use --format npy"
+            )
+        tifffile.imwrite(
+            temporary, pixels, photometric="rgb" if pixels.shape[2] == 3 else "minisblack", planarconfig="contig"
+        )

@@ -1,0 +1,113 @@
+"""
+All that a running training tells: losses, sample grids, its health, losses on the test images; in a terminal, in
+log.jsonl and, if asked for, in TensorBoard.
+"""
+
+import numpy as np
+import torch
+
+from datasets import ImageDataset
+from health import Health
+from models import channels_of
+from progress import Progress
+from utils import Background, InputError, draw_grid, evaluating, sample_images, save_image
+
+
+def open_board(folder, step):
+    """TensorBoard's log; what a killed run wrote after `step` is hidden."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise InputError("--tensorboard: pip install tensorboard. log.jsonl and plot.py do without")
+    return SummaryWriter(folder, purge_step=step)
+
+
+class Monitor:
+    """Quiet in all processes but the first.
+
+    saved, images: the folders of the run
+    step, n_steps: where it begins and where it will end
+    background:    (attribute) what is compressed and written beside the training
+    """
+
+    def __init__(self, opt, saved, images, device, amp, step, n_steps, quiet):
+        self.opt, self.images, self.device, self.amp, self.quiet = opt, images, device, amp, quiet
+        self.first_step = step
+        self.progress = Progress(f"{saved}/log.jsonl", step, n_steps, quiet)
+        self.background, self.health = Background(), Health(opt.gan_loss)
+        self.board = open_board(f"{saved}/tensorboard", step) if opt.tensorboard and not quiet else None
+
+    def losses(self, step, images_per_step, epoch, lr, **values):
+        """values: the losses by name, means since the last call."""
+        if self.quiet:
+            return
+        self.health.losses(values)
+        record = self.progress.update(step, images_per_step, self.device, epoch=epoch, lr=lr, **values)
+        if self.board:
+            for name, value in record.items():
+                if name not in ("step", "epoch"):
+                    self.board.add_scalar(name.replace("loss_", "loss/"), value, step)
+
+    def samples(self, step, generators, D_A, D_B, images):
+        """Writes the sample grid and looks at its translations. images: of A and of B, (N, channels, H, W) each."""
+        if self.quiet:
+            return
+        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp)
+        with autocast, evaluating(*generators.values(), D_A, D_B), torch.no_grad():
+            columns = sample_images(*generators.values(), *images)
+            real_A, fake_B, _, real_B, fake_A, _ = columns
+            scores = {"D_A": (D_A(real_A), D_A(fake_A)), "D_B": (D_B(real_B), D_B(fake_B))}
+        seen = self.health.look_at(columns, *scores.values())
+        grid = draw_grid(columns)
+        self.background.start(save_image, grid, f"{self.images}/{step:06d}.png")
+        if self.health.averages:  # not before the first step
+            self.progress.note({"step": step, **seen, "conditions": self.health.conditions(step, self.opt.lambda_cyc)})
+            self.say(self.health.line(step, self.opt.lambda_cyc))
+        if self.board:
+            self.board.add_image("samples", np.asarray(grid), step, dataformats="HWC")
+            for name, value in seen.items():
+                self.board.add_scalar(f"health/{name}", value, step)
+            for name, (of_real, of_fake) in scores.items():
+                self.board.add_histogram(f"{name}/real", of_real.float(), step)
+                self.board.add_histogram(f"{name}/translated", of_fake.float(), step)
+
+    @torch.no_grad()
+    def validate(self, step, epoch, generators, root, size):
+        """Cycle and identity loss on the test images, which nothing was trained on."""
+        if self.quiet:
+            return
+        try:
+            channels = channels_of(vars(self.opt))
+            dataset = ImageDataset(root, "test", True, size, channels=channels, cache=False)
+        except InputError as error:
+            self.say([f"note: --val_interval: {error}"])
+            return
+        sums, (G_AB, G_BA) = {"val_cycle": 0.0, "val_identity": 0.0}, generators.values()
+        with evaluating(G_AB, G_BA), torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
+            for batch in torch.utils.data.DataLoader(dataset, batch_size=8):
+                real_A, real_B = batch["A"].to(self.device), batch["B"].to(self.device)
+                pairs = {"val_cycle": ((G_BA(G_AB(real_A)), real_A), (G_AB(G_BA(real_B)), real_B))}
+                if channels[0] == channels[1]:  # each generator on images of its target domain
+                    pairs["val_identity"] = (G_BA(real_A), real_A), (G_AB(real_B), real_B)
+                for name, both in pairs.items():
+                    losses = [(x.float() - y).abs().mean().item() for x, y in both]
+                    sums[name] += sum(losses) / 2 * len(real_A) / len(dataset)
+        self.progress.note({"step": step, "epoch": epoch, **sums})
+        self.say([f"test images: cycle {sums['val_cycle']:.3f}  identity {sums['val_identity']:.3f}"])
+        for name, value in sums.items() if self.board else ():
+            self.board.add_scalar(name.replace("val_", "test/"), value, step)
+
+    def say(self, lines):
+        self.progress.end_line()
+        print("\n".join(lines), flush=True)
+
+    def close(self):
+        """When all is done; waits for what is still being written."""
+        self.background.finish()
+        self.progress.end_line()
+        if self.board:
+            options = {k: v if type(v) in (int, float, bool, str) else str(v) for k, v in vars(self.opt).items()}
+            self.board.add_hparams(
+                options, {"final/" + k[5:]: v for k, v in self.health.averages.items()}, run_name="."
+            )
+            self.board.close()

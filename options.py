@@ -1,0 +1,234 @@
+"""
+The options that the paper does not need: other networks, losses, schedules and data. And how those of the command line,
+of a checkpoint and of the demo come together. The ones that everybody needs stand in cyclegan.py.
+
+All of these are off by default, and cost nothing then. docs/variants.md shows what each does.
+"""
+
+import argparse
+import os
+
+from checkpoints import find_checkpoint
+from losses import EXTRA_LOSSES
+from models import DISCRIMINATOR_OPTIONS, GENERATOR_OPTIONS, channels_of
+from utils import InputError, between
+
+# A checkpoint only fits networks of the same shape ...
+ARCHITECTURE = ("channels", "channels_A", "channels_B", *GENERATOR_OPTIONS, *DISCRIMINATOR_OPTIONS)
+# ... and its other options are taken over, but for these
+NOT_RESUMED = ("epoch", "resume", "device", "run_name")
+
+
+def add_variants(parser):
+    """All of them are off by default."""
+    switch = argparse.BooleanOptionalAction
+    # fmt: off
+    add = parser.add_argument_group("other networks").add_argument
+    add("--generator", default="resnet", choices=("resnet", "unet", "multiscale", "pretrained"), help="(%(default)s)")
+    add("--num_downs", type=between(2, 14), default=8, help="unet: how often the size is halved (%(default)s)")
+    add("--encoder_weights", help="pretrained: file of torchvision's resnet18 weights, where there is no network")
+    add("--norm", default="instance", choices=("instance", "batch", "none"), help="in all networks (%(default)s)")
+    add("--attention", action=switch, default=False, help="self-attention in the middle of the generators")
+    add("--separable", action=switch, default=False, help="depthwise separable residual blocks: a ninth of the work")
+    add("--dropout", type=between(0.0, 0.99), nargs="?", const=0.5, default=0.0, help="in the generators; alone 0.5")
+    add("--discriminator", default="patch", choices=("patch", "multiscale", "pixel"), help="(%(default)s)")
+    add("--n_scales", type=between(1, 8), default=3, help="multiscale: discriminators, at halved sizes (%(default)s)")
+    add("--spectral_norm", action=switch, default=False, help="discriminators whose scores cannot become steep")
+    add("--channels_A", type=between(1, 4096), help="of domain A: any number, as TIFF or .npy (--channels)")
+    add("--channels_B", type=between(1, 4096), help="of domain B (--channels)")
+    add = parser.add_argument_group("other losses, each by its weight").add_argument
+    add("--gan_loss", default="lsgan", choices=("lsgan", "vanilla", "hinge"), help="(%(default)s)")
+    add("--label_smoothing", type=between(0.0, 0.5), default=0.0, help="D is to give real images 1 less this")
+    add("--lambda_ssim", type=between(0.0), default=0.0, help="1 - SSIM of there and back: keeps structure")
+    add("--lambda_freq", type=between(0.0), default=0.0, help="frequencies of there and back: keeps sharpness")
+    add("--lambda_perceptual", type=between(0.0), default=0.0, help="VGG features of there and back: keeps objects")
+    add("--lambda_style", type=between(0.0), default=0.0, help="Gram matrices of D's features: textures of the target")
+    add("--lambda_feat", type=between(0.0), default=0.0, help="means of D's features: a steadier aim than D's scores")
+    add("--lambda_paired", type=between(0.0), default=0.0, help="L1 to the counterpart, for files that have one")
+    add("--pairs", help="paired: list of 'file of A<tab>file of B' (files of the same stem)")
+    add("--vgg_weights", help="file of torchvision's vgg16 weights, for perceptual, and for style instead of D")
+    add = parser.add_argument_group("other ways to train").add_argument
+    add("--n_iters", type=between(1, 10**12), help="steps in all, instead of --n_epochs")
+    add("--lr_schedule", default="linear", choices=("linear", "cosine", "step"), help="from decay_epoch (%(default)s)")
+    add("--lr_G", type=between(0.0), help="learning rate of the generators (--lr)")
+    add("--lr_D", type=between(0.0), help="learning rate of the discriminators (--lr)")
+    add("--n_critic", type=between(1, 1000), default=1, help="steps of the discriminators for one of the generators")
+    add("--n_gen", type=between(1, 1000), default=1, help="steps of the generators for one of the discriminators")
+    add("--clip_grad", type=between(0.0), default=0.0, help="largest norm of a network's gradients, 0 for any")
+    add("--ema", type=between(0.0, 0.999999), nargs="?", const=0.999, default=0.0,
+        help="average the generators' weights, for samples and translation; alone 0.999")
+    add("--progressive", type=sizes_by_epoch, help="sizes: 128:50,256:150 is 50 epochs at 128 pixels, then 150 at 256")
+    add("--ratio_A", type=ratio_by_epoch, help="images of A for one of B in a batch: 0.5, or 0.5:1 from first to last")
+    add("--color_jitter", type=between(0.0, 1.0), nargs="?", const=0.2, default=0.0, help="of both domains; alone 0.2")
+    add("--rotate", type=between(0.0, 180.0), nargs="?", const=10.0, default=0.0, help="by up to so much; alone 10")
+    add("--diffaugment", action=switch, default=False, help="for small sets: D sees all images changed at random")
+    add = parser.add_argument_group("memory, speed and odd data").add_argument
+    add("--cache", action=switch, help="keep decoded images in memory (if they fit into 4 GiB)")
+    add("--n_cpu", type=between(0), help="processes that load images (0 if cached, else 1, or 8 beside a GPU)")
+    add("--skip_bad_images", action=switch, default=False, help="go on without unusable images (%(default)s)")
+    add("--enlarge", action=switch, default=False, help="accept images smaller than the crop (%(default)s)")
+    add("--accumulate", type=between(1, 10**6), default=1, help="batches whose gradients make one step (%(default)s)")
+    add("--checkpoint_activations", action=switch, default=False, help="less memory, a third more time (%(default)s)")
+    add("--graph", action=switch, help="replay the step as one CUDA graph (with one process on CUDA)")
+    add("--compile", action=switch, default=False, help="torch.compile: slow to start, then faster (%(default)s)")
+    add = parser.add_argument_group("seeing more").add_argument
+    add("--val_interval", type=between(0), default=0, help="epochs between losses on the test images, 0 for never")
+    add("--tensorboard", action=switch, default=False, help="log for TensorBoard, too: pip install tensorboard")
+    # fmt: on
+
+
+def sizes_by_epoch(text):
+    """'128:50,256:150' -> as it is, checked; read by stages()"""
+    for stage in text.split(","):
+        size, _, epochs = stage.partition(":")
+        if not (size.isdecimal() and epochs.isdecimal() and int(size) >= 32 and int(epochs) >= 1):
+            raise argparse.ArgumentTypeError(f"{text}: not SIZE:EPOCHS,SIZE:EPOCHS …, such as 128:50,256:150")
+    return text
+
+
+def ratio_by_epoch(text):
+    """'0.5' or '0.5:1' -> as it is, checked; read by count_A()"""
+    try:
+        if 1 <= len([between(0.01, 100.0)(value) for value in text.split(":")]) <= 2:
+            return text
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{text}: neither a number from 0.01 to 100, nor two such as 0.5:1")
+
+
+def stages(opt):
+    """-> list of ((height, width), epochs) of the training, one after the other."""
+    if not opt.progressive:
+        return [((opt.img_height, opt.img_width), opt.n_epochs)]
+    return [((int(size),) * 2, int(n)) for size, n in (stage.split(":") for stage in opt.progressive.split(","))]
+
+
+def size_at(opt, epoch):
+    """-> (height, width) of the training images in that epoch; after the last stage its size stays."""
+    for size, n_epochs in stages(opt):
+        if epoch < n_epochs:
+            break
+        epoch -= n_epochs
+    return size
+
+
+def read_options(parser, argv, demo):
+    """Command line -> (options, checkpoint to go on from or None). The command line wins over a checkpoint's options,
+    those over the demo's defaults, and those over the parser's."""
+    opt = parser.parse_args(argv)
+    if opt.dataset_name == "demo":
+        parser.set_defaults(**demo)
+        opt = parser.parse_args(argv)
+    run_name = opt.run_name or opt.dataset_name
+    for flag, name in (("--dataset_name", opt.dataset_name), ("--run_name", run_name)):
+        if os.path.basename(name) != name or name in ("", ".", ".."):
+            raise InputError(f"{flag} {name!r}: must be the name of a folder, not a path; --data_dir takes a path")
+
+    checkpoint = find_checkpoint(f"saved_models/{run_name}", opt.epoch) if opt.resume or opt.epoch else None
+    if checkpoint:
+        stored = {k: v for k, v in checkpoint["options"].items() if k not in NOT_RESUMED and hasattr(opt, k)}
+        parser.set_defaults(**stored)
+        trained, opt = parser.parse_args([]), parser.parse_args(argv)
+        for key in ARCHITECTURE:
+            if getattr(opt, key) != getattr(trained, key):
+                raise InputError(
+                    f"--{key} {getattr(opt, key)}: {checkpoint['path']} was trained with {getattr(trained, key)}. "
+                    "Leave the option out, or train anew without --resume and --epoch"
+                )
+    opt.run_name = run_name
+    if opt.progressive:
+        opt.n_epochs = sum(n for _, n in stages(opt))
+        opt.img_height, opt.img_width = stages(opt)[-1][0]  # what the result is for
+    check(opt)
+    n_A, n_B = channels_of(vars(opt))
+    if n_A != n_B and opt.lambda_id:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"note: no identity loss, as images of A have {n_A} channels and those of B {n_B}")
+        opt.lambda_id = 0.0
+    return opt, checkpoint
+
+
+def is_done(checkpoint, opt):
+    """Whether a checkpoint is as far as the options say; if it is, says so."""
+    epoch, step = checkpoint["epoch"], checkpoint["step"]
+    done = step >= opt.n_iters if opt.n_iters else epoch >= opt.n_epochs
+    if done:
+        count, flag = (f"{step} steps", "--n_iters") if opt.n_iters else (f"{epoch} epochs", "--n_epochs")
+        print(f"{checkpoint['path']}: {count} are done; a larger {flag} than that goes on")
+    return done
+
+
+def check(opt):
+    """Raises InputError for options that do not go together."""
+    multiple, smallest = 4, 32
+    if opt.generator == "unet":
+        multiple = smallest = 2**opt.num_downs
+    elif opt.generator != "resnet":
+        multiple, smallest = {"multiscale": (8, 64), "pretrained": (16, 64)}[opt.generator]
+    if opt.discriminator == "multiscale":
+        smallest = max(smallest, 32 * 2 ** (opt.n_scales - 1))
+    for (height, width), _ in stages(opt):
+        size = f"--img_height {height} --img_width {width}" if not opt.progressive else f"--progressive {height}"
+        if height % multiple or width % multiple:
+            way_out = f" for --generator unet --num_downs {opt.num_downs}" if opt.generator == "unet" else ""
+            raise InputError(f"{size}: must be divisible by {multiple}{way_out}")
+        if min(height, width) < smallest:
+            raise InputError(f"{size}: must be at least {smallest} for these networks; a smaller --n_scales may do")
+        if opt.load_size and opt.load_size < min(height, width):
+            raise InputError(f"--load_size {opt.load_size}: must not be smaller than the crop")
+
+    def refuse(condition, message):
+        if condition:
+            raise InputError(message)
+
+    has_blocks = opt.generator in ("resnet", "multiscale")
+    refuse(
+        opt.attention and not (has_blocks and opt.n_residual_blocks),
+        "--attention: stands between residual blocks, so it needs --generator resnet or multiscale",
+    )
+    refuse(
+        opt.separable and not has_blocks,
+        "--separable: is made for residual blocks, so it needs --generator resnet or multiscale",
+    )
+    refuse(opt.dropout and opt.generator == "pretrained", "--dropout: not in --generator pretrained")
+    refuse(
+        opt.generator == "pretrained" and not {*channels_of(vars(opt))} <= {1, 3},
+        "--generator pretrained: knows pictures of 1 or 3 channels only",
+    )
+    refuse(opt.encoder_weights and opt.generator != "pretrained", "--encoder_weights: is for --generator pretrained")
+    refuse(
+        opt.checkpoint_activations and opt.generator != "resnet",
+        "--checkpoint_activations: only with --generator resnet",
+    )
+    refuse(
+        opt.checkpoint_activations and opt.norm == "batch",
+        "--checkpoint_activations --norm batch: running statistics would count each batch twice. Choose one",
+    )
+    refuse(opt.gan_loss == "hinge" and opt.label_smoothing, "--label_smoothing: hinge loss has no labels")
+    refuse(opt.pairs and not opt.lambda_paired, "--pairs: without --lambda_paired it does nothing")
+    refuse(
+        opt.vgg_weights and not (opt.lambda_perceptual or opt.lambda_style),
+        "--vgg_weights: without --lambda_perceptual or --lambda_style it does nothing",
+    )
+    refuse(opt.n_critic > 1 and opt.n_gen > 1, "--n_critic --n_gen: only one of them can be more than 1")
+    refuse(
+        opt.ratio_A and round(min(map(float, opt.ratio_A.split(":"))) * opt.batch_size) < 1,
+        f"--ratio_A {opt.ratio_A}: would leave no image of A in a batch of {opt.batch_size}. Raise --batch_size",
+    )
+    refuse(
+        opt.ratio_A and (opt.lambda_paired or opt.accumulate > 1),
+        "--ratio_A: not together with --lambda_paired or --accumulate",
+    )
+
+
+def count_A(opt, epoch):
+    """-> images of A in a batch of that epoch, for opt.batch_size of B."""
+    first, *last = map(float, (opt.ratio_A or "1").split(":"))
+    ratio = first if not last else first + (last[0] - first) * epoch / max(1, opt.n_epochs - 1)
+    return max(1, round(ratio * opt.batch_size * opt.accumulate))
+
+
+def loss_names(opt):
+    """What is logged of a step, in the order of train_step's result."""
+    extra = [f"loss_{name}" for name in EXTRA_LOSSES if getattr(opt, "lambda_" + name) > 0]
+    return ("loss_D", "loss_G", "loss_GAN", "loss_cycle", "loss_identity", *extra)
