@@ -19,6 +19,8 @@ def is_array(path, channels):
     channels."""
     if path.lower().endswith(".npy") or channels not in (1, 3):
         return True
+    if not os.path.isfile(path):  # to open a pipe would wait for ever
+        return False
     try:
         with Image.open(path) as image:  # its header is all that is read
             return channels == 1 and image.mode[0] in "IF"

@@ -12,6 +12,8 @@ nothing has to be blended.
 import torch
 from torch import nn
 
+from models import AttentiveBlock, GeneratorResNet
+
 # Rows of input beyond a band on which its output may depend: pads of 3 + 1 + 2 pixels before the residual blocks; one
 # feature map's row in each of their convolutions; 1 + 1/2 + 3/4 rows, of 4 pixels each, after them
 ENCODER_OVERLAP, BLOCK_OVERLAP, DECODER_OVERLAP = 8, 1, 3
@@ -43,6 +45,11 @@ def translate_in_bands(G, x, band_pixels=2048 * 2048):
     for block in blocks:
         x = through_bands(block.conv_block, x, rows // 4, BLOCK_OVERLAP, keep=True).add_(x)
     return through_bands(decoder, x, rows // 4, DECODER_OVERLAP, keep=False)
+
+
+def goes_in_bands(G):
+    """Whether translate_in_bands can: not if a network looks at the whole picture anywhere but in an instance norm."""
+    return isinstance(G, GeneratorResNet) and not any(isinstance(part, AttentiveBlock) for part in G.modules())
 
 
 def through_bands(layers, x, rows, overlap, keep):

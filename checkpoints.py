@@ -267,10 +267,8 @@ def rebuild_generator(state, path):
     """What generator_file made of a network that is not the paper's -> that network."""
     try:
         options, weights = state["generator"], state["weights"]
-        with torch.device("meta"):
-            generator = make_generator(options, options["channels"], options["out_channels"])
-        generator.load_state_dict(weights, assign=True)
-        generator = generator.float()
+        generator = make_generator(options, options["channels"], options["out_channels"])
+        generator.load_state_dict(weights)
     except (AttributeError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise InputError(
             f"{path}: damaged, or of a newer version ({type(error).__name__}: {str(error).splitlines()[0]})"

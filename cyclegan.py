@@ -33,7 +33,7 @@ from options import NOT_RESUMED, add_variants, count_A, is_done, loss_names, rea
 from progress import as_typed, describe, duration, what_was_written
 from utils import (
     InputError, ReplayBuffer, StopSignal, average_over_processes, average_weights, between, bfloat16_pays, check_finite,
-    choose_device, first_process_first, gather, init_processes, lr_scheduler, random_state, run,
+    choose_device, evaluating, first_process_first, gather, init_processes, lr_scheduler, random_state, run,
     set_random_state,
 )  # fmt: skip
 
@@ -428,7 +428,8 @@ def main(argv=None):
     if opt.dataset_name == "demo" and opt.channels == 3 and rank == 0 and os.path.isdir(f"{root}/test_mask"):
         from demo_data import score
 
-        score(*shown.values(), root, device)
+        with evaluating(*shown.values()):
+            score(*shown.values(), root, device)
 
 
 if __name__ == "__main__":

@@ -246,8 +246,6 @@ def score(G_AB, G_BA, root, device):
     """Translates all test scenes, prints the mean `colour_shares` of both directions, and returns them as a dict.
     Two rows to compare with: the scenes as they are, and drawn with the other animal."""
     shares = {}
-    for G in (G_AB, G_BA):
-        G.eval()
     for direction, G, source, target, animal in (
         ("A->B", G_AB, "testA", "testB", "zebra"),
         ("B->A", G_BA, "testB", "testA", "horse"),

@@ -16,16 +16,18 @@ import os
 import re
 import time
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
 import metrics
+from arrays import is_array, load_array
 from checkpoints import load_generators, options_beside
 from datasets import ImageFiles, find_folder, load_image, stem
 from loading import outlive_signals
 from progress import Progress
 from report import Cases, best_epochs, draw_curves, table
-from utils import InputError, between, bfloat16_pays, choose_device, run
+from utils import InputError, as_rgb, between, bfloat16_pays, choose_device, run
 
 PROTOCOL = (
     "all images resized to one size; translations rounded to 8 bits; FID and KID of all translated test images of the "
@@ -67,7 +69,12 @@ class Files(torch.utils.data.Dataset):
         return len(self.paths)
 
     def __getitem__(self, i):
-        return torch.from_numpy(load_image(self.paths[i], self.channels, self.size)).permute(2, 0, 1)
+        path = self.paths[i]
+        if is_array(path, self.channels):
+            pixels = (load_array(path, self.channels, self.size) * 255).round().astype(np.uint8)
+        else:
+            pixels = load_image(path, self.channels, self.size)
+        return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def batches(paths, opt, channels, label):
@@ -90,10 +97,6 @@ def to_8_bit(x):
 
 def from_8_bit(x):
     return x.float() / 127.5 - 1
-
-
-def as_rgb(x):
-    return x.expand(-1, 3, -1, -1)
 
 
 def pair_up(sources, targets):
@@ -158,6 +161,7 @@ def measure(direction, generators, sources, targets, truths, labels, tools, opt)
     labels:     whether the target domain holds label images, to be scored
     """
     there, back = generators[direction], generators.get(direction[::-1])
+    comparable = there.channels == there.out_channels
     distances = tools.distances.get(direction[1], {})
     by = (
         "share of wrong pixels"
@@ -188,7 +192,8 @@ def measure(direction, generators, sources, targets, truths, labels, tools, opt)
         fake = translate(there, x)
         written = to_8_bit(fake)
         seen = from_8_bit(written)  # by whoever opens the file
-        shown, errors = [images, written], {"L1 to the input": metrics.l1(seen, x)}
+        shown, errors = [images, written], {}
+        errors["L1 to the input"] = metrics.l1(seen, x) if comparable else torch.zeros(len(x))
 
         if distances:
             features = tools.extractor(as_rgb(written))
@@ -204,7 +209,7 @@ def measure(direction, generators, sources, targets, truths, labels, tools, opt)
             if tools.lpips:
                 add("cycle_lpips", tools.lpips(as_rgb(x), as_rgb(recovered)))
         if truths:
-            true = torch.stack([Files(truths, opt.size, there.channels)[i] for i in numbers]).to(opt.device)
+            true = torch.stack([Files(truths, opt.size, there.out_channels)[i] for i in numbers]).to(opt.device)
             shown.append(true)
             true = from_8_bit(true)
             errors["L1 to the truth"] = metrics.l1(seen, true)
@@ -220,9 +225,11 @@ def measure(direction, generators, sources, targets, truths, labels, tools, opt)
             right = [score.update(p, metrics.load_labels(truths[i], opt.size)) for p, i in zip(predicted, numbers)]
             errors["share of wrong pixels"] = 1 - torch.tensor(right)
         for j, i in enumerate(numbers):
-            cases.add(errors[by][j].item(), sources[i], [pictures[j] for pictures in shown])
+            cases.add(errors[by][j].item(), sources[i], [as_rgb(pictures[j : j + 1])[0] for pictures in shown])
 
-    for images in batches(targets, opt, there.channels, f"{direction[1]} kept by {direction[0]} -> {direction[1]}"):
+    for images in batches(
+        targets if comparable else [], opt, there.channels, f"{direction[1]} kept by {direction[0]} -> {direction[1]}"
+    ):
         x = from_8_bit(images)
         add("identity_l1", metrics.l1(translate(there, x), x))
 
@@ -240,8 +247,9 @@ def main(argv=None):
     generators, facts = load_generators(opt.checkpoint, opt.direction)
     trained = facts["options"] if facts["full"] else options_beside(opt.checkpoint)
     opt.size = (opt.img_height or trained.get("img_height", 256), opt.img_width or trained.get("img_width", 256))
-    if opt.size[0] % 4 or opt.size[1] % 4:
-        raise InputError(f"--img_height {opt.size[0]} --img_width {opt.size[1]}: must be divisible by 4")
+    multiple = max(G.multiple for G in generators.values())
+    if opt.size[0] % multiple or opt.size[1] % multiple:
+        raise InputError(f"--img_height {opt.size[0]} --img_width {opt.size[1]}: must be divisible by {multiple}")
     name = opt.dataset_name or trained.get("dataset_name")
     if not name:
         raise InputError(f"--dataset_name: {opt.checkpoint} does not tell which one it was trained on")
@@ -280,8 +288,8 @@ def main(argv=None):
     directions = [opt.direction] if opt.direction else sorted(generators)
     if opt.palette:
         labelled = max("AB", key=lambda domain: metrics.share_of_palette(test[domain][0]))
-        if any(G.channels != 3 for G in generators.values()):
-            raise InputError(f"--palette {opt.palette}: its labels are colours, {opt.checkpoint} is for gray pictures")
+        if any({G.channels, G.out_channels} != {3} for G in generators.values()):
+            raise InputError(f"--palette {opt.palette}: its labels are colours, {opt.checkpoint} is not for RGB")
         if metrics.share_of_palette(test[labelled][0]) < 0.5:
             raise InputError(f"--palette {opt.palette}: {test[labelled][0]} is not in the colours of its classes")
         if labelled not in {direction[1] for direction in directions}:
@@ -294,7 +302,7 @@ def main(argv=None):
     append(log, "")  # if that cannot be written to, now is the time to say so
     tools = Tools(opt)
     for direction in directions:
-        channels = generators[direction].channels
+        channels = generators[direction].out_channels
         tools.look_at_real(direction[1], files[direction[1]], len(test[direction[0]]), opt, channels)
     for what, reason in tools.missing.items():
         print(f"note: no {what}: {reason}")

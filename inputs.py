@@ -1,11 +1,15 @@
 """
 What to translate, and where to write it: files, folders with their tree, globs; nothing is written over by accident.
+And what goes with a picture: its mask, its size.
 """
 
 import glob
 import os
 
-from datasets import IMAGE_EXTENSIONS
+import numpy as np
+from PIL import Image
+
+from datasets import IMAGE_EXTENSIONS, load_image, stem
 from pictures import format_of
 from utils import InputError
 from video import FORMATS as VIDEO_FORMATS
@@ -136,3 +140,39 @@ def plan(opt):
         for target in there:
             del jobs[target]
     return [(source, target) for target, source in jobs.items()], output, notes, failures
+
+
+def resizer(size, step=1):
+    """--size -> function (width, height) -> (width, height), multiples of `step` unless both are given; or None"""
+    if size is None:
+        return None
+    if isinstance(size, tuple):
+        return lambda width, height: size
+
+    def resize(width, height):
+        factor = size / min(width, height) / step
+        return tuple(max(step, round(side * factor) * step) for side in (width, height))
+
+    return resize
+
+
+def mask_for(path, shape, opt):
+    """The mask of a picture of `shape` (height, width) -> uint8 of that shape: 255 translates, 0 leaves as it is.
+
+    opt.mask: a gray picture, or a folder that holds one of the same name (of any format)"""
+    mask = opt.mask
+    if os.path.isdir(mask):
+        named = sorted(glob.glob(os.path.join(glob.escape(mask), glob.escape(stem(path)) + ".*")))
+        named = [name for name in named if stem(name) == stem(path)]  # no x.y.png for x
+        named = [name for name in named if name.lower().endswith(IMAGE_EXTENSIONS)]
+        if not named:
+            raise InputError(f"{path}: no mask named {stem(path)} in {mask}")
+        mask = named[0]
+    pixels = load_image(mask, channels=1)[..., 0]
+    if pixels.shape != shape:
+        height, width = pixels.shape
+        distorted = abs(height * shape[1] - width * shape[0]) > max(shape)  # by more than a rounded pixel
+        if distorted and not isinstance(opt.size, tuple):
+            raise InputError(f"{mask}: {width} x {height} pixels do not fit {path} of {shape[1]} x {shape[0]}")
+        pixels = np.array(Image.fromarray(pixels).resize(shape[::-1], Image.Resampling.BILINEAR))
+    return pixels

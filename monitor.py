@@ -41,7 +41,7 @@ class Monitor:
         """values: the losses by name, means since the last call."""
         if self.quiet:
             return
-        self.health.losses(values)
+        self.health.losses(step, values)
         record = self.progress.update(step, images_per_step, self.device, epoch=epoch, lr=lr, **values)
         if self.board:
             for name, value in record.items():

@@ -11,6 +11,7 @@ import os
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageSequence
 
+from arrays import is_array, load_array, write_array
 from datasets import open_image, to_8_bit, upright
 from utils import InputError, whole_file
 
@@ -30,7 +31,7 @@ LARGEST_ANIMATION = 2**30  # values of all frames; it is decoded as a whole
 
 @dataclasses.dataclass
 class Picture:
-    """pixels: (frames, H, W, channels), upright, uint8, or uint16 if the file has one channel of 16 bits
+    """pixels: (frames, H, W, channels), upright, uint8, or uint16 if the file has one channel of 16 bits, or arrays
     alpha:     (frames, H, W) uint8, or None
     info:      what Pillow is to write along: EXIF, colour profile, resolution
     timing:    for more than one frame: how long each one is shown, in ms, and how often the whole
@@ -43,7 +44,9 @@ class Picture:
 
 
 def format_of(path):
-    """Pillow's name of the format that a file name's extension stands for, or None if we do not write such files."""
+    """Pillow's name of the format that a file name's extension stands for, "NPY", or None if we write no such files."""
+    if path.lower().endswith(".npy"):
+        return "NPY"
     kind = Image.registered_extensions().get(os.path.splitext(path)[1].lower())
     return kind if kind in WRITABLE and kind in Image.SAVE else None
 
@@ -51,10 +54,16 @@ def format_of(path):
 def read_picture(path, channels, resize=None):
     """Decodes a picture file -> Picture.
 
-    channels: 1 gray, 3 RGB; other colours are converted. CMYK goes through its colour profile
+    channels: 1 gray, 3 RGB; other colours are converted. CMYK goes through its colour profile. Any other number: see
+              arrays.py
     resize:   function (width, height) -> (width, height)
     Raises InputError, naming the path.
     """
+    if path.lower().endswith(".npy") or channels not in (1, 3) or (channels == 3 and is_array(path, channels)):
+        pixels = load_array(path, channels)
+        if resize:
+            pixels = load_array(path, channels, resize(*pixels.shape[1::-1])[::-1])
+        return Picture((pixels[None] * 65535).round().astype(np.uint16), None, {}, {})
     with open_image(path) as image:
         n_frames = image.n_frames if image.format in ANIMATED else 1  # elsewhere these are previews, or layers
         if n_frames > 1 and n_frames * image.width * image.height * channels > LARGEST_ANIMATION:
@@ -125,7 +134,13 @@ def write_picture(path, kind, picture):
     """Encodes a Picture into a file of Pillow's format `kind`, through a temporary one. What a format cannot hold is
     left out: 16 bits become 8, transparency is laid over white, of an animation the first frame is taken."""
     pixels = picture.pixels
-    if pixels.dtype == np.uint16 and kind not in ("PNG", "TIFF"):
+    channels = pixels.shape[3]
+    if kind == "NPY" or (kind == "TIFF" and (channels not in (1, 3) or (channels == 3 and pixels.dtype == np.uint16))):
+        write_array(path, pixels[0])
+        return
+    if channels not in (1, 3):
+        raise InputError(f"{channels} channels, which only .npy and .tif hold: --format npy")
+    if pixels.dtype == np.uint16 and (kind not in ("PNG", "TIFF") or channels == 3):
         pixels = (pixels / 257).round().astype(np.uint8)
     images = [Image.fromarray(frame.squeeze(2) if frame.shape[2] == 1 else frame) for frame in pixels]
     if picture.alpha is not None and pixels.dtype == np.uint8:

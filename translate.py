@@ -13,7 +13,6 @@ import argparse
 import collections
 import dataclasses
 import errno
-import glob
 import itertools
 import os
 import sys
@@ -24,10 +23,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from bands import translate_in_bands
+from bands import goes_in_bands, translate_in_bands
 from checkpoints import load_generator
-from datasets import IMAGE_EXTENSIONS, load_image, open_image, stem
-from inputs import is_video, plan
+from datasets import load_image, open_image
+from inputs import is_video, mask_for, plan, resizer
+from models import GeneratorResNet
 from pictures import format_of, read_picture, write_picture
 from progress import Progress, duration
 from report import draw_sheet, feature_maps
@@ -92,7 +92,8 @@ class Translator:
         self.generators = [G.to(device, self.dtype) for G in generators]
         self.shares = [1.0] if mix is None else [1 - mix, mix]
         self.strength, self.tile, self.batch_size = strength, tile, batch_size
-        self.channels = generators[0].channels
+        self.channels, self.out_channels = generators[0].channels, generators[0].out_channels
+        self.multiple, self.smallest = (max(getattr(G, of) for G in generators) for of in ("multiple", "smallest"))
         if compile:
             for G in self.generators:
                 # a GPU would wait for Python at every kernel: the graph asks for all at once
@@ -103,17 +104,17 @@ class Translator:
         return max(1, min(self.batch_size, self.tile**2 // (height * width)))
 
     def __call__(self, pixels, masks=None):
-        """uint8 or uint16 (N, H, W, channels) of any H and W -> the same, translated where the masks, uint8 (N, H, W),
-        are white."""
+        """uint8 or uint16 (N, H, W, channels) of any H and W -> the same in out_channels, translated where the masks,
+        uint8 (N, H, W), are white."""
         n = self.batch_for(*pixels.shape[1:3])
         batches = [slice(i, i + n) for i in range(0, len(pixels), n)]
         return np.concatenate([self._batch(pixels[b], masks if masks is None else masks[b]) for b in batches])
 
     def prepare(self, pixels):
         """Pixels -> float32 (N, channels, H, W) in [-1, 1] on the device; height and width are enlarged to what a
-        generator takes, multiples of 4 from 32 on, by reflection at the bottom and on the right."""
-        height, width = pixels.shape[1:3]
-        bottom, right = max(32, -(-height // 4) * 4) - height, max(32, -(-width // 4) * 4) - width
+        generator takes, multiples of 4 from 32 on (GeneratorResNet), by reflection at the bottom and on the right."""
+        sides = pixels.shape[1:3]
+        bottom, right = (max(self.smallest, -(-n // self.multiple) * self.multiple) - n for n in sides)
         # numpy's, as it reflects to and fro where torch refuses to enlarge a picture of 3 pixels to 32
         pixels = np.pad(pixels, ((0, 0), (0, bottom), (0, right), (0, 0)), "reflect")
         middle = np.iinfo(pixels.dtype).max / 2
@@ -136,7 +137,7 @@ class Translator:
         return fake.to(torch.uint8 if pixels.dtype == np.uint8 else torch.int32).cpu().numpy().astype(pixels.dtype)
 
     def _generate(self, G, x):
-        if x.shape[2] * x.shape[3] <= self.tile**2:
+        if x.shape[2] * x.shape[3] <= self.tile**2 or not goes_in_bands(G):
             return G(x)
         return translate_in_bands(G, x, self.tile**2)
 
@@ -177,6 +178,8 @@ def translate_pictures(jobs, translator, opt, tell):
         for ((source, target), picture, _), part in zip(group, np.split(pixels, np.cumsum(n_frames)[:-1])):
             os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
             result = dataclasses.replace(picture, pixels=part)
+            if translator.channels != translator.out_channels:
+                result.info.pop("icc_profile", None)  # it describes other channels
             writing.append((target, pool.submit(write_picture, target, format_of(target), result)))
         while len(writing) > n_ahead:
             finish()
@@ -233,9 +236,9 @@ def translate_videos(jobs, translator, opt, tell):
                 mask = mask_for(source, frames.shape[1:3], opt)
             masks = None if mask is None else np.stack([mask] * len(frames))
             if translator.channels == 1:
-                gray = [np.array(Image.fromarray(frame).convert("L")) for frame in frames]
-                return translator(np.stack(gray)[..., None], masks).repeat(3, axis=3)
-            return translator(frames, masks)
+                frames = np.stack([np.array(Image.fromarray(frame).convert("L")) for frame in frames])[..., None]
+            frames = translator(frames, masks)
+            return frames.repeat(3, axis=3) if translator.out_channels == 1 else frames
 
         def show(done, total):
             progress.tick(done, total, "frames", started)
@@ -263,42 +266,6 @@ def translate_videos(jobs, translator, opt, tell):
             tell(f"{source}: broken ({facts['broken']}); its first {facts['frames']} frames are in {target}")
         else:
             tell()
-
-
-def resizer(size, step=1):
-    """--size -> function (width, height) -> (width, height), multiples of `step` unless both are given; or None"""
-    if size is None:
-        return None
-    if isinstance(size, tuple):
-        return lambda width, height: size
-
-    def resize(width, height):
-        factor = size / min(width, height) / step
-        return tuple(max(step, round(side * factor) * step) for side in (width, height))
-
-    return resize
-
-
-def mask_for(path, shape, opt):
-    """The mask of a picture of `shape` (height, width) -> uint8 of that shape: 255 translates, 0 leaves as it is.
-
-    opt.mask: a gray picture, or a folder that holds one of the same name (of any format)"""
-    mask = opt.mask
-    if os.path.isdir(mask):
-        named = sorted(glob.glob(os.path.join(glob.escape(mask), glob.escape(stem(path)) + ".*")))
-        named = [name for name in named if stem(name) == stem(path)]  # no x.y.png for x
-        named = [name for name in named if name.lower().endswith(IMAGE_EXTENSIONS)]
-        if not named:
-            raise InputError(f"{path}: no mask named {stem(path)} in {mask}")
-        mask = named[0]
-    pixels = load_image(mask, channels=1)[..., 0]
-    if pixels.shape != shape:
-        height, width = pixels.shape
-        distorted = abs(height * shape[1] - width * shape[0]) > max(shape)  # by more than a rounded pixel
-        if distorted and not isinstance(opt.size, tuple):
-            raise InputError(f"{mask}: {width} x {height} pixels do not fit {path} of {shape[1]} x {shape[0]}")
-        pixels = np.array(Image.fromarray(pixels).resize(shape[::-1], Image.Resampling.BILINEAR))
-    return pixels
 
 
 def note_size(path, trained, opt):
@@ -362,14 +329,23 @@ def main(argv=None):
     for path in opt.checkpoint:
         G, facts = load_generator(path, opt.direction)
         generators.append(G)
-        direction, epoch, n_blocks = facts["direction"], facts["epoch"], len(G.stages[1])
+        direction, epoch = facts["direction"], facts["epoch"]
+        is_resnet = isinstance(G, GeneratorResNet)
+        kind = f"{len(G.stages[1])} residual blocks" if is_resnet else type(G).__name__.removeprefix("Generator")
+        if opt.features and not is_resnet:
+            raise InputError(f"--features: knows the stages of a ResNet; {path} is a {kind}")
         print(
-            f"{path}: {sum(p.numel() for p in G.parameters()) / 1e6:.2f} M parameters, {n_blocks} residual blocks"
+            f"{path}: {sum(p.numel() for p in G.parameters()) / 1e6:.2f} M parameters, {kind}"
             + (f", {direction[0]} -> {direction[1]}" if direction else "")
             + (f", epoch {epoch}" if epoch is not None else "")
         )
-    if len({G.channels for G in generators}) > 1:
-        raise InputError("--mix: one of the checkpoints is for gray pictures, the other one for colour")
+    n_in, n_out = generators[0].channels, generators[0].out_channels
+    if len({(G.channels, G.out_channels) for G in generators}) > 1:
+        raise InputError("--mix: the two checkpoints are for images of different channels")
+    if n_in != n_out and (opt.mask or opt.strength < 1):
+        raise InputError(f"--mask, --strength: {n_in} channels become {n_out}, which cannot be blended")
+    if not {n_in, n_out} <= {1, 3} and any(is_video(target) for _, target in jobs):
+        raise InputError(f"--input: {opt.checkpoint[0]} is for images of {n_in} and {n_out} channels, not for videos")
     if jobs and (trained := facts["options"].get("img_height")):
         note_size(jobs[0][0], trained, opt)
     translator = Translator(generators, device, amp, opt.mix, opt.strength, opt.tile, opt.batch_size, opt.compile)

@@ -163,13 +163,6 @@ def batch_norm():
     return state | {"model.2.weight": torch.ones(4), "model.2.bias": torch.zeros(4)}
 
 
-def other_channels():
-    return GeneratorResNet(ngf=4, n_residual_blocks=1).state_dict() | {
-        "model.18.weight": torch.zeros(1, 4, 7, 7),
-        "model.18.bias": torch.zeros(1),
-    }
-
-
 def not_finite():
     state = GeneratorResNet(ngf=4, n_residual_blocks=1).state_dict()
     state["model.4.weight"][1, 2, 0, 0] = float("nan")
@@ -186,14 +179,12 @@ BAD = {
     "a U-Net": (unet, "a U-Net. Expected a checkpoint of cyclegan.py, or"),
     "a discriminator": (lambda: Discriminator(ndf=4).state_dict(), "a discriminator. Expected"),
     "batch norm": (batch_norm, "a generator with batch norm. Expected"),
-    "other channels": (other_channels, "translates 3 channels into 1; here both must have the same number"),
     "nan": (not_finite, "has weights that are not finite"),
     "one missing": (one_missing, "no generator that is known here (its keys: model.1.weight, model.1.bias"),
     "gray PyTorch-GAN": (
         lambda: of_pytorch_gan(GeneratorResNet(1, 1, 4, "nearest")),
         "a generator of PyTorch-GAN with 1 channels; these only work with 3",
     ),
-    "4 channels": (lambda: GeneratorResNet(4, 1, 4).state_dict(), "of 4 channels"),
     "a list": (lambda: [torch.zeros(3)], "holds a list, no generator"),
     "a tensor": (lambda: torch.zeros(3), "holds a Tensor, no generator"),
     "nothing": (dict, "no generator that is known here (its keys: none)"),

@@ -497,7 +497,7 @@ def test_mix_of_two_generators(translate, make_generator):
         assert translate("--input", "x.png", "--mix", str(mix), "--overwrite", checkpoint="one.pth other.pth") == 0
         assert_close(load("x_translated.png"), (1 - mix) * a + mix * b)
     make_generator("gray.pth", channels=1)
-    with pytest.raises(InputError, match="--mix: one of the checkpoints is for gray pictures"):
+    with pytest.raises(InputError, match="--mix: the two checkpoints are for images of different channels"):
         translate("--input", "x.png", "--mix", "0.5", "--overwrite", checkpoint="one.pth gray.pth")
 
 
