@@ -395,10 +395,10 @@ def main(argv=None):
             step += 1
             if opt.ema:
                 average_weights(shown, networks, opt.ema)
-            if opt.n_iters:
-                next_lr()
             if step % opt.log_interval == 0 or step == monitor.first_step + 1:
                 log(epoch)
+            if opt.n_iters:
+                next_lr()
             if opt.sample_interval > 0 and step % opt.sample_interval == 0:
                 monitor.samples(step, shown, D_A, D_B, samples)
             if stop.requested():

@@ -349,7 +349,8 @@ class SelfAttention(nn.Module):
         self.gain = nn.Parameter(torch.zeros(()))
 
     def forward(self, x):
-        q, k, v = self.qkv(x).flatten(2).transpose(1, 2)[:, None].chunk(3, dim=-1)  # (N, 1, H * W, inner) each
+        # (N, 1, H * W, inner) each; contiguous, as what keeps no matrix asks for it
+        q, k, v = self.qkv(x).flatten(2).transpose(1, 2).contiguous()[:, None].chunk(3, dim=-1)
         seen = nn.functional.scaled_dot_product_attention(q, k, v)[:, 0]
         return x + self.gain * self.out(seen.transpose(1, 2).unflatten(2, x.shape[2:]))
 

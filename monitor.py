@@ -19,7 +19,7 @@ def open_board(folder, step):
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise InputError("--tensorboard: pip install tensorboard. log.jsonl and plot.py do without")
-    return SummaryWriter(folder, purge_step=step)
+    return SummaryWriter(folder, purge_step=step + 1)
 
 
 class Monitor:

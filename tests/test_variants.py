@@ -1,6 +1,5 @@
 """Every variant trains, is resumed exactly, and translates from its checkpoint alone."""
 
-import json
 import os
 import signal
 
@@ -11,11 +10,8 @@ import torchvision
 from PIL import Image
 
 import cyclegan
-import evaluate
 import translate
-from checkpoints import load_generator
 from test_training import SMALL, assert_same, interrupt_at, load
-from utils import InputError
 
 
 @pytest.fixture(scope="module")
