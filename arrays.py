@@ -3,6 +3,7 @@ Images that are more than a picture on a screen: 16 bits or floats, any number o
 satellites, microscopes and depth cameras. Skip this if your images are photos.
 """
 
+import contextlib
 import os
 
 import numpy as np
@@ -23,7 +24,9 @@ def is_array(path, channels):
         return False
     try:
         with Image.open(path) as image:  # its header is all that is read
-            return channels == 1 and image.mode[0] in "IF"
+            # of colours of 16 bits Pillow keeps 8; TIFFs have another reader
+            deep = image.format == "TIFF" and image.mode == "RGB" and ";16" in str(image.tile)
+            return image.mode[0] in "IF" if channels == 1 else deep
     except Exception:  # Pillow raises nearly anything; what it cannot read, such as a TIFF of 3 x 16 bits, tifffile may
         return path.lower().endswith(TIFF)
 
@@ -73,9 +76,9 @@ def read_array(path):
     if path.lower().endswith(TIFF):
         try:
             import tifffile
-        except ImportError:
-            with Image.open(path) as image:  # gray, RGB and RGBA it can
-                if image.mode in ("L", "I;16", "I;16B", "F", "RGB", "RGBA"):
+        except ImportError:  # what Pillow can
+            with contextlib.suppress(OSError), Image.open(path) as image:
+                if image.mode in ("L", "I;16", "I;16B", "F", "RGB", "RGBA") and image.n_frames == 1:
                     return np.asarray(image)
             raise InputError(f"{path}: a TIFF of this kind needs another package: {NO_TIFFFILE}")
         return tifffile.imread(path)
