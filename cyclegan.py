@@ -251,11 +251,8 @@ def build(opt, device, graph=False, rank=0):
         return torch.optim.Adam(parameters, lr, (opt.b1, opt.b2), fused=fused, capturable=graph)
 
     lr_G, lr_D = (opt.lr if lr is None else lr for lr in (opt.lr_G, opt.lr_D))
-    optimizers = {
-        "optimizer_G": adam(lr_G, G_AB, G_BA),
-        "optimizer_D_A": adam(lr_D, D_A),
-        "optimizer_D_B": adam(lr_D, D_B),
-    }
+    optimizers = {"optimizer_G": adam(lr_G, G_AB, G_BA)}
+    optimizers |= {"optimizer_D_A": adam(lr_D, D_A), "optimizer_D_B": adam(lr_D, D_B)}
     seed = 2 * (opt.seed + 1000 * rank)  # each pool of each process draws its own random numbers
     buffers = {f"fake_{domain}_buffer": ReplayBuffer(opt.pool_size, seed + i) for i, domain in enumerate("AB")}
     return networks, optimizers, buffers
@@ -278,7 +275,6 @@ def main(argv=None):
     # ----------
 
     root = first_process_first(lambda: prepare_dataset(opt.dataset_name, opt.data_dir))
-
     first_epoch, first_batch, step = 0, 0, 0
     if checkpoint:
         first_epoch, first_batch, step = (checkpoint[key] for key in ("epoch", "batch", "step"))
@@ -385,12 +381,8 @@ def main(argv=None):
             real_A, real_B, *paired = batch.values()
             draws = buffers["fake_A_buffer"].draw(n_B), buffers["fake_B_buffer"].draw(n_A)
             tensors = (real_A[:n_A], real_B[:n_B], *draws, *paired)
-            # all take a turn in each step, but for --n_critic and --n_gen
-            turns = (
-                {}
-                if opt.n_critic == opt.n_gen == 1
-                else dict(train_G=step % opt.n_critic == 0, train_D=step % opt.n_gen == 0)
-            )
+            # --n_critic, --n_gen; a recorded step trains all of them
+            turns = {} if graph else dict(train_G=step % opt.n_critic == 0, train_D=step % opt.n_gen == 0)
             history.append(update(*(tensor.to(device, non_blocking=True) for tensor in tensors), **turns))
             step += 1
             if opt.ema:

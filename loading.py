@@ -17,7 +17,7 @@ from utils import InputError
 def open_data(opt, root, device, rank, world_size, img_size):
     """The training images in `root` at a size (height, width) -> dataset, sampler, loader, samples: of A and of B, what
     the sample grids show."""
-    scale = opt.load_size / min(img_size) if opt.load_size else 286 / 256
+    scale = opt.load_size / min(opt.img_height, opt.img_width) if opt.load_size else 286 / 256
     load_size = tuple(round(side * scale) for side in img_size)
     pairs = (opt.pairs or "") if opt.lambda_paired else None
     dataset = ImageDataset(root, "train", True, img_size, load_size, channels_of(vars(opt)), opt.seed, opt.cache,

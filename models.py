@@ -209,7 +209,7 @@ class GeneratorUNet(nn.Module):
 
     In and out as GeneratorResNet; height and width divisible by 2 ** num_downs: 256 for 8, 64 for 6.
 
-    dropout: of the up-sampling layers with 8 * ngf filters, but the innermost
+    dropout: of the three up-sampling layers next to the innermost
     """
 
     def __init__(self, channels=3, num_downs=8, ngf=64, upsample="transpose", out_channels=None, dropout=0.0):
@@ -228,7 +228,7 @@ class GeneratorUNet(nn.Module):
             n_in = widths[i] * (1 if i == num_downs - 1 else 2)  # from below, and from its counterpart
             up = [nn.ReLU(), *upsampling(upsample, n_in, widths[i - 1] if i else self.out_channels, kernel=4)]
             up += [nn.InstanceNorm2d(widths[i - 1])] if i else [nn.Tanh()]
-            if dropout and 4 <= i < num_downs - 1:
+            if dropout and max(1, num_downs - 4) <= i < num_downs - 1:
                 up.append(nn.Dropout(dropout))
             self.up.append(nn.Sequential(*up))
 

@@ -25,7 +25,7 @@ def add_variants(parser):
     # fmt: off
     add = parser.add_argument_group("other networks").add_argument
     add("--generator", default="resnet", choices=("resnet", "unet", "multiscale", "pretrained"), help="(%(default)s)")
-    add("--num_downs", type=between(2, 14), default=8, help="unet: how often the size is halved (%(default)s)")
+    add("--num_downs", type=between(3, 14), default=8, help="unet: how often the size is halved (%(default)s)")
     add("--encoder_weights", help="pretrained: file of torchvision's resnet18 weights, where there is no network")
     add("--norm", default="instance", choices=("instance", "batch", "none"), help="in all networks (%(default)s)")
     add("--attention", action=switch, default=False, help="self-attention in the middle of the generators")
@@ -174,51 +174,39 @@ def check(opt):
             raise InputError(f"{size}: must be divisible by {multiple}{way_out}")
         if min(height, width) < smallest:
             raise InputError(f"{size}: must be at least {smallest} for these networks; a smaller --n_scales may do")
-        if opt.load_size and opt.load_size < min(height, width):
-            raise InputError(f"--load_size {opt.load_size}: must not be smaller than the crop")
-
-    def refuse(condition, message):
-        if condition:
-            raise InputError(message)
+    if opt.load_size and opt.load_size < min(opt.img_height, opt.img_width):
+        raise InputError(f"--load_size {opt.load_size}: must not be smaller than the crop")
 
     has_blocks = opt.generator in ("resnet", "multiscale")
-    refuse(
-        opt.attention and not (has_blocks and opt.n_residual_blocks),
-        "--attention: stands between residual blocks, so it needs --generator resnet or multiscale",
-    )
-    refuse(
-        opt.separable and not has_blocks,
-        "--separable: is made for residual blocks, so it needs --generator resnet or multiscale",
-    )
-    refuse(opt.dropout and opt.generator == "pretrained", "--dropout: not in --generator pretrained")
-    refuse(
-        opt.generator == "pretrained" and not {*channels_of(vars(opt))} <= {1, 3},
-        "--generator pretrained: knows pictures of 1 or 3 channels only",
-    )
-    refuse(opt.encoder_weights and opt.generator != "pretrained", "--encoder_weights: is for --generator pretrained")
-    refuse(
-        opt.checkpoint_activations and opt.generator != "resnet",
-        "--checkpoint_activations: only with --generator resnet",
-    )
-    refuse(
-        opt.checkpoint_activations and opt.norm == "batch",
-        "--checkpoint_activations --norm batch: running statistics would count each batch twice. Choose one",
-    )
-    refuse(opt.gan_loss == "hinge" and opt.label_smoothing, "--label_smoothing: hinge loss has no labels")
-    refuse(opt.pairs and not opt.lambda_paired, "--pairs: without --lambda_paired it does nothing")
-    refuse(
-        opt.vgg_weights and not (opt.lambda_perceptual or opt.lambda_style),
-        "--vgg_weights: without --lambda_perceptual or --lambda_style it does nothing",
-    )
-    refuse(opt.n_critic > 1 and opt.n_gen > 1, "--n_critic --n_gen: only one of them can be more than 1")
-    refuse(
-        opt.ratio_A and round(min(map(float, opt.ratio_A.split(":"))) * opt.batch_size) < 1,
-        f"--ratio_A {opt.ratio_A}: would leave no image of A in a batch of {opt.batch_size}. Raise --batch_size",
-    )
-    refuse(
-        opt.ratio_A and (opt.lambda_paired or opt.accumulate > 1),
-        "--ratio_A: not together with --lambda_paired or --accumulate",
-    )
+    # fmt: off
+    wrong = {
+        "--attention: stands between residual blocks, so it needs --generator resnet or multiscale":
+            opt.attention and not (has_blocks and opt.n_residual_blocks),
+        "--separable: is made for residual blocks, so it needs --generator resnet or multiscale":
+            opt.separable and not has_blocks,
+        "--dropout: not in --generator pretrained": opt.dropout and opt.generator == "pretrained",
+        "--generator pretrained: knows pictures of 1 or 3 channels only":
+            opt.generator == "pretrained" and not {*channels_of(vars(opt))} <= {1, 3},
+        "--encoder_weights: is for --generator pretrained": opt.encoder_weights and opt.generator != "pretrained",
+        "--checkpoint_activations: only with --generator resnet":
+            opt.checkpoint_activations and opt.generator != "resnet",
+        "--checkpoint_activations --norm batch: running statistics would count each batch twice. Choose one":
+            opt.checkpoint_activations and opt.norm == "batch",
+        "--label_smoothing: hinge loss has no labels": opt.gan_loss == "hinge" and opt.label_smoothing,
+        "--pairs: without --lambda_paired it does nothing": opt.pairs and not opt.lambda_paired,
+        "--vgg_weights: without --lambda_perceptual or --lambda_style it does nothing":
+            opt.vgg_weights and not (opt.lambda_perceptual or opt.lambda_style),
+        "--n_critic --n_gen: only one of them can be more than 1": opt.n_critic > 1 and opt.n_gen > 1,
+        "--progressive: counts epochs, so not together with --n_iters": opt.progressive and opt.n_iters,
+        f"--ratio_A {opt.ratio_A}: would leave no image of A in a batch of {opt.batch_size}. Raise --batch_size":
+            opt.ratio_A and round(min(map(float, opt.ratio_A.split(":"))) * opt.batch_size) < 1,
+        "--ratio_A: not together with --lambda_paired or --accumulate":
+            opt.ratio_A and (opt.lambda_paired or opt.accumulate > 1),
+    }
+    # fmt: on
+    for message, holds in wrong.items():
+        if holds:
+            raise InputError(message)
 
 
 def count_A(opt, epoch):

@@ -58,7 +58,7 @@ def describe(root, dataset, networks, device, world_size, changed):
 
 def what_was_written(opt, saved, images, step):
     """What a finished training leaves, and what to do with it."""
-    n = opt.n_epochs
+    n, longer = opt.n_epochs, f"--n_iters {2 * opt.n_iters}" if opt.n_iters else f"--n_epochs {2 * opt.n_epochs}"
     return (
         "written:\n"
         f"  {images}/{step:06d}.png: real A | fake B | recovered A | real B | fake A | recovered B\n"
@@ -66,7 +66,7 @@ def what_was_written(opt, saved, images, step):
         f"      python translate.py --checkpoint {saved}/G_AB_{n}.pth --input photo.jpg\n"
         f"  {saved}/latest.pth: everything; to measure it, or to train on:\n"
         f"      python evaluate.py --checkpoint {saved}/latest.pth\n"
-        f"      python cyclegan.py --run_name {opt.run_name} --resume --n_epochs {2 * n}\n"
+        f"      python cyclegan.py --run_name {opt.run_name} --resume {longer}\n"
         f"  {saved}/log.jsonl: the losses"
     )
 

@@ -163,7 +163,9 @@ def test_dropout_drops_in_training_only():
     plain = generator()
     plain.load_state_dict({k.replace("conv_block.6", "conv_block.5"): v for k, v in G.state_dict().items()})
     torch.testing.assert_close(plain(x), G(x))
-    unet = generator(generator="unet", num_downs=6, dropout=0.5)
+    for num_downs, count in ((8, 3), (5, 3), (3, 1)):
+        unet = generator(generator="unet", num_downs=num_downs, dropout=0.5)
+        assert sum(isinstance(m, nn.Dropout) for m in unet.modules()) == count
     assert not torch.equal(unet(image()), unet(image()))
 
 
