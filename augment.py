@@ -39,7 +39,7 @@ def diff_augment(x):
     n, channels, height, width = x.shape
 
     def dice(low, high):
-        return torch.rand(n, 1, 1, 1, device=x.device, dtype=x.dtype) * (high - low) + low
+        return torch.rand(n, 1, 1, 1, device=x.device) * (high - low) + low
 
     x = x + dice(-0.5, 0.5)  # brightness, of [-1, 1]
     middle = x.mean(1, keepdim=True)

@@ -417,7 +417,12 @@ def main(argv=None):
     monitor.samples(step, shown, D_A, D_B, samples)
     monitor.close()
     say(f"done in {duration(time.monotonic() - started)}, {what_was_written(opt, saved, images, step)}")
-    if opt.dataset_name == "demo" and opt.channels == 3 and rank == 0 and os.path.isdir(f"{root}/test_mask"):
+    if (
+        opt.dataset_name == "demo"
+        and rank == 0
+        and os.path.isdir(f"{root}/test_mask")
+        and channels_of(vars(opt)) == (3, 3)
+    ):
         from demo_data import score
 
         with evaluating(*shown.values()):

@@ -298,7 +298,7 @@ class ImageDataset(torch.utils.data.Dataset):
         i_A, i_B = (index % len(self.index[domain]) for domain in "AB")
         counterpart = self.pairs.get(i_A)
         if counterpart is not None:
-            i_B, angle_B = counterpart, angle_A
+            i_B, angle_B, colours_B = counterpart, angle_A, colours_A
         if not self.unaligned or counterpart is not None:
             crop_and_flip_B = crop_and_flip_A
         elif self.train:

@@ -468,9 +468,11 @@ def statistics_kept(network):
     before = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 0.0
-    yield
-    for norm, momentum in zip(norms, before):
-        norm.momentum = momentum
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, before):
+            norm.momentum = momentum
 
 
 def in_one_pass(network, *batches):

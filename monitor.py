@@ -15,10 +15,8 @@ from utils import Background, InputError, draw_grid, evaluating, sample_images, 
 
 def open_board(folder, step):
     """TensorBoard's log; what a killed run wrote after `step` is hidden."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise InputError("--tensorboard: pip install tensorboard. log.jsonl and plot.py do without")
+    from torch.utils.tensorboard import SummaryWriter  # optional; options.py has looked whether it is there
+
     return SummaryWriter(folder, purge_step=step + 1)
 
 
@@ -82,7 +80,7 @@ class Monitor:
         except InputError as error:
             self.say([f"note: --val_interval: {error}"])
             return
-        sums, (G_AB, G_BA) = {"val_cycle": 0.0, "val_identity": 0.0}, generators.values()
+        sums, (G_AB, G_BA) = {}, generators.values()
         with evaluating(G_AB, G_BA), torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
             for batch in torch.utils.data.DataLoader(dataset, batch_size=8):
                 real_A, real_B = batch["A"].to(self.device), batch["B"].to(self.device)
@@ -91,9 +89,9 @@ class Monitor:
                     pairs["val_identity"] = (G_BA(real_A), real_A), (G_AB(real_B), real_B)
                 for name, both in pairs.items():
                     losses = [(x.float() - y).abs().mean().item() for x, y in both]
-                    sums[name] += sum(losses) / 2 * len(real_A) / len(dataset)
+                    sums[name] = sums.get(name, 0.0) + sum(losses) / 2 * len(real_A) / len(dataset)
         self.progress.note({"step": step, "epoch": epoch, **sums})
-        self.say([f"test images: cycle {sums['val_cycle']:.3f}  identity {sums['val_identity']:.3f}"])
+        self.say(["test images: " + "  ".join(f"{name[4:]} {value:.3f}" for name, value in sums.items())])
         for name, value in sums.items() if self.board else ():
             self.board.add_scalar(name.replace("val_", "test/"), value, step)
 

@@ -6,6 +6,7 @@ All of these are off by default, and cost nothing then. docs/variants.md shows w
 """
 
 import argparse
+import importlib.util
 import os
 
 from checkpoints import find_checkpoint
@@ -137,7 +138,12 @@ def read_options(parser, argv, demo):
                 )
     opt.run_name = run_name
     if opt.progressive:
-        opt.n_epochs = sum(n for _, n in stages(opt))
+        n_epochs = sum(n for _, n in stages(opt))
+        if opt.n_epochs not in (n_epochs, parser.get_default("n_epochs")):
+            raise InputError(
+                f"--n_epochs {opt.n_epochs}: --progressive {opt.progressive} makes {n_epochs}. Leave it out"
+            )
+        opt.n_epochs = n_epochs
         opt.img_height, opt.img_width = stages(opt)[-1][0]  # what the result is for
     check(opt)
     n_A, n_B = channels_of(vars(opt))
@@ -198,6 +204,8 @@ def check(opt):
             opt.vgg_weights and not (opt.lambda_perceptual or opt.lambda_style),
         "--n_critic --n_gen: only one of them can be more than 1": opt.n_critic > 1 and opt.n_gen > 1,
         "--progressive: counts epochs, so not together with --n_iters": opt.progressive and opt.n_iters,
+        "--tensorboard: pip install tensorboard; log.jsonl and plot.py do without":
+            opt.tensorboard and importlib.util.find_spec("tensorboard") is None,
         f"--ratio_A {opt.ratio_A}: would leave no image of A in a batch of {opt.batch_size}. Raise --batch_size":
             opt.ratio_A and round(min(map(float, opt.ratio_A.split(":"))) * opt.batch_size) < 1,
         "--ratio_A: not together with --lambda_paired or --accumulate":

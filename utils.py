@@ -356,9 +356,11 @@ def evaluating(*networks):
     before = [network.training for network in networks]
     for network in networks:
         network.eval()
-    yield
-    for network, training in zip(networks, before):
-        network.train(training)
+    try:
+        yield
+    finally:
+        for network, training in zip(networks, before):
+            network.train(training)
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """The README cannot rot: its options exist, its commands are understood, its files are there."""
 
+import argparse
 import json
 import os
 import re
@@ -11,18 +12,23 @@ import pytest
 from PIL import Image
 
 import benchmark
+import compare
 import cyclegan
 import evaluate
 import metrics
+import options
+import plot
 import translate
 from conftest import ROOT
 
 README = open(os.path.join(ROOT, "README.md"), encoding="utf-8").read()
-BLOCKS = re.findall(r"^```\w*\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+VARIANTS = open(os.path.join(ROOT, "docs", "variants.md"), encoding="utf-8").read()
+BLOCKS = re.findall(r"^```\w*\n(.*?)^```", README + VARIANTS, re.DOTALL | re.MULTILINE)
 COMMANDS = [line.strip() for block in BLOCKS for line in block.splitlines() if re.match(r" *(python|torchrun) ", line)]
-for script in (cyclegan, translate, evaluate, benchmark):
+MODULES = (cyclegan, translate, evaluate, benchmark, compare, plot)
+for script in MODULES:
     COMMANDS += re.findall(r"^    ((?:python|torchrun) [^#\n]*)", script.__doc__, re.MULTILINE)
-SCRIPTS = ("cyclegan.py", "translate.py", "evaluate.py", "benchmark.py")
+SCRIPTS = ("cyclegan.py", "translate.py", "evaluate.py", "benchmark.py", "compare.py", "plot.py")
 OF = {name: [c for c in dict.fromkeys(COMMANDS) if name in c] for name in SCRIPTS}
 
 
@@ -37,10 +43,10 @@ def options_of(parser):
 
 
 def test_options_in_the_readme_exist():
-    known = {"--help", "--nproc_per_node", "--nnodes"}
-    for script in (cyclegan, translate, evaluate, benchmark):
+    known = {"--help", "--nproc_per_node", "--nnodes", "--logdir"}
+    for script in MODULES:
         known |= options_of(script.get_parser())
-    mentioned = set(re.findall(r"(?<![\w-])--[a-z]\w*(?:-\w+)?", README))
+    mentioned = set(re.findall(r"(?<![\w-])--[a-zA-Z]\w*(?:-\w+)?", README + VARIANTS))
     assert mentioned and mentioned <= known, mentioned - known
     assert sum(map(len, OF.values())) == len(set(COMMANDS))
 
@@ -51,9 +57,35 @@ def test_commands_for_training_are_understood(command, tmp_path, monkeypatch):
     cyclegan.get_options(arguments(command, "cyclegan.py"))
 
 
-@pytest.mark.parametrize("command", OF["benchmark.py"])
-def test_commands_for_timing_are_understood(command):
-    benchmark.get_parser().parse_args(arguments(command, "benchmark.py"))
+@pytest.mark.parametrize("script", [benchmark, compare])
+def test_commands_for_timing_and_comparing_are_understood(script):
+    name = script.__name__ + ".py"
+    for command in OF[name]:
+        script.get_parser().parse_args(arguments(command, name))
+
+
+def test_costs_are_what_the_code_counts():
+    assert "\n".join(compare.costs_table()) in README
+
+
+def test_every_variant_is_told_of():
+    """Each option of options.py in docs/variants.md, and each run of compare.py in its table."""
+    parser = argparse.ArgumentParser()
+    options.add_variants(parser)
+    memory = ("--cache", "--n_cpu", "--skip_bad_images", "--enlarge", "--accumulate", "--graph", "--compile")
+    names = {action.option_strings[0] for action in parser._actions} - {"-h", *memory, "--checkpoint_activations"}
+    assert not [name for name in names if f"`{name}" not in VARIANTS]
+    for name in compare.VARIANTS:
+        assert f"| {name} |" in VARIANTS
+
+
+@pytest.mark.parametrize("command", OF["plot.py"])
+def test_commands_for_curves_run(command, workplace, monkeypatch):
+    monkeypatch.chdir(workplace)
+    shutil.copytree("saved_models/demo", "saved_models/demo.1", dirs_exist_ok=True)
+    words = arguments(command, "plot.py")
+    plot.main(words)
+    assert os.path.exists("both.png" if "--output" in words else "images/horse2zebra/curves.png")
 
 
 @pytest.fixture(scope="module")
@@ -130,8 +162,9 @@ def test_the_python_snippet_runs(workplace, monkeypatch):
 
 
 def test_links_and_files():
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert os.path.exists(os.path.join(ROOT, target)), target
+    for folder, text in (("", README), ("docs", VARIANTS)):
+        for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+            assert os.path.exists(os.path.join(ROOT, folder, target)), target
     for name in (
         "LICENSE",
         "requirements.txt",
@@ -144,7 +177,7 @@ def test_links_and_files():
         assert os.path.exists(os.path.join(ROOT, name))
 
 
-@pytest.mark.parametrize("script", [cyclegan, translate, evaluate])
+@pytest.mark.parametrize("script", MODULES)
 def test_help_is_complete(script, capsys):
     with pytest.raises(SystemExit):
         script.main(["--help"])

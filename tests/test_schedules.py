@@ -183,6 +183,10 @@ def test_pairs_come_together_and_the_rest_does_not(tiny):
                 assert item["paired"].item() == float(i % 4 in expected)
                 if i % 4 in (0, 1):  # the same crop and flip
                     torch.testing.assert_close(item["A"], -item["B"], atol=0.02, rtol=0)
+    jittered = ImageDataset("data/tiny", img_size=(32, 32), load_size=(36, 36), pairs="", rotate=9.0, color_jitter=0.1)
+    alike = ImageDataset("data/tiny", img_size=(32, 32), load_size=(36, 36), pairs="", rotate=9.0)
+    assert not torch.equal(jittered[0]["A"], alike[0]["A"])
+    torch.testing.assert_close(alike[0]["A"], -alike[0]["B"], atol=0.02, rtol=0)
     plain = ImageDataset("data/tiny", img_size=(32, 32), load_size=(36, 36))
     assert plain[0].keys() == {"A", "B"}
     assert torch.equal(plain[2, 3]["A"], dataset[2, 3]["A"])
@@ -245,6 +249,8 @@ def test_the_paired_loss_pulls_towards_the_counterpart(tiny):
         ("--ratio_A 2 --accumulate 2", "--ratio_A: not together with"),
         ("--progressive 30:2", "argument --progressive: 30:2: not SIZE:EPOCHS"),
         ("--progressive 34:2", "--progressive 34: must be divisible by 4"),
+        ("--progressive 36:2 --n_epochs 9", "--n_epochs 9: --progressive 36:2 makes 2. Leave it out"),
+        ("--progressive 36:2 --n_iters 9", "--progressive: counts epochs, so not together with --n_iters"),
         ("--progressive 64", "not SIZE:EPOCHS"),
         ("--ratio_A 1:2:3", "argument --ratio_A: 1:2:3: neither a number"),
         ("--encoder_weights x", "--encoder_weights: is for --generator pretrained"),
