@@ -27,7 +27,7 @@ from torchvision.transforms.functional import to_pil_image
 
 from checkpoints import load_generators, save_file
 from datasets import load_image, to_float
-from demo_data import draw_scene, score
+from demo_data import draw_scene, score, write_demo
 from models import make_discriminator, make_generator
 from report import draw_sheet
 from timing import count_flops
@@ -137,7 +137,7 @@ def prepare():
         weights = {k: v for k, v in torchvision.models.vgg16().state_dict().items() if k.startswith("features")}
         save_file(weights, VGG)
     if not os.path.exists("data/demo"):
-        subprocess.run([sys.executable, "-c", "from demo_data import write_demo; write_demo('data/demo')"], check=True)
+        write_demo("data/demo")
     with_pairs = "data/with_pairs/demo"  # the data set's name decides about the options, so it has the same one
     if not os.path.exists(with_pairs):
         shutil.copytree("data/demo", with_pairs + ".part", dirs_exist_ok=True)

@@ -1,5 +1,7 @@
 """Each extra loss does what it is for, and one with weight 0 costs nothing."""
 
+import urllib.error
+
 import pytest
 import torch
 import torchvision
@@ -7,6 +9,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from torchvision.transforms.functional import gaussian_blur
 
 import augment
+import checkpoints
 import cyclegan
 import losses
 from losses import EXTRA_LOSSES
@@ -97,6 +100,21 @@ def test_perceptual_is_vgg_from_a_file(tmp_path):
     torch.save({"features.0.weight": torch.zeros(3)}, path + "x")
     with pytest.raises(InputError, match="--vgg_weights .*vgg.pthx: no state dict of torchvision's vgg16"):
         losses.load_vgg(path + "x", torch.device("cpu"))
+
+
+def test_weights_that_cannot_be_downloaded_are_one_line(monkeypatch):
+    def offline(*_, **__):
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", offline)
+    monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", offline)
+    for argv, flag in (
+        (["--lambda_perceptual", "1"], "--vgg_weights"),
+        (["--generator", "pretrained", "--img_height", "64", "--img_width", "64"], "--encoder_weights"),
+    ):
+        with pytest.raises(InputError, match=f"(vgg16|resnet18).*cannot be downloaded .*name it by {flag}"):
+            networks, _, _ = cyclegan.build(options(*argv), torch.device("cpu"))
+            checkpoints.load_encoders([networks["G_AB"]], None)
 
 
 def test_adversarial_losses_at_known_scores():

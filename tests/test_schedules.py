@@ -10,7 +10,7 @@ from PIL import Image
 import cyclegan
 import options
 import utils
-from test_training import SMALL, assert_same, load, losses_logged
+from test_training import SMALL, assert_same, interrupt_at, load, losses_logged
 from utils import InputError
 
 
@@ -142,6 +142,17 @@ def test_progressive_sizes_and_the_same_networks(tiny, monkeypatch):
     assert [Image.open(f"images/tiny/0000{n}.png").height for n in ("05", "15")] == [2 * 34 + 2, 2 * 42 + 2]
     tiny("--progressive", "32:1,40:3", "--resume")
     assert load()["epoch"] == 4 and seen[-1] == (40, 40)
+
+
+def test_progressive_is_resumed_across_the_change(tiny, monkeypatch):
+    progressive = ("--progressive", "32:2,40:1")
+    tiny(*progressive, "--run_name", "whole")
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, step=8)
+        assert tiny(*progressive) == 130
+    assert (load()["epoch"], load()["step"]) == (1, 8)
+    tiny("--resume")
+    assert_same(load("saved_models/whole/latest.pth") | {"options": None}, load() | {"options": None})
 
 
 def test_ratio_of_the_domains_in_a_batch(tiny, monkeypatch):
