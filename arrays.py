@@ -15,9 +15,11 @@ TIFF = (".tif", ".tiff")
 NO_TIFFFILE = "pip install tifffile imagecodecs"
 
 
-def is_array(path, channels):
+def is_array(path, channels, integers=True):
     """Whether an image has to be read by load_array: it is .npy, has more than 8 bits, or is to have other than 1 or 3
-    channels."""
+    channels.
+
+    integers: whether gray of 16 bits counts, too; Pillow keeps those digits, but not those of floats"""
     if path.lower().endswith(".npy") or channels not in (1, 3):
         return True
     if not os.path.isfile(path):  # to open a pipe would wait for ever
@@ -26,7 +28,7 @@ def is_array(path, channels):
         with Image.open(path) as image:  # its header is all that is read
             # of colours of 16 bits Pillow keeps 8; TIFFs have another reader
             deep = image.format == "TIFF" and image.mode == "RGB" and ";16" in str(image.tile)
-            return image.mode[0] in "IF" if channels == 1 else deep
+            return image.mode[0] in ("IF" if integers else "F") if channels == 1 else deep
     except Exception:  # Pillow raises nearly anything; what it cannot read, such as a TIFF of 3 x 16 bits, tifffile may
         return path.lower().endswith(TIFF)
 
@@ -34,7 +36,8 @@ def is_array(path, channels):
 def load_array(path, channels, size=None, smallest=None):
     """Decodes one image -> float32 array (H, W, channels) from 0 to 1, with all its digits.
 
-    Integers of 8 and 16 bits are divided by the largest number that they can hold; floats must be from 0 to 1.
+    Integers of 8 and 16 bits are divided by the largest number that they can hold, wider ones by 65535; floats must be
+    from 0 to 1. None may be negative.
     Arguments as those of load_image. Raises InputError, naming the path."""
     try:
         pixels = read_array(path)
@@ -88,15 +91,14 @@ def read_array(path):
 
 def scaled(pixels):
     """Numbers of a known range -> float32 from 0 to 1."""
-    if pixels.dtype in (np.uint8, np.uint16):
-        return pixels.astype(np.float32) / np.iinfo(pixels.dtype).max
-    if pixels.dtype.kind == "f":
+    original = pixels
+    if pixels.dtype.kind in "iu":  # Pillow hands out 16 bits as 32
+        pixels = pixels.astype(np.float32) / (np.iinfo(pixels.dtype).max if pixels.dtype.itemsize <= 2 else 65535)
+    elif pixels.dtype.kind == "f":
         pixels = pixels.astype(np.float32)
-    elif pixels.dtype.kind in "iu" and 0 <= pixels.min() and pixels.max() <= 65535:  # Pillow's way to hold 16 bits
-        pixels = pixels.astype(np.float32) / 65535
     if pixels.dtype != np.float32 or not (pixels.min() >= 0 and pixels.max() <= 1):
         raise ValueError(
-            f"{pixels.dtype} from {pixels.min()} to {pixels.max()}; expected 8 or 16 bits, or floats from 0 to 1"
+            f"{original.dtype} from {original.min()} to {original.max()}; expected 8 or 16 bits, or floats from 0 to 1"
         )
     return pixels
 

@@ -5,6 +5,7 @@ More images out of few: the training images changed at random, beyond the crop a
 
 import math
 
+import numpy as np
 import torch
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as transforms
@@ -13,10 +14,10 @@ from torchvision.transforms import functional as transforms
 def rotated(image, angle):
     """(H, W, C) turned by `angle` degrees around its middle; the corners are filled by reflection."""
     height, width = image.shape[:2]
-    # no more is needed: the diagonal, turned into a side
-    rows, columns = (min(side - 1, math.ceil((math.hypot(height, width) - side) / 2)) for side in (height, width))
-    image = image.permute(2, 0, 1)
-    larger = transforms.pad(image, [columns, rows], padding_mode="reflect")
+    # no more is needed: the diagonal, turned into a side. numpy's padding, as it reflects to and fro
+    rows, columns = (math.ceil((math.hypot(height, width) - side) / 2) for side in (height, width))
+    larger = np.pad(image.numpy(), ((rows, rows), (columns, columns), (0, 0)), "reflect")
+    larger = torch.from_numpy(larger).permute(2, 0, 1)
     turned = transforms.rotate(larger, angle, InterpolationMode.BILINEAR)
     return transforms.center_crop(turned, [height, width]).permute(1, 2, 0)
 

@@ -38,13 +38,12 @@ def copy_to_cpu(state):
     return type(state)(map(copy_to_cpu, state)) if isinstance(state, (list, tuple)) else state
 
 
-def save_run(state, saved, keep):
-    """Writes latest.pth into the folder `saved`; keep: also the checkpoint of this epoch, and the generators alone."""
+def save_run(state, saved, keep=0):
+    """Writes latest.pth into the folder `saved`; keep: 0, or the number in the names of the files that stay."""
     if keep:
-        epoch = state["epoch"]
-        save_file(state, f"{saved}/checkpoint_{epoch}.pth")
+        save_file(state, f"{saved}/checkpoint_{keep}.pth")
         for direction in ("AB", "BA"):
-            save_file(generator_file(state, direction), f"{saved}/G_{direction}_{epoch}.pth")
+            save_file(generator_file(state, direction), f"{saved}/G_{direction}_{keep}.pth")
     save_file(state, f"{saved}/latest.pth")
 
 
@@ -345,7 +344,10 @@ def load_encoders(generators, path):
 def published_weights(weights, path, flag):
     """The state dict in a file, or, where there is none, torchvision's `weights`, downloaded when first needed."""
     if path:
-        return load_file(path)
+        try:
+            return load_file(path)
+        except InputError as error:
+            raise InputError(f"{flag} {error}")
     try:
         return first_process_first(lambda: weights.get_state_dict(progress=True, check_hash=True))
     except OSError as error:

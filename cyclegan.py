@@ -25,14 +25,14 @@ from augment import diff_augment
 from checkpoints import copy_to_cpu, load_encoders, lock_run, prepare_folders, restore, save_run
 from datasets import prepare_dataset
 from fast import recorded, use_graph
-from loading import open_data
+from loading import batches, open_data
 from losses import extra_losses, hinge, load_vgg, needs_cycle, needs_vgg, vanilla
 from models import channels_of, in_one_pass, make_discriminator, make_generator, use_spectral_norm, weights_init_normal
 from monitor import Monitor
 from options import NOT_RESUMED, add_variants, count_A, is_done, loss_names, read_options, size_at
 from progress import as_typed, describe, duration, what_was_written
 from utils import (
-    InputError, ReplayBuffer, StopSignal, average_over_processes, average_weights, between, bfloat16_pays, check_finite,
+    ReplayBuffer, StopSignal, average_over_processes, average_weights, between, bfloat16_pays, check_finite,
     choose_device, evaluating, first_process_first, gather, init_processes, lr_scheduler, random_state, run,
     set_random_state,
 )  # fmt: skip
@@ -345,7 +345,7 @@ def main(argv=None):
         lr = float(optimizers["optimizer_G"].param_groups[0]["lr"])
         monitor.losses(step, images_per_step, epoch=epoch, lr=lr, **dict(zip(names, losses.mean(0).tolist())))
 
-    def save(epoch, batch, keep=False):
+    def save(epoch, batch, keep=0):
         """All that a run needs to go on as if it had not stopped: after `epoch` epochs and `batch` batches."""
         weights = torch.stack([p.detach().sum() for n in networks.values() for p in n.parameters()]).sum()
         check_finite(weights.view(1, 1), ["sum of all weights"], step, saved)
@@ -356,17 +356,11 @@ def main(argv=None):
             state |= dict(version=1, options=vars(opt))
             monitor.background.start(save_run, copy_to_cpu(state), saved, keep)
 
-    def batches(epoch, done):
-        """The batches of an epoch. If an image turns out to be broken, what was done so far is saved first."""
-        try:
-            for batch in dataloader:
-                yield done, batch
-                done += 1
-        except InputError:
-            if world_size == 1:  # one process alone cannot save for all
-                save(epoch, done)
-                monitor.background.finish()
-            raise
+    def rescue(epoch, batch):
+        """If an image turns out to be broken, what was done so far is saved first."""
+        if world_size == 1:  # one process alone cannot save for all
+            save(epoch, batch)
+            monitor.background.finish()
 
     stop = StopSignal()
     if step == 0 and opt.sample_interval > 0:
@@ -377,7 +371,7 @@ def main(argv=None):
             update = new_step()
         n_A, n_B = count_A(opt, epoch), opt.batch_size * opt.accumulate
         sampler.set_position(epoch, first_batch, max(n_A, n_B))
-        for i, batch in batches(epoch, first_batch):
+        for i, batch in batches(dataloader, first_batch, functools.partial(rescue, epoch)):
             real_A, real_B, *paired = batch.values()
             draws = buffers["fake_A_buffer"].draw(n_B), buffers["fake_B_buffer"].draw(n_A)
             tensors = (real_A[:n_A], real_B[:n_B], *draws, *paired)
@@ -393,6 +387,8 @@ def main(argv=None):
                 next_lr()
             if opt.sample_interval > 0 and step % opt.sample_interval == 0:
                 monitor.samples(step, shown, D_A, D_B, samples)
+            if step == opt.n_iters:
+                break
             if stop.requested():
                 if history:
                     log(epoch)
@@ -400,8 +396,6 @@ def main(argv=None):
                 monitor.close()
                 say(f"stopped by a signal after step {step}; all is in {saved}/latest.pth, --resume goes on from there")
                 return 128 + stop.number
-            if step == opt.n_iters:
-                break
 
         first_batch = 0
         if history:
@@ -409,7 +403,9 @@ def main(argv=None):
         if not opt.n_iters:
             next_lr()
         due = opt.checkpoint_interval > 0 and (epoch + 1) % opt.checkpoint_interval == 0
-        save(epoch + 1, 0, keep=due or epoch + 1 == opt.n_epochs)
+        within = step == opt.n_iters and i + 1 < len(sampler)
+        position = (epoch, i + 1) if within else (epoch + 1, 0)
+        save(*position, keep=epoch + 1 if due or epoch + 1 == opt.n_epochs else 0)
         if opt.val_interval and (epoch + 1) % opt.val_interval == 0:
             monitor.validate(step, epoch, shown, root, dataset.img_size)
 

@@ -162,7 +162,7 @@ def read_pairs(path, files):
         raise InputError(f"--pairs {path}: cannot be read ({error})")
     for n, line in enumerate(lines, 1):
         if line:
-            names = re.split(r"[\t,]" if "\t" in line or "," in line else r" +", line)
+            names = re.split(next((mark for mark in "\t," if mark in line), " +"), line)
             known = len(names) == 2 and all(stem(name.strip()) in number[d] for name, d in zip(names, "AB"))
             if not known:
                 raise InputError(f"--pairs {path}, line {n}: {line!r} does not name an image of A and one of B")
@@ -273,7 +273,7 @@ class ImageDataset(torch.utils.data.Dataset):
         used = {domain: {int(i): place for place, i in enumerate(self.index[domain])} for domain in "AB"}
         pairs = {a: b for a, b in pairs.items() if a in used["A"] and b in used["B"]}
         if not pairs:
-            raise InputError(f"{path or root}: no file stem is the same in A and B, so there are no pairs")
+            raise InputError(f"--pairs {path}: no pairs" if path else f"{root}: no file stem is the same in A and B")
         if self.unaligned:
             self.pairs = {used["A"][a]: used["B"][b] for a, b in pairs.items()}
             self.notes.append(f"{len(pairs)} images of A come with their counterparts in B")
@@ -282,8 +282,15 @@ class ImageDataset(torch.utils.data.Dataset):
             self.index = {domain: np.array(numbers) for domain, numbers in zip("AB", zip(*pairs))}
 
     def _decode(self, domain, i):
-        load = load_array if self.is_array[domain] else load_image
-        return load(self.files[domain][i], self.channels[domain], self.size, self.smallest)
+        return self.load(domain, self.files[domain][i], self.size, self.smallest)
+
+    def load(self, domain, path, size, smallest=None):
+        """One image of a domain: uint8 (H, W, C), or float32 from 0 to 1 if it is read so."""
+        channels = self.channels[domain]
+        if self.is_array[domain] and is_array(path, channels):
+            return load_array(path, channels, size, smallest)
+        image = load_image(path, channels, size, smallest)
+        return image.astype(np.float32) / 255 if self.is_array[domain] else image
 
     def __len__(self):
         return max(len(self.index["A"]), len(self.index["B"]))
@@ -351,8 +358,7 @@ def fixed_images(dataset, root, domain, n):
     images = []
     for i in order:
         try:
-            load = load_array if dataset.is_array[domain] else load_image
-            images.append(to_float(torch.from_numpy(load(files[i], dataset.channels[domain], dataset.img_size))))
+            images.append(to_float(torch.from_numpy(dataset.load(domain, files[i], dataset.img_size))))
         except InputError as error:
             if not dataset.skip_bad_images:
                 raise InputError(f"{error}. --skip_bad_images goes on without") from error

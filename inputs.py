@@ -114,7 +114,8 @@ def plan(opt):
     found, notes, failures = find_inputs(patterns, without=output)
     jobs = {}
     for source, name in found:
-        target = output if to_file else os.path.join(output, written_as(name, opt.format))
+        kind = "png" if opt.features and name.lower().endswith(".npy") else opt.format  # what is seen is a picture
+        target = output if to_file else os.path.join(output, written_as(name, kind))
         if opt.features and is_video(source):
             raise InputError(f"--features: {source} is a video, not a picture")
         if is_video(source) and not is_video(target):

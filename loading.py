@@ -85,3 +85,15 @@ def make_loader(dataset, sampler, n_workers, device):
         worker_init_fn=outlive_signals,
         generator=torch.Generator(),  # otherwise it takes from the global random numbers, and resuming is not exact
     )
+
+
+def batches(loader, done, rescue):
+    """(number, batch) of what is left of an epoch, from number `done` on. If an image turns out to be broken,
+    rescue(number of batches done) is called before the InputError goes on."""
+    try:
+        for batch in loader:
+            yield done, batch
+            done += 1
+    except InputError:
+        rescue(done)
+        raise

@@ -11,8 +11,9 @@ import torch
 import torchvision
 from torch import nn
 
+from augment import diff_augment
 from checkpoints import published_weights
-from models import Discriminator, DiscriminatorMultiscale, DiscriminatorPixel
+from models import DiscriminatorMultiscale
 from utils import InputError
 
 EXTRA_LOSSES = ("ssim", "freq", "perceptual", "style", "feat", "paired")
@@ -32,8 +33,8 @@ def extra_losses(opt, networks, real_A, real_B, fake_A, fake_B, recov_A, recov_B
     names = [name for name in EXTRA_LOSSES if getattr(opt, "lambda_" + name) > 0]
     if not names:
         return {}
-    G_AB, G_BA, D_A, D_B = networks.values()
     vgg = load_vgg(opt.vgg_weights, real_A.device) if needs_vgg(opt) else None
+    see_A, see_B = (of_discriminator(networks[name], opt.diffaugment) for name in ("D_A", "D_B"))
     losses = {}
     for name in names:
         if name == "ssim":  # there and back again leads to the same structures ...
@@ -43,13 +44,9 @@ def extra_losses(opt, networks, real_A, real_B, fake_A, fake_B, recov_A, recov_B
         elif name == "perceptual":  # ... and to the same things
             values = feature_distance(vgg, recov_A, real_A), feature_distance(vgg, recov_B, real_B)
         elif name == "style":  # a translation has the textures of the other domain ...
-            see_A, see_B = (vgg, vgg) if vgg else (of_discriminator(D_A), of_discriminator(D_B))
-            values = style_distance(see_A, fake_A, real_A), style_distance(see_B, fake_B, real_B)
+            values = style_distance(vgg or see_A, fake_A, real_A), style_distance(vgg or see_B, fake_B, real_B)
         elif name == "feat":  # ... and what its discriminator looks for
-            values = (
-                mean_feature_distance(of_discriminator(D_A), fake_A, real_A),
-                mean_feature_distance(of_discriminator(D_B), fake_B, real_B),
-            )
+            values = mean_feature_distance(see_A, fake_A, real_A), mean_feature_distance(see_B, fake_B, real_B)
         elif name == "paired":  # where the true counterpart is known, it is that
             values = paired_distance(fake_A, real_A, paired), paired_distance(fake_B, real_B, paired)
         losses[name] = sum(values) / 2
@@ -105,10 +102,10 @@ def ssim(x, y, window=11, sigma=1.5):
 
 
 def frequency_distance(x, y):
-    """Mean difference of the amplitudes of all frequencies, in the discrete Fourier transform that keeps the sum of
-    squares. A photo has little in the high ones, and L1 hardly sees them missing; each counts as much as a low one here
-    (after Jiang et al., 2021, arXiv:2012.12821)."""
-    spectra = (torch.fft.rfft2(z.float(), norm="ortho").abs() for z in (x, y))
+    """Mean difference of the amplitudes of all frequencies, in the Fourier transform that keeps the sum of squares. A
+    photo has little in the high ones, and L1 hardly sees them missing; each counts as much as a low one here (after
+    Jiang et al., 2021, arXiv:2012.12821)."""
+    spectra = (torch.fft.fft2(z.float(), norm="ortho").abs() for z in (x, y))
     return nn.functional.l1_loss(*spectra)
 
 
@@ -158,18 +155,20 @@ def gram(features):
         return flat @ flat.transpose(1, 2) / flat.shape[2]
 
 
-def of_discriminator(D):
-    """-> a function: images to the activations of each hidden layer of D, (N, C, h, w) each."""
+def of_discriminator(D, augment=False):
+    """-> a function: images to the activations of each hidden layer of D, (N, C, h, w) each.
+
+    augment: change the images at random before, as D knows them from --diffaugment"""
 
     def see(x):
+        x = diff_augment(x) if augment else x
+        several = isinstance(D, DiscriminatorMultiscale)
         seen = []
-        for D_at_scale in D.scales if isinstance(D, DiscriminatorMultiscale) else [D]:
-            assert isinstance(D_at_scale, (Discriminator, DiscriminatorPixel))
-            y = x
-            for layer in D_at_scale.model:
-                y = layer(y)
+        for network, image in zip(D.scales, D.at_scales(x)) if several else [(D, x)]:
+            for layer in network.model:
+                image = layer(image)
                 if isinstance(layer, nn.LeakyReLU):
-                    seen.append(y)
+                    seen.append(image)
         return seen
 
     return see

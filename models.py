@@ -378,11 +378,15 @@ class DiscriminatorMultiscale(nn.Module):
         super().__init__()
         self.scales = nn.ModuleList(Discriminator(channels, ndf) for _ in range(n_scales))
 
+    def at_scales(self, x):
+        """The image at full size, half the size …, as many as there are discriminators."""
+        images = [x]
+        for _ in self.scales[1:]:
+            images.append(nn.functional.avg_pool2d(images[-1], 3, stride=2, padding=1, count_include_pad=False))
+        return images
+
     def forward(self, x):
-        scores = []
-        for scale in self.scales:
-            scores.append(scale(x))
-            x = nn.functional.avg_pool2d(x, 3, stride=2, padding=1, count_include_pad=False)
+        scores = [scale(image) for scale, image in zip(self.scales, self.at_scales(x))]
         size = scores[0].shape[2:]
         return torch.cat([nn.functional.interpolate(score, size, mode="nearest-exact") for score in scores], 1)
 

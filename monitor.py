@@ -74,22 +74,25 @@ class Monitor:
         """Cycle and identity loss on the test images, which nothing was trained on."""
         if self.quiet:
             return
+        sums, channels = {}, channels_of(vars(self.opt))
+        G_AB, G_BA = generators.values()
         try:
-            channels = channels_of(vars(self.opt))
-            dataset = ImageDataset(root, "test", True, size, channels=channels, cache=False)
-        except InputError as error:
+            dataset = ImageDataset(root, "test", True, size, channels=channels, cache=False,
+                                   skip_bad_images=self.opt.skip_bad_images)  # fmt: skip
+            # with a generator of its own, as otherwise it takes from the random numbers of the training
+            loader = torch.utils.data.DataLoader(dataset, batch_size=8, generator=torch.Generator())
+            with evaluating(G_AB, G_BA), torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
+                for batch in loader:
+                    real_A, real_B = batch["A"].to(self.device), batch["B"].to(self.device)
+                    pairs = {"val_cycle": ((G_BA(G_AB(real_A)), real_A), (G_AB(G_BA(real_B)), real_B))}
+                    if channels[0] == channels[1]:  # each generator on images of its target domain
+                        pairs["val_identity"] = (G_BA(real_A), real_A), (G_AB(real_B), real_B)
+                    for name, both in pairs.items():
+                        losses = [(x.float() - y).abs().mean().item() for x, y in both]
+                        sums[name] = sums.get(name, 0.0) + sum(losses) / 2 * len(real_A) / len(dataset)
+        except InputError as error:  # no test images, or bad ones: nothing that a training has to end for
             self.say([f"note: --val_interval: {error}"])
             return
-        sums, (G_AB, G_BA) = {}, generators.values()
-        with evaluating(G_AB, G_BA), torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
-            for batch in torch.utils.data.DataLoader(dataset, batch_size=8):
-                real_A, real_B = batch["A"].to(self.device), batch["B"].to(self.device)
-                pairs = {"val_cycle": ((G_BA(G_AB(real_A)), real_A), (G_AB(G_BA(real_B)), real_B))}
-                if channels[0] == channels[1]:  # each generator on images of its target domain
-                    pairs["val_identity"] = (G_BA(real_A), real_A), (G_AB(real_B), real_B)
-                for name, both in pairs.items():
-                    losses = [(x.float() - y).abs().mean().item() for x, y in both]
-                    sums[name] = sums.get(name, 0.0) + sum(losses) / 2 * len(real_A) / len(dataset)
         self.progress.note({"step": step, "epoch": epoch, **sums})
         self.say(["test images: " + "  ".join(f"{name[4:]} {value:.3f}" for name, value in sums.items())])
         for name, value in sums.items() if self.board else ():

@@ -10,7 +10,7 @@ import importlib.util
 import os
 
 from checkpoints import find_checkpoint
-from losses import EXTRA_LOSSES
+from losses import EXTRA_LOSSES, needs_vgg
 from models import DISCRIMINATOR_OPTIONS, GENERATOR_OPTIONS, channels_of
 from utils import InputError, between
 
@@ -116,7 +116,15 @@ def size_at(opt, epoch):
 def read_options(parser, argv, demo):
     """Command line -> (options, checkpoint to go on from or None). The command line wins over a checkpoint's options,
     those over the demo's defaults, and those over the parser's."""
+
+    def typed(name):  # what has a value already gets no default
+        return getattr(parser.parse_args(argv, argparse.Namespace(**{name: None})), name) is not None
+
     opt = parser.parse_args(argv)
+    for one, other in (("n_iters", "n_epochs"), ("progressive", "n_epochs"), ("progressive", "img_height"),
+                       ("progressive", "img_width")):  # fmt: skip
+        if typed(one) and typed(other):
+            raise InputError(f"--{one} --{other}: both say the same thing. Choose one")
     if opt.dataset_name == "demo":
         parser.set_defaults(**demo)
         opt = parser.parse_args(argv)
@@ -128,6 +136,8 @@ def read_options(parser, argv, demo):
     checkpoint = find_checkpoint(f"saved_models/{run_name}", opt.epoch) if opt.resume or opt.epoch else None
     if checkpoint:
         stored = {k: v for k, v in checkpoint["options"].items() if k not in NOT_RESUMED and hasattr(opt, k)}
+        if typed("n_epochs"):
+            stored["n_iters"] = None
         parser.set_defaults(**stored)
         trained, opt = parser.parse_args([]), parser.parse_args(argv)
         for key in ARCHITECTURE:
@@ -138,12 +148,8 @@ def read_options(parser, argv, demo):
                 )
     opt.run_name = run_name
     if opt.progressive:
-        n_epochs = sum(n for _, n in stages(opt))
-        if opt.n_epochs not in (n_epochs, parser.get_default("n_epochs")):
-            raise InputError(
-                f"--n_epochs {opt.n_epochs}: --progressive {opt.progressive} makes {n_epochs}. Leave it out"
-            )
-        opt.n_epochs = n_epochs
+        if not typed("n_epochs"):  # resumed for longer than the stages, the last size stays
+            opt.n_epochs = sum(n for _, n in stages(opt))
         opt.img_height, opt.img_width = stages(opt)[-1][0]  # what the result is for
     check(opt)
     n_A, n_B = channels_of(vars(opt))
@@ -179,14 +185,15 @@ def check(opt):
             way_out = f" for --generator unet --num_downs {opt.num_downs}" if opt.generator == "unet" else ""
             raise InputError(f"{size}: must be divisible by {multiple}{way_out}")
         if min(height, width) < smallest:
-            raise InputError(f"{size}: must be at least {smallest} for these networks; a smaller --n_scales may do")
+            hint = "; a smaller --n_scales may do" if opt.discriminator == "multiscale" else ""
+            raise InputError(f"{size}: must be at least {smallest} for these networks{hint}")
     if opt.load_size and opt.load_size < min(opt.img_height, opt.img_width):
         raise InputError(f"--load_size {opt.load_size}: must not be smaller than the crop")
 
     has_blocks = opt.generator in ("resnet", "multiscale")
     # fmt: off
     wrong = {
-        "--attention: stands between residual blocks, so it needs --generator resnet or multiscale":
+        "--attention: stands between residual blocks, so it needs some, and --generator resnet or multiscale":
             opt.attention and not (has_blocks and opt.n_residual_blocks),
         "--separable: is made for residual blocks, so it needs --generator resnet or multiscale":
             opt.separable and not has_blocks,
@@ -202,6 +209,8 @@ def check(opt):
         "--pairs: without --lambda_paired it does nothing": opt.pairs and not opt.lambda_paired,
         "--vgg_weights: without --lambda_perceptual or --lambda_style it does nothing":
             opt.vgg_weights and not (opt.lambda_perceptual or opt.lambda_style),
+        "--vgg_weights: VGG knows pictures of 1 or 3 channels only":
+            needs_vgg(opt) and not {*channels_of(vars(opt))} <= {1, 3},
         "--n_critic --n_gen: only one of them can be more than 1": opt.n_critic > 1 and opt.n_gen > 1,
         "--progressive: counts epochs, so not together with --n_iters": opt.progressive and opt.n_iters,
         "--tensorboard: pip install tensorboard; log.jsonl and plot.py do without":

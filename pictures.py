@@ -59,7 +59,7 @@ def read_picture(path, channels, resize=None):
     resize:   function (width, height) -> (width, height)
     Raises InputError, naming the path.
     """
-    if path.lower().endswith(".npy") or channels not in (1, 3) or (channels == 3 and is_array(path, channels)):
+    if is_array(path, channels, integers=False):
         pixels = load_array(path, channels)
         if resize:
             pixels = load_array(path, channels, resize(*pixels.shape[1::-1])[::-1])

@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageDraw
 from torchvision.transforms.functional import to_pil_image
 
-from utils import whole_file
+from utils import as_rgb, whole_file
 
 # name in the JSON line: (name in the table, unit, whether more is better)
 MEASURES = {
@@ -167,5 +167,8 @@ def feature_maps(G, x):
     output = G(x)
     for hook in hooks:
         hook.remove()
-    ends = [((values[0].float() + 1) * 127.5).round().byte().permute(1, 2, 0).cpu().numpy() for values in (x, output)]
+    ends = [
+        ((as_rgb(values)[0].float() + 1) * 127.5).round().byte().permute(1, 2, 0).cpu().numpy()
+        for values in (x, output)
+    ]
     return [("input", ends[0]), *seen, ("output", ends[1])]

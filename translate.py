@@ -324,6 +324,8 @@ def main(argv=None):
     if opt.features and (opt.mask or opt.mix is not None or opt.strength < 1 or opt.smooth):
         raise InputError("--features shows one network as it is: leave out --mask, --mix, --strength and --smooth")
     jobs, output, notes, failures = plan(opt)
+    if opt.features and any(format_of(target) == "NPY" for _, target in jobs):
+        raise InputError("--features: writes a picture, not .npy. Name another --output or --format")
 
     generators = []
     for path in opt.checkpoint:

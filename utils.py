@@ -373,8 +373,10 @@ def sample_images(G_AB, G_BA, images_A, images_B):
 
 
 def draw_grid(columns):
-    """Columns of images, see sample_images -> PIL.Image, one row a pair of images: -1 is drawn black, 1 white, so
-    contrast is not stretched."""
+    """Columns of images, see sample_images -> PIL.Image, one row a pair of images, as many as the shortest column has:
+    -1 is drawn black, 1 white, so contrast is not stretched."""
+    n = min(map(len, columns))
+    columns = [column[:n] for column in columns]
     rows = torch.stack([as_rgb(column).cpu() for column in columns], 1).flatten(0, 1)
     grid = make_grid(rows, nrow=len(columns), normalize=True, value_range=(-1, 1))
     return to_pil_image(grid.mul(255).round().byte())

@@ -11,7 +11,8 @@ from PIL import Image
 
 import cyclegan
 import translate
-from test_training import SMALL, assert_same, interrupt_at, load
+from test_schedules import small
+from test_training import assert_same, interrupt_at, load
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def tiny(make_set, tmp_path, monkeypatch, weights):
 
     def train(options="", *more):
         words = [weights.get(word, word) for word in options.split()]
-        return cyclegan.main([*SMALL, *words, *more])
+        return cyclegan.main([*small(words), *words, *more])
 
     return train
 
@@ -71,14 +72,12 @@ VARIANTS = [
 
 @pytest.mark.parametrize("options", VARIANTS)
 def test_every_variant_trains_resumes_and_translates(tiny, monkeypatch, options):
-    tiny(options, "--n_epochs", "4", "--run_name", "whole") if "progressive" not in options else tiny(
-        options, "--run_name", "whole"
-    )
+    more = () if "progressive" in options or "n_iters" in options else ("--n_epochs", "4")
+    tiny(options, *more, "--run_name", "whole")
     whole = load("saved_models/whole/latest.pth")
     assert whole["step"] >= 8
     with monkeypatch.context() as patch:
         interrupt_at(patch, step=3 * whole["step"] // 5)
-        more = () if "progressive" in options else ("--n_epochs", "4")
         assert tiny(options, *more) == 128 + signal.SIGINT
     assert 0 < load()["step"] < whole["step"]
     cyclegan.main(["--dataset_name", "tiny", "--device", "cpu", "--resume"])  # its options are in the checkpoint
