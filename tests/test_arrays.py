@@ -33,7 +33,7 @@ def write(path, values):
         np.save(path, values)
     elif path.endswith(".tif"):
         kind = "rgb" if values.shape[2] == 3 else "minisblack"
-        tifffile.imwrite(path, values, photometric=kind, planarconfig="contig" if values.shape[2] < 9 else None)
+        tifffile.imwrite(path, values, photometric=kind, planarconfig="contig" if 1 < values.shape[2] < 9 else None)
     else:
         Image.fromarray(values.squeeze()).save(path)
 
@@ -87,6 +87,51 @@ def test_rgb_tiffs_of_16_bits(tmp_path):
         write(str(tmp_path / f"train{domain}/0.tif"), values)
     item = ImageDataset(str(tmp_path), img_size=(40, 44), load_size=(40, 44))[0]["A"]
     assert item.shape == (3, 40, 44) and len(item.unique()) > 3000
+
+
+def test_integers_by_the_largest_that_they_hold(tmp_path):
+    for dtype, top in ((np.int8, 127), (np.int16, 32767), (np.int32, 65535), (np.int64, 65535), (np.uint32, 65535)):
+        np.save(tmp_path / "x.npy", np.full((4, 4, 2), top // 3, dtype))
+        assert load_array(str(tmp_path / "x.npy"), 2).mean() == pytest.approx(1 / 3, abs=0.01)
+    np.save(tmp_path / "x.npy", np.full((4, 4, 2), 70000))
+    with pytest.raises(InputError, match="int64 from 70000 to 70000"):
+        load_array(str(tmp_path / "x.npy"), 2)
+
+
+def test_other_kinds_of_files_among_deep_ones(tmp_path):
+    """The first file says that the folder is read with all digits; 8 bits, palettes and colours are still read."""
+    for domain in "AB":
+        write(str(tmp_path / f"train{domain}/0.png"), array(1))
+        palette = Image.new("RGB", (44, 40), (200, 200, 200))
+        palette.quantize(4).save(tmp_path / f"train{domain}/1.png")
+        palette.save(tmp_path / f"train{domain}/2.png")
+    for cache in (True, False):
+        dataset = ImageDataset(str(tmp_path), channels=1, img_size=(32, 36), load_size=(40, 44), cache=cache)
+        for i in (1, 2):
+            assert dataset[i]["A"].mean().item() == pytest.approx(200 / 127.5 - 1, abs=0.02)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_gray_floats_are_translated_with_all_digits(tmp_path, monkeypatch, make_generator, dtype):
+    monkeypatch.chdir(tmp_path)
+    make_generator("G_AB_1.pth", channels=1)
+    values = (0.4 + 0.01 * RNG.random((40, 44, 1))).astype(dtype)
+    write("x.tif", values)
+    arguments = ["--checkpoint", "G_AB_1.pth", "--input", "x.tif", "--device", "cpu", "--no-amp", "--strength", "0"]
+    assert translate.main(arguments) == 0
+    np.testing.assert_allclose(load_array("x_translated.tif", 1), values, atol=2e-5)
+
+
+def test_features_of_arrays_are_pictures(spectral, capsys):
+    spectral("--n_epochs", "1")
+    arguments = ["--checkpoint", "saved_models/tiny/latest.pth", "--device", "cpu", "--features"]
+    np.save("x.npy", array(4))
+    assert translate.main([*arguments, "--input", "x.npy"]) == 0 and Image.open("x_features.png").width == 1024
+    os.makedirs("many")
+    np.save("many/y.npy", array(4))
+    assert translate.main([*arguments, "--input", "many"]) == 0 and os.path.exists("many_features/y.png")
+    with pytest.raises(InputError, match="--features: writes a picture, not .npy"):
+        translate.main([*arguments, "--input", "x.npy", "--output", "z.npy"])
 
 
 @pytest.mark.parametrize("cache", [True, False])

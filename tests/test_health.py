@@ -59,6 +59,13 @@ def test_conditions_are_named(condition, G, facts):
     assert conditions(G, G, **facts, step=150) == []  # too early to tell
 
 
+@pytest.mark.parametrize("gan_loss, tells", [("lsgan", 0.5), ("vanilla", 1.0), ("hinge", 1.0)])
+def test_which_scores_mean_real_depends_on_the_loss(gan_loss, tells):
+    scores = torch.full((5, 1, 4, 4), 0.2), torch.full((5, 1, 4, 4), -0.2)
+    columns = sample_images(other_colours, other_colours, pictures(0), pictures(1))
+    assert Health(gan_loss).look_at(columns, scores, scores)["tells"] == tells
+
+
 def test_an_input_that_is_kept_is_fine_if_it_passes_for_real():
     assert conditions(lambda x: x + 0.01, lambda x: x + 0.01, scores=DRAW) == []
 
@@ -69,6 +76,10 @@ def test_averages_are_over_200_steps_and_the_line_names_what_is_unusual():
     for step in range(50, 401, 50):
         health.losses(step, FINE | {"loss_D": 0.01 * step})
     assert health.averages["loss_D"] == pytest.approx(0.01 * (250 + 300 + 350 + 400) / 4)
+    uneven = Health()
+    for step, value in ((1, 9.0), (51, 1.0), (201, 2.0)):
+        uneven.losses(step, FINE | {"loss_D": value})
+    assert uneven.averages["loss_D"] == pytest.approx((50 * 1 + 150 * 2) / 200)
     health.look_at(sample_images(other_colours, other_colours, pictures(0), pictures(1)), DRAW, DRAW)
     (line,) = health.line(400)
     assert "D 3.25 (usual: 0.1 to 0.3)" in line and "cycle 0.10, " in line and "D tells 50%" in line
@@ -89,7 +100,7 @@ def test_different_channels_are_compared_where_they_can_be():
 
 @pytest.fixture
 def tiny(make_set, tmp_path, monkeypatch):
-    make_set(trainA=4, trainB=5, testA=3, testB=3)
+    make_set(trainA=4, trainB=5, testA=9, testB=9)
     monkeypatch.chdir(tmp_path)
 
     def train(*options):
@@ -137,13 +148,29 @@ def test_losses_on_test_images(tiny, capsys):
     dataset = ImageDataset("data/tiny", "test", img_size=(32, 32))
     cycle = identity = 0
     with torch.no_grad():
-        for i in range(3):
+        for i in range(9):
             a, b = dataset[i]["A"][None], dataset[i]["B"][None]
-            cycle += ((G["BA"](G["AB"](a)) - a).abs().mean() + (G["AB"](G["BA"](b)) - b).abs().mean()) / 6
-            identity += ((G["BA"](a) - a).abs().mean() + (G["AB"](b) - b).abs().mean()) / 6
+            cycle += ((G["BA"](G["AB"](a)) - a).abs().mean() + (G["AB"](G["BA"](b)) - b).abs().mean()) / 18
+            identity += ((G["BA"](a) - a).abs().mean() + (G["AB"](b) - b).abs().mean()) / 18
     assert tested[-1]["val_cycle"] == pytest.approx(cycle.item(), rel=1e-3)
     assert tested[-1]["val_identity"] == pytest.approx(identity.item(), rel=1e-3)
     assert f"cycle {cycle:.3f}  identity {identity:.3f}" in capsys.readouterr().out
+
+
+def test_bad_test_images_end_no_training(tiny, capsys):
+    with open("data/tiny/testA/8.png", "r+b") as file:
+        file.truncate(200)
+    tiny("--n_epochs", "2", "--val_interval", "1")
+    assert "note: --val_interval: data/tiny/testA/8.png: broken" in capsys.readouterr().out
+    tiny("--n_epochs", "2", "--val_interval", "1", "--skip_bad_images")
+    assert "test images: cycle 0." in capsys.readouterr().out
+
+
+def test_domains_with_different_numbers_of_test_images(make_set, tmp_path, monkeypatch):
+    make_set(trainA=4, trainB=4, testA=5, testB=2)
+    monkeypatch.chdir(tmp_path)
+    cyclegan.main([*SMALL, "--n_epochs", "1", "--sample_interval", "4"])
+    assert Image.open("images/tiny/000004.png").height == 2 * 34 + 2
 
 
 def test_without_test_images_a_note_says_so(make_set, tmp_path, monkeypatch, capsys):

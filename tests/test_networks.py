@@ -169,6 +169,18 @@ def test_dropout_drops_in_training_only():
     assert not torch.equal(unet(image()), unet(image()))
 
 
+def test_checkpointed_activations_throw_the_same_dice_twice():
+    gradients = []
+    for checkpointed in (False, True):
+        G = generator(dropout=0.5)
+        G.checkpoint_activations = checkpointed
+        torch.manual_seed(1)
+        G(image()).square().mean().backward()
+        gradients.append([p.grad for name, p in G.named_parameters() if name.endswith("weight")])
+    for one, other in zip(*gradients):
+        torch.testing.assert_close(one, other)
+
+
 def test_norms():
     for norm, kind in (("instance", nn.InstanceNorm2d), ("batch", nn.BatchNorm2d), ("none", nn.Identity)):
         for network in (generator(norm=norm), make_discriminator({"norm": norm, "ndf": 4}, 3)):
@@ -220,6 +232,7 @@ def test_multiscale_discriminators_see_the_image_at_three_sizes():
     torch.testing.assert_close(scores[:, :1], D.scales[0](x))
     half = nn.functional.avg_pool2d(x, 3, 2, 1, count_include_pad=False)
     assert scores[:, 1].unique().numel() == D.scales[1](half).unique().numel()
+    assert all((z == 0.5).all() for z in D.at_scales(torch.full_like(x, 0.5)))  # no darker border
     # a mean over all scores gives each scale a third
     weight = torch.autograd.grad(scores.sum(), D.scales[2].model[-1].bias)[0]
     assert weight.item() == 2 * 14 * 14

@@ -1,6 +1,7 @@
 """Other ways to train: each option does what it says, step by step."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -57,6 +58,58 @@ def test_n_iters_counts_steps_and_the_rate_falls_by_step(tiny):
         [2e-4 * f for f in (2 / 3, 1 / 2, 1 / 3, 1 / 6)], rel=1e-4
     )
     tiny("--n_iters", "12", "--resume")
+
+
+def test_decay_epoch_counts_epochs_with_n_iters_too(tiny):
+    tiny("--n_iters", "8", "--decay_epoch", "1", "--log_interval", "1")
+    assert [r["lr"] for r in losses_logged()] == pytest.approx([2e-4] * 6 + [4e-4 / 3, 2e-4 / 3], rel=1e-4)
+
+
+def test_going_on_within_an_epoch_leaves_nothing_out(tiny):
+    flat = ("--lr_schedule", "step", "--decay_epoch", "9", "--log_interval", "1")
+    tiny("--n_iters", "14", "--run_name", "whole", *flat)
+    tiny("--n_iters", "7", *flat)  # of 5 an epoch
+    assert (load()["epoch"], load()["batch"]) == (1, 2) and (load("saved_models/tiny/checkpoint_2.pth")["step"]) == 7
+    tiny("--n_iters", "14", "--resume")
+    assert_same(weights("whole"), weights())
+
+
+def test_from_steps_to_epochs_and_back(tiny):
+    tiny("--n_iters", "7")
+    tiny("--n_epochs", "3", "--resume")
+    assert load()["epoch"] == 3 and load()["options"]["n_iters"] is None
+    tiny("--n_iters", "17", "--resume")
+    assert load()["step"] == 17
+
+
+def test_a_stop_in_the_very_last_step_ends_the_run_as_usual(tiny, monkeypatch):
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, step=7)
+        tiny("--n_iters", "7")
+    assert load("saved_models/tiny/G_AB_2.pth") and load()["step"] == 7
+
+
+def test_each_process_throws_its_own_dice():
+    opt = cyclegan.get_options(SMALL)[0]
+    numbers, sums = [], []
+    for rank in (0, 1):
+        networks, _, _ = cyclegan.build(opt, torch.device("cpu"), rank=rank)
+        numbers.append(torch.rand(()).item())
+        sums.append(sum(p.sum().item() for n in networks.values() for p in n.parameters()))
+    assert numbers[0] != numbers[1] and sums[0] == sums[1]
+
+
+def test_running_statistics_belong_to_an_average(tiny):
+    tiny("--n_iters", "3", "--norm", "batch", "--ema", "0.9")
+    state = load()
+    assert torch.equal(state["ema_G_AB"]["model.2.running_mean"], state["G_AB"]["model.2.running_mean"])
+    assert state["G_AB"]["model.2.running_mean"].abs().sum() > 0
+
+
+def test_validation_throws_no_dice(tiny):
+    tiny("--n_epochs", "2", "--dropout", "0.5", "--run_name", "with", "--val_interval", "1")
+    tiny("--n_epochs", "2", "--dropout", "0.5", "--run_name", "without")
+    assert_same(weights("with"), weights("without"))
 
 
 def test_a_finished_number_of_steps_says_so(tiny, capsys):
@@ -167,6 +220,7 @@ def test_ratio_of_the_domains_in_a_batch(tiny, monkeypatch):
 
     def train_step(*arguments, **named):
         seen.append((len(arguments[5]), len(arguments[6])))
+        assert (len(arguments[8]), len(arguments[7])) == seen[-1]  # draws of the pools, for as many translations
         return original(*arguments, **named)
 
     monkeypatch.setattr(cyclegan, "train_step", train_step)
@@ -190,9 +244,10 @@ def test_pairs_come_together_and_the_rest_does_not(tiny):
     from datasets import ImageDataset
 
     pair_up("01")
-    for path, expected in (("", {0, 1, 2, 3}), ("pairs.txt", {0, 1})):
+    os.rename("data/tiny/trainA/3.png", "data/tiny/trainA/3,b.png")
+    for path, expected in (("", {0, 1, 2}), ("pairs.txt", {0, 1, 3})):
         with open("pairs.txt", "w") as file:
-            file.write("0.png\t0.png\n\n1.png,1.png\n")
+            file.write("0.png\t0.png\n\n1.png,1.png\n3,b.png\t2.png\n")
         dataset = ImageDataset("data/tiny", img_size=(32, 32), load_size=(36, 36), pairs=path)
         for epoch in range(4):
             for i in range(5):
@@ -219,8 +274,6 @@ def test_bad_lists_of_pairs_are_one_line(tiny):
         if text is not None:
             open("p.txt", "w").write(text)
         else:
-            import os
-
             os.remove("p.txt")
         with pytest.raises(InputError, match=message):
             tiny("--lambda_paired", "1", "--pairs", "p.txt", "--n_epochs", "1")
@@ -281,8 +334,6 @@ def test_the_paired_loss_pulls_towards_the_counterpart(tiny):
     ],
 )
 def test_options_that_do_not_go_together_are_refused(tiny, tmp_path, capsys, words, message):
-    import os
-
     with pytest.raises((InputError, SystemExit)) as error:
         tiny(*words.split())
     text = str(error.value) if isinstance(error.value, InputError) else capsys.readouterr().err
