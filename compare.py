@@ -1,6 +1,6 @@
 """
-Trains every variant of CycleGAN on the demo, for the same number of steps from the same seed, and shows what each one
-brings: a table and a sheet of pictures.
+Trains CycleGAN with each network and each loss on the demo, for the same number of steps from the same seed, and shows
+what each one brings: a table and a sheet of pictures.
 
     python compare.py                                    # all of them, about an hour and a half on two cores
     python compare.py --only unet hinge --n_epochs 6     # two, for longer, beside the default
@@ -55,6 +55,7 @@ VARIANTS = {
     "spectral norm": "--spectral_norm",
     "vanilla": "--gan_loss vanilla",
     "hinge": "--gan_loss hinge",
+    "hinge, spectral norm": "--gan_loss hinge --spectral_norm",
     "label smoothing": "--label_smoothing 0.1",
     "ssim": "--lambda_ssim 1",
     "freq": "--lambda_freq 5",
@@ -62,16 +63,17 @@ VARIANTS = {
     "style": "--lambda_style 1",
     "feat": "--lambda_feat 1",
     "paired": f"--lambda_paired 10 --pairs {PAIRS}",
-    "ema": "--ema 0.99",
+    "ema": "--ema",
     "diffaugment": "--diffaugment",
 }
 
 
 def get_parser():
-    parser = argparse.ArgumentParser(description="Compare all variants on the demo. In brackets: the default.")
+    parser = argparse.ArgumentParser(description="Compare networks and losses on the demo. In brackets: the default.")
     add = parser.add_argument
     # fmt: off
-    add("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME", help="some of them (all)")
+    add("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME",
+        help="beside the default: " + " | ".join(VARIANTS))
     add("--n_epochs", type=between(1, 1000), default=3, help="epochs of 300 steps (%(default)s)")
     add("--costs", action="store_true", help="print parameters and multiply-adds at 256 x 256, and train nothing")
     add("--sheet", default="images/compare.jpg", help="where the pictures go (%(default)s)")
@@ -229,7 +231,7 @@ def main(argv=None):
         with open(log) as file:
             done = {(r["name"], r["n_epochs"]): r for r in map(json.loads, file) if "error" not in r}
     results = []
-    for name in dict.fromkeys(["default", *opt.only]):
+    for name in dict.fromkeys(["default", *opt.only]):  # always in the table, to compare with
         if (name, opt.n_epochs) not in done:
             print(f"{name}: cyclegan.py {VARIANTS[name]}", flush=True)
             result = train(name, opt)

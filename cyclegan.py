@@ -29,7 +29,7 @@ from loading import batches, open_data
 from losses import extra_losses, hinge, load_vgg, needs_cycle, needs_vgg, vanilla
 from models import channels_of, in_one_pass, make_discriminator, make_generator, use_spectral_norm, weights_init_normal
 from monitor import Monitor
-from options import NOT_RESUMED, add_variants, count_A, is_done, loss_names, read_options, size_at
+from options import NOT_RESUMED, add_variants, count_A, is_done, implied, loss_names, read_options, size_at, turns
 from progress import as_typed, describe, duration, what_was_written
 from utils import (
     ReplayBuffer, StopSignal, average_over_processes, average_weights, between, bfloat16_pays, check_finite,
@@ -53,18 +53,18 @@ def get_parser():
     add("--img_height", type=between(32, 16384), default=256, help="height of a training crop, in pixels (%(default)s)")
     add("--img_width", type=between(32, 16384), default=256, help="width of a training crop, in pixels (%(default)s)")
     add("--load_size", type=between(32, 16384), help="shorter side before the crop, in pixels (286 for 256)")
-    add("--channels", type=int, choices=(1, 3), default=3, help="1 gray, 3 RGB (%(default)s)")
+    add("--channels", type=int, choices=(1, 3), default=3, help="1 gray, 3 RGB; others: --channels_A, _B (%(default)s)")
     # networks
     add("--n_residual_blocks", type=between(0, 1000), default=9, help="9 from 256 pixels on, 6 for 128 (%(default)s)")
     add("--ngf", type=between(1, 4096), default=64, help="filters of the generators' first layer (%(default)s)")
     add("--ndf", type=between(1, 4096), default=64, help="filters of the discriminators' first layer (%(default)s)")
-    add("--upsample", default="transpose", choices=("transpose", "nearest"), help="nearest leaves no checkerboard")
+    add("--upsample", default="transpose", choices=("transpose", "nearest"), help="nearest: no checkers (%(default)s)")
     # losses
     add("--lambda_cyc", type=between(0.0), default=10.0, help="weight of the cycle loss (%(default)s)")
     add("--lambda_id", type=between(0.0), default=5.0, help="weight of the identity loss: keeps colours (%(default)s)")
     add("--pool_size", type=between(0), default=50, help="past translations shown to the discriminators (%(default)s)")
     # optimisation
-    add("--n_epochs", type=between(1, 10**9), default=200, help="as long as the larger domain has images (%(default)s)")
+    add("--n_epochs", type=between(1, 10**9), default=200, help="steps: images of the larger domain (%(default)s)")
     add("--decay_epoch", type=between(0), help="epoch from which the learning rate falls to 0 (half of n_epochs)")
     add("--batch_size", type=between(1, 10**6), default=1, help="images a domain and step, per process (%(default)s)")
     add("--lr", type=between(0.0), default=0.0002, help="adam: learning rate (%(default)s)")
@@ -98,11 +98,9 @@ def get_options(argv):
 def criterion_GAN(scores, label, kind="lsgan", of_generator=False):
     """Least squares (paper, section 4; Mao et al., 2017): mean of (D(x) - label)^2, label 1 for real and 0 for fake.
     The mean is taken in float32."""
-    if kind == "vanilla":
-        return vanilla(scores, label)
-    if kind == "hinge":
-        return hinge(scores, label, of_generator)
-    return (scores.float() - label).square().mean()
+    if kind == "lsgan":
+        return (scores.float() - label).square().mean()
+    return vanilla(scores, label) if kind == "vanilla" else hinge(scores, label, of_generator)
 
 
 criterion_cycle = torch.nn.L1Loss()
@@ -166,7 +164,6 @@ def train_step(networks, optimizers, buffers, opt, amp, real_A, real_B, draws_A,
     train_G, train_D: whether it is their turn; see --n_critic and --n_gen
     """
     G_AB, G_BA, D_A, D_B = networks.values()
-    optimizer_G, optimizer_D_A, optimizer_D_B = optimizers.values()
     fake_A_buffer, fake_B_buffer = buffers.values()
     parameters_G = [*G_AB.parameters(), *G_BA.parameters()]
     autocast = torch.autocast(real_A.device.type, torch.bfloat16, enabled=amp)
@@ -213,8 +210,9 @@ def train_step(networks, optimizers, buffers, opt, amp, real_A, real_B, draws_A,
     if opt.clip_grad:
         for network in networks.values():
             torch.nn.utils.clip_grad_norm_(network.parameters(), opt.clip_grad)
-    for optimizer in (optimizer_G,) * train_G + (optimizer_D_A, optimizer_D_B) * train_D:
-        optimizer.step()
+    for name, optimizer in optimizers.items():
+        if train_G if name == "optimizer_G" else train_D:
+            optimizer.step()
     return torch.stack((torch.stack(losses_D).mean(), *torch.stack(losses_G).mean(0)))
 
 
@@ -268,7 +266,7 @@ def main(argv=None):
     say = print if rank == 0 else lambda *text: None
     amp = bfloat16_pays(device) if opt.amp is None else opt.amp
     graph = use_graph(opt, device)
-    torch.backends.cudnn.benchmark = True  # all batches have one size, so the search for the fastest kernels pays
+    torch.backends.cudnn.benchmark = True  # sizes hardly change, so the search for the fastest kernels pays
 
     # ----------
     #  Data
@@ -318,7 +316,7 @@ def main(argv=None):
     if rank == 0:
         lock = lock_run(saved)  # noqa: F841 (held as long as it is referred to)
         prepare_folders(saved, images, checkpoint, resume=opt.resume and not opt.epoch)
-    changed = as_typed(opt, get_parser(), but_for=(*NOT_RESUMED, "dataset_name", "data_dir"))
+    changed = as_typed(opt, get_parser(), but_for=(*NOT_RESUMED, *implied(opt)))
     say(describe(root, dataset, networks, f"{device}, {'bfloat16' if amp else 'float32'}", world_size, changed))
     if checkpoint:
         say(f"going on from {checkpoint['path']}: {first_epoch} epochs and {first_batch} batches done, step {step}")
@@ -371,16 +369,15 @@ def main(argv=None):
             update = new_step()
         n_A, n_B = count_A(opt, epoch), opt.batch_size * opt.accumulate
         sampler.set_position(epoch, first_batch, max(n_A, n_B))
-        for i, batch in batches(dataloader, first_batch, functools.partial(rescue, epoch)):
-            real_A, real_B, *paired = batch.values()
+        for i, (real_A, real_B, *paired) in batches(
+            dataloader, first_batch, n_A, n_B, functools.partial(rescue, epoch)
+        ):
             draws = buffers["fake_A_buffer"].draw(n_B), buffers["fake_B_buffer"].draw(n_A)
-            tensors = (real_A[:n_A], real_B[:n_B], *draws, *paired)
-            # --n_critic, --n_gen; a recorded step trains all of them
-            turns = {} if graph else dict(train_G=step % opt.n_critic == 0, train_D=step % opt.n_gen == 0)
-            history.append(update(*(tensor.to(device, non_blocking=True) for tensor in tensors), **turns))
+            tensors = (tensor.to(device, non_blocking=True) for tensor in (real_A, real_B, *draws, *paired))
+            history.append(update(*tensors, **turns(opt, step)))
             step += 1
             if opt.ema:
-                average_weights(shown, networks, opt.ema)
+                average_weights(shown, networks, opt.ema, step)
             if step % opt.log_interval == 0 or step == monitor.first_step + 1:
                 log(epoch)
             if opt.n_iters:

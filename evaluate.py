@@ -304,6 +304,8 @@ def main(argv=None):
     for direction in directions:
         channels = generators[direction].out_channels
         tools.look_at_real(direction[1], files[direction[1]], len(test[direction[0]]), opt, channels)
+    if any(G.channels != G.out_channels for G in generators.values()):
+        tools.missing["identity"] = "images of A and B differ in channels"
     for what, reason in tools.missing.items():
         print(f"note: no {what}: {reason}")
 

@@ -24,12 +24,14 @@ SETTLED = 200  # steps that are averaged over, and before which nothing is usual
 class Health:
     """Moving averages of the losses, and the state of the translations, over a training.
 
-    gan_loss: 'lsgan', 'vanilla' or 'hinge': which scores mean "real"
+    gan_loss:   'lsgan', 'vanilla' or 'hinge': which scores mean "real"; there are usual ranges for the first only
+    lambda_cyc: weight of the cycle loss; without it, nothing is said of it
     """
 
-    def __init__(self, gan_loss="lsgan"):
-        self.threshold = 0.5 if gan_loss == "lsgan" else 0.0
-        self.ranges = USUAL if gan_loss == "lsgan" else {"loss_cycle": USUAL["loss_cycle"]}
+    def __init__(self, gan_loss="lsgan", lambda_cyc=10.0):
+        self.is_lsgan, self.lambda_cyc = gan_loss == "lsgan", lambda_cyc
+        self.threshold = 0.5 if self.is_lsgan else 0.0
+        self.ranges = {n: r for n, r in USUAL.items() if self.is_lsgan or n == "loss_cycle"}
         self.step, self.recent, self.averages, self.seen = None, [], {}, {}
 
     def losses(self, step, values):
@@ -39,7 +41,7 @@ class Health:
         while sum(n for n, _ in self.recent[1:]) >= SETTLED:
             del self.recent[0]
         total = sum(n for n, _ in self.recent)
-        for name in ("loss_D", "loss_G", "loss_GAN", "loss_cycle"):
+        for name in ("loss_D", "loss_G", "loss_GAN", *["loss_cycle"] * (self.lambda_cyc > 0)):
             self.averages[name] = sum(n * values[name] for n, values in self.recent) / total
 
     def look_at(self, columns, scores_A, scores_B):
@@ -64,26 +66,27 @@ class Health:
         self.seen = {name: torch.stack(values).mean().item() for name, values in measured.items() if values}
         return self.seen
 
-    def conditions(self, step, lambda_cyc=10.0):
+    def conditions(self, step):
         """-> names of ADVICE that hold, after `step` steps."""
         if step < SETTLED or not self.seen or not self.averages:
             return []
         seen, averages = self.seen, self.averages
+        # least squares: near 0 there is no more to learn from it; the other losses have no such scale
+        too_strong = seen["tells"] > 0.97 and (not self.is_lsgan or averages["loss_D"] < 0.05)
         found = {
-            # least squares: near 0 there is no more to learn from it; the other losses have no such scale
-            "D too strong": seen["tells"] > 0.97 and (self.threshold == 0 or averages["loss_D"] < 0.05),
-            "cycle loss stuck": lambda_cyc > 0 and averages["loss_cycle"] > 0.3,
+            "D too strong": too_strong,
+            "cycle loss stuck": averages.get("loss_cycle", 0.0) > 0.3 and not too_strong,  # that would be the cause
             "output equals input": seen.get("change", 255) < 5 and seen["tells"] > 0.7,
             "colours inverted": seen["inverts"] < -0.3,
             "collapse": seen["variety"] < 0.15,
         }
         return [name for name in ADVICE if found[name]]
 
-    def line(self, step, lambda_cyc=10.0):
+    def line(self, step):
         """What is printed: the averages, beside them their usual range if they are out of it; and the conditions."""
         words = []
         for name, value in self.averages.items():
-            low, high = self.ranges.get(name, (0, float("inf")))
+            low, high = self.ranges.get(name, (-float("inf"), float("inf")))
             usual = "" if low <= value <= high or step < SETTLED else f" (usual: {low} to {high})"
             words.append(f"{name.removeprefix('loss_')} {value:.2f}{usual}")
         if self.seen:
@@ -92,7 +95,7 @@ class Health:
                 words.append(f"changes {self.seen['change']:.0f} of 255")
             words.append(f"variety {self.seen['variety']:.0%}")
         lines = [f"health at step {step}: {', '.join(words)}"]
-        return lines + [f"  {name}: {ADVICE[name]}" for name in self.conditions(step, lambda_cyc)]
+        return lines + [f"  {name}: {ADVICE[name]}" for name in self.conditions(step)]
 
 
 def correlation(x, y):

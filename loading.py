@@ -87,12 +87,14 @@ def make_loader(dataset, sampler, n_workers, device):
     )
 
 
-def batches(loader, done, rescue):
-    """(number, batch) of what is left of an epoch, from number `done` on. If an image turns out to be broken,
-    rescue(number of batches done) is called before the InputError goes on."""
+def batches(loader, done, n_A, n_B, rescue):
+    """What is left of an epoch, from batch number `done` on: (number, (real_A, real_B)), of n_A and n_B images, and if
+    pairs are known a third tensor, (N,), 1 for pairs. If an image turns out to be broken, rescue(number of batches
+    done) is called before the InputError goes on."""
     try:
         for batch in loader:
-            yield done, batch
+            real_A, real_B, *paired = batch.values()
+            yield done, (real_A[:n_A], real_B[:n_B], *paired)
             done += 1
     except InputError:
         rescue(done)

@@ -31,25 +31,6 @@ def weights_init_normal(module):
 ##############################
 
 
-def drop_running_statistics(module, state_dict, prefix, *_):
-    """The authors' older files hold running statistics of instance norms, which nothing uses: left out on loading."""
-    if any(isinstance(part, nn.BatchNorm2d) for part in module.modules()):  # --norm batch: these are used
-        return
-    for key in list(state_dict):
-        if key.endswith(("running_mean", "running_var", "num_batches_tracked")):
-            del state_dict[key]
-
-
-def check_size(generator, x):
-    """Raises ValueError for images that a generator cannot take."""
-    height, width = x.shape[-2:]
-    multiple, smallest = generator.multiple, generator.smallest
-    if height % multiple or width % multiple or min(height, width) < smallest:
-        raise ValueError(
-            f"height and width must be divisible by {multiple} and at least {smallest}, not {height} x {width}"
-        )
-
-
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions around a skip connection; the shape stays as it is."""
 
@@ -189,6 +170,30 @@ class Discriminator(nn.Module):
         return self.model(x)
 
 
+##############################
+#   Small print
+##############################
+
+
+def drop_running_statistics(module, state_dict, prefix, *_):
+    """The authors' older files hold running statistics of instance norms, which nothing uses: left out on loading."""
+    if any(isinstance(part, nn.BatchNorm2d) for part in module.modules()):  # --norm batch: these are used
+        return
+    for key in list(state_dict):
+        if key.endswith(("running_mean", "running_var", "num_batches_tracked")):
+            del state_dict[key]
+
+
+def check_size(generator, x):
+    """Raises ValueError for images that a generator cannot take."""
+    height, width = x.shape[-2:]
+    multiple, smallest = generator.multiple, generator.smallest
+    if height % multiple or width % multiple or min(height, width) < smallest:
+        raise ValueError(
+            f"height and width must be divisible by {multiple} and at least {smallest}, not {height} x {width}"
+        )
+
+
 ##########################################################################################################
 #   Skip the rest on first reading: other networks, chosen by --generator, --discriminator, --norm …
 #
@@ -200,6 +205,8 @@ def upsampling(kind, n_in, n_out, kernel=3):
     """Layers that double height and width, as in GeneratorResNet."""
     if kind == "transpose":
         return [nn.ConvTranspose2d(n_in, n_out, kernel, stride=2, padding=1, output_padding=kernel % 2)]
+    if kind != "nearest":
+        raise ValueError(f"upsample must be 'transpose' or 'nearest', not {kind!r}")
     return [nn.Upsample(scale_factor=2), nn.Conv2d(n_in, n_out, 3, padding=1)]
 
 
@@ -481,7 +488,7 @@ def statistics_kept(network):
 
 def in_one_pass(network, *batches):
     """network(batch) for each. Where each image is looked at alone, in one go, as that is faster; batch norm looks at
-    all of a batch, so there each goes by itself, and running statistics are those of the first."""
+    all of a batch, so there each goes by itself, and only the first moves the running statistics."""
     if not any(isinstance(part, nn.BatchNorm2d) for part in network.modules()):
         return network(torch.cat(batches)).split([len(batch) for batch in batches])
     first = network(batches[0])

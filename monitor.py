@@ -8,6 +8,7 @@ import torch
 
 from datasets import ImageDataset
 from health import Health
+from losses import needs_cycle
 from models import channels_of
 from progress import Progress
 from utils import Background, InputError, draw_grid, evaluating, sample_images, save_image
@@ -32,7 +33,10 @@ class Monitor:
         self.opt, self.images, self.device, self.amp, self.quiet = opt, images, device, amp, quiet
         self.first_step = step
         self.progress = Progress(f"{saved}/log.jsonl", step, n_steps, quiet)
-        self.background, self.health = Background(), Health(opt.gan_loss)
+        self.background, self.health = Background(), Health(opt.gan_loss, opt.lambda_cyc)
+        self.shown_at = None
+        # what has no weight is 0, or not computed: nobody wants to read that
+        self.off = {"loss_cycle": not needs_cycle(opt), "loss_identity": opt.lambda_id == 0}
         self.board = open_board(f"{saved}/tensorboard", step) if opt.tensorboard and not quiet else None
 
     def losses(self, step, images_per_step, epoch, lr, **values):
@@ -40,6 +44,7 @@ class Monitor:
         if self.quiet:
             return
         self.health.losses(step, values)
+        values = {name: value for name, value in values.items() if not self.off.get(name)}
         record = self.progress.update(step, images_per_step, self.device, epoch=epoch, lr=lr, **values)
         if self.board:
             for name, value in record.items():
@@ -48,8 +53,9 @@ class Monitor:
 
     def samples(self, step, generators, D_A, D_B, images):
         """Writes the sample grid and looks at its translations. images: of A and of B, (N, channels, H, W) each."""
-        if self.quiet:
+        if self.quiet or step == self.shown_at:
             return
+        self.shown_at = step
         autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp)
         with autocast, evaluating(*generators.values(), D_A, D_B), torch.no_grad():
             columns = sample_images(*generators.values(), *images)
@@ -59,8 +65,8 @@ class Monitor:
         grid = draw_grid(columns)
         self.background.start(save_image, grid, f"{self.images}/{step:06d}.png")
         if self.health.averages:  # not before the first step
-            self.progress.note({"step": step, **seen, "conditions": self.health.conditions(step, self.opt.lambda_cyc)})
-            self.say(self.health.line(step, self.opt.lambda_cyc))
+            self.progress.note({"step": step, **seen, "conditions": self.health.conditions(step)})
+            self.say(self.health.line(step))
         if self.board:
             self.board.add_image("samples", np.asarray(grid), step, dataformats="HWC")
             for name, value in seen.items():

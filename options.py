@@ -25,21 +25,22 @@ def add_variants(parser):
     switch = argparse.BooleanOptionalAction
     # fmt: off
     add = parser.add_argument_group("other networks").add_argument
-    add("--generator", default="resnet", choices=("resnet", "unet", "multiscale", "pretrained"), help="(%(default)s)")
+    add("--generator", default="resnet", choices=("resnet", "unet", "multiscale", "pretrained"),
+        help="docs/variants.md tells what each one is for (%(default)s)")
     add("--num_downs", type=between(3, 14), default=8, help="unet: how often the size is halved (%(default)s)")
     add("--encoder_weights", help="pretrained: file of torchvision's resnet18 weights, where there is no network")
     add("--norm", default="instance", choices=("instance", "batch", "none"), help="in all networks (%(default)s)")
     add("--attention", action=switch, default=False, help="self-attention in the middle of the generators")
-    add("--separable", action=switch, default=False, help="depthwise separable residual blocks: a ninth of the work")
+    add("--separable", action=switch, default=False, help="depthwise separable: a ninth of the residual blocks' work")
     add("--dropout", type=between(0.0, 0.99), nargs="?", const=0.5, default=0.0, help="in the generators; alone 0.5")
-    add("--discriminator", default="patch", choices=("patch", "multiscale", "pixel"), help="(%(default)s)")
+    add("--discriminator", default="patch", choices=("patch", "multiscale", "pixel"), help="see there (%(default)s)")
     add("--n_scales", type=between(1, 8), default=3, help="multiscale: discriminators, at halved sizes (%(default)s)")
     add("--spectral_norm", action=switch, default=False, help="discriminators whose scores cannot become steep")
     add("--channels_A", type=between(1, 4096), help="of domain A: any number, as TIFF or .npy (--channels)")
     add("--channels_B", type=between(1, 4096), help="of domain B (--channels)")
-    add = parser.add_argument_group("other losses, each by its weight").add_argument
-    add("--gan_loss", default="lsgan", choices=("lsgan", "vanilla", "hinge"), help="(%(default)s)")
-    add("--label_smoothing", type=between(0.0, 0.5), default=0.0, help="D is to give real images 1 less this")
+    add = parser.add_argument_group("other losses; a weight of 0, the default, is without").add_argument
+    add("--gan_loss", default="lsgan", choices=("lsgan", "vanilla", "hinge"), help="see there (%(default)s)")
+    add("--label_smoothing", type=between(0.0, 0.5), default=0.0, help="D wants 1 less this of real ones (%(default)s)")
     add("--lambda_ssim", type=between(0.0), default=0.0, help="1 - SSIM of there and back: keeps structure")
     add("--lambda_freq", type=between(0.0), default=0.0, help="frequencies of there and back: keeps sharpness")
     add("--lambda_perceptual", type=between(0.0), default=0.0, help="VGG features of there and back: keeps objects")
@@ -53,15 +54,15 @@ def add_variants(parser):
     add("--lr_schedule", default="linear", choices=("linear", "cosine", "step"), help="from decay_epoch (%(default)s)")
     add("--lr_G", type=between(0.0), help="learning rate of the generators (--lr)")
     add("--lr_D", type=between(0.0), help="learning rate of the discriminators (--lr)")
-    add("--n_critic", type=between(1, 1000), default=1, help="steps of the discriminators for one of the generators")
-    add("--n_gen", type=between(1, 1000), default=1, help="steps of the generators for one of the discriminators")
-    add("--clip_grad", type=between(0.0), default=0.0, help="largest norm of a network's gradients, 0 for any")
+    add("--n_critic", type=between(1, 1000), default=1, help="steps of D for one of G (%(default)s)")
+    add("--n_gen", type=between(1, 1000), default=1, help="steps of G for one of D (%(default)s)")
+    add("--clip_grad", type=between(0.0), default=0.0, help="largest norm of gradients, 0 for any (%(default)s)")
     add("--ema", type=between(0.0, 0.999999), nargs="?", const=0.999, default=0.0,
         help="average the generators' weights, for samples and translation; alone 0.999")
     add("--progressive", type=sizes_by_epoch, help="sizes: 128:50,256:150 is 50 epochs at 128 pixels, then 150 at 256")
     add("--ratio_A", type=ratio_by_epoch, help="images of A for one of B in a batch: 0.5, or 0.5:1 from first to last")
-    add("--color_jitter", type=between(0.0, 1.0), nargs="?", const=0.2, default=0.0, help="of both domains; alone 0.2")
-    add("--rotate", type=between(0.0, 180.0), nargs="?", const=10.0, default=0.0, help="by up to so much; alone 10")
+    add("--color_jitter", type=between(0.0, 1.0), nargs="?", const=0.2, default=0.0, help="of training images (0.2)")
+    add("--rotate", type=between(0.0, 180.0), nargs="?", const=10.0, default=0.0, help="by up to so many degrees (10)")
     add("--diffaugment", action=switch, default=False, help="for small sets: D sees all images changed at random")
     add = parser.add_argument_group("memory, speed and odd data").add_argument
     add("--cache", action=switch, help="keep decoded images in memory (if they fit into 4 GiB)")
@@ -73,7 +74,7 @@ def add_variants(parser):
     add("--graph", action=switch, help="replay the step as one CUDA graph (with one process on CUDA)")
     add("--compile", action=switch, default=False, help="torch.compile: slow to start, then faster (%(default)s)")
     add = parser.add_argument_group("seeing more").add_argument
-    add("--val_interval", type=between(0), default=0, help="epochs between losses on the test images, 0 for never")
+    add("--val_interval", type=between(0), default=0, help="epochs between test losses, 0: never (%(default)s)")
     add("--tensorboard", action=switch, default=False, help="log for TensorBoard, too: pip install tensorboard")
     # fmt: on
 
@@ -182,7 +183,8 @@ def check(opt):
     for (height, width), _ in stages(opt):
         size = f"--img_height {height} --img_width {width}" if not opt.progressive else f"--progressive {height}"
         if height % multiple or width % multiple:
-            way_out = f" for --generator unet --num_downs {opt.num_downs}" if opt.generator == "unet" else ""
+            unet = f" for --generator unet --num_downs {opt.num_downs}; a smaller --num_downs may do"
+            way_out = unet if opt.generator == "unet" else ""
             raise InputError(f"{size}: must be divisible by {multiple}{way_out}")
         if min(height, width) < smallest:
             hint = "; a smaller --n_scales may do" if opt.discriminator == "multiscale" else ""
@@ -231,6 +233,19 @@ def count_A(opt, epoch):
     first, *last = map(float, (opt.ratio_A or "1").split(":"))
     ratio = first if not last else first + (last[0] - first) * epoch / max(1, opt.n_epochs - 1)
     return max(1, round(ratio * opt.batch_size * opt.accumulate))
+
+
+def turns(opt, step):
+    """-> whose turn it is in that step, as arguments of train_step; nothing where all take a turn in each."""
+    if opt.n_critic == opt.n_gen == 1:
+        return {}
+    return {"train_G": step % opt.n_critic == 0, "train_D": step % opt.n_gen == 0}
+
+
+def implied(opt):
+    """Options that others say already, or that are printed elsewhere."""
+    epochs, size = bool(opt.progressive or opt.n_iters), bool(opt.progressive)
+    return ("dataset_name", "data_dir", *["n_epochs"] * epochs, *["img_height", "img_width"] * size)
 
 
 def loss_names(opt):

@@ -94,10 +94,9 @@ def draw(logs, smooth, path):
                     continue
                 label = name.removeprefix("loss_") + (f", {run_name}" if len(logs) > 1 else "")
                 axis.plot(steps, values, label=label, marker="." if len(steps) < 20 else None)
-        for name in set(names) & USUAL.keys():  # where it usually is
-            axis.axhspan(*USUAL[name], alpha=0.06)
-        if len(names) * len(logs) > 1:
-            axis.legend(fontsize=8)
+        if "loss_cycle" in names:  # the others' ranges depend on --gan_loss
+            axis.axhspan(*USUAL["loss_cycle"], alpha=0.06, label="usual")
+        axis.legend(fontsize=8)
         axis.set_ylim(bottom=min(0, *(min(line.get_ydata()) for line in axis.get_lines())))
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     with whole_file(path) as temporary:

@@ -344,6 +344,9 @@ def main(argv=None):
     n_in, n_out = generators[0].channels, generators[0].out_channels
     if len({(G.channels, G.out_channels) for G in generators}) > 1:
         raise InputError("--mix: the two checkpoints are for images of different channels")
+    unfit = [target for _, target in jobs if format_of(target) not in ("NPY", "TIFF")]
+    if n_out not in (1, 3) and unfit and not opt.features:
+        raise InputError(f"{unfit[0]}: translations have {n_out} channels, which only .npy and .tif hold: --format npy")
     if n_in != n_out and (opt.mask or opt.strength < 1):
         raise InputError(f"--mask, --strength: {n_in} channels become {n_out}, which cannot be blended")
     if not {n_in, n_out} <= {1, 3} and any(is_video(target) for _, target in jobs):

@@ -135,7 +135,7 @@ class ReplayBuffer:
         draws = self.draw(len(images)).to(images.device) if draws is None else draws
         if self.max_size == 0:
             return images
-        if self.data is not None and self.data.shape[1:] != images.shape[1:]:  # resumed at another size
+        if self.data is not None and self.data.shape[1:] != images.shape[1:]:  # another size from now on
             self.data, self.count = None, 0
         if self.data is None:
             self.data = images[:1].repeat(self.max_size + 1, 1, 1, 1)
@@ -198,11 +198,14 @@ def lr_scheduler(optimizers, opt, steps_per_epoch, epochs_done=0, steps_done=0):
 
 
 @torch.no_grad()
-def average_weights(averages, networks, decay):
+def average_weights(averages, networks, decay, step):
     """Moves each of `averages` a little towards the network of the same name: an exponential moving average over about
     1 / (1 - decay) steps, which leaves out the to and fro of adversarial training (Yazici et al., 2019,
-    arXiv:1806.04498)."""
-    move = get_ema_multi_avg_fn(decay)
+    arXiv:1806.04498).
+
+    step: how many there have been; the first ones are averaged over fewer, so that what was drawn at random is soon
+          forgotten"""
+    move = get_ema_multi_avg_fn(min(decay, step / (step + 9)))
     for name, average in averages.items():
         move(list(average.parameters()), list(networks[name].parameters()), None)
         for mine, its in zip(average.buffers(), networks[name].buffers()):
