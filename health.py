@@ -18,7 +18,7 @@ ADVICE = {
     "colours inverted": "bright becomes dark, and back: try --lambda_id 5 or more, --lambda_ssim 1, another --seed",
     "collapse": "different inputs give one output: try a larger --lambda_cyc, a smaller --lr, or --diffaugment",
 }
-SETTLED = 200  # steps that are averaged over, and before which nothing is usual
+SETTLED = 200  # steps that are averaged over, and up to which nothing is usual
 
 
 class Health:
@@ -68,7 +68,7 @@ class Health:
 
     def conditions(self, step):
         """-> names of ADVICE that hold, after `step` steps."""
-        if step < SETTLED or not self.seen or not self.averages:
+        if step <= SETTLED or not self.seen or not self.averages:
             return []
         seen, averages = self.seen, self.averages
         # least squares: near 0 there is no more to learn from it; the other losses have no such scale
@@ -87,7 +87,7 @@ class Health:
         words = []
         for name, value in self.averages.items():
             low, high = self.ranges.get(name, (-float("inf"), float("inf")))
-            usual = "" if low <= value <= high or step < SETTLED else f" (usual: {low} to {high})"
+            usual = "" if low <= value <= high or step <= SETTLED else f" (usual: {low} to {high})"
             words.append(f"{name.removeprefix('loss_')} {value:.2f}{usual}")
         if self.seen:
             words.append(f"D tells {self.seen['tells']:.0%}")
