@@ -211,7 +211,8 @@ def train_step(networks, optimizers, buffers, opt, amp, real_A, real_B, draws_A,
         for network in networks.values():
             torch.nn.utils.clip_grad_norm_(network.parameters(), opt.clip_grad)
     for name, optimizer in optimizers.items():
-        if train_G if name == "optimizer_G" else train_D:
+        turn = train_G if name == "optimizer_G" else train_D
+        if turn:
             optimizer.step()
     return torch.stack((torch.stack(losses_D).mean(), *torch.stack(losses_G).mean(0)))
 
@@ -369,9 +370,8 @@ def main(argv=None):
             update = new_step()
         n_A, n_B = count_A(opt, epoch), opt.batch_size * opt.accumulate
         sampler.set_position(epoch, first_batch, max(n_A, n_B))
-        for i, (real_A, real_B, *paired) in batches(
-            dataloader, first_batch, n_A, n_B, functools.partial(rescue, epoch)
-        ):
+        left = batches(dataloader, first_batch, n_A, n_B, functools.partial(rescue, epoch))
+        for i, (real_A, real_B, *paired) in left:
             draws = buffers["fake_A_buffer"].draw(n_B), buffers["fake_B_buffer"].draw(n_A)
             tensors = (tensor.to(device, non_blocking=True) for tensor in (real_A, real_B, *draws, *paired))
             history.append(update(*tensors, **turns(opt, step)))
@@ -410,12 +410,8 @@ def main(argv=None):
     monitor.samples(step, shown, D_A, D_B, samples)
     monitor.close()
     say(f"done in {duration(time.monotonic() - started)}, {what_was_written(opt, saved, images, step)}")
-    if (
-        opt.dataset_name == "demo"
-        and rank == 0
-        and os.path.isdir(f"{root}/test_mask")
-        and channels_of(vars(opt)) == (3, 3)
-    ):
+    has_answers = os.path.isdir(f"{root}/test_mask") and channels_of(vars(opt)) == (3, 3)
+    if opt.dataset_name == "demo" and has_answers and rank == 0:
         from demo_data import score
 
         with evaluating(*shown.values()):
