@@ -62,7 +62,7 @@ def what_was_written(opt, saved, images, step):
     return (
         "written:\n"
         f"  {images}/{step:06d}.png: real A | fake B | recovered A | real B | fake A | recovered B\n"
-        f"  {saved}/G_AB_{n}.pth, {saved}/G_BA_{n}.pth: the generators, as plain state dicts; to use one:\n"
+        f"  {saved}/G_AB_{n}.pth, {saved}/G_BA_{n}.pth: the generators alone; to use one:\n"
         f"      python translate.py --checkpoint {saved}/G_AB_{n}.pth --input photo.jpg\n"
         f"  {saved}/latest.pth: everything; to measure it, or to train on:\n"
         f"      python evaluate.py --checkpoint {saved}/latest.pth\n"
