@@ -53,7 +53,7 @@ def generator_file(state, direction):
     weights, options = state.get(f"ema_G_{direction}", state[f"G_{direction}"]), state["options"]
     if is_papers(options):
         return weights
-    known = {name: options[name] for name in GENERATOR_OPTIONS}
+    known = {name: options[name] for name in GENERATOR_OPTIONS if name in options}
     n_in, n_out = channels_of(options) if direction == "AB" else channels_of(options)[::-1]
     return {"generator": known | {"channels": n_in, "out_channels": n_out}, "weights": weights}
 
@@ -219,6 +219,8 @@ def generator_in(state, path, direction):
     if not isinstance(state, dict):
         raise InputError(f"{path}: holds a {type(state).__name__}, no generator. {EXPECTED}")
     if FULL_CHECKPOINT <= state.keys():
+        if not isinstance(state["options"], dict):
+            raise InputError(f"{path}: damaged, its options are a {type(state['options']).__name__}")
         direction = direction or "AB"
         facts = {"full": True, "direction": direction, "epoch": state["epoch"], "options": state["options"]}
         state = generator_file(state, direction)

@@ -11,8 +11,10 @@ from PIL import Image
 
 import cyclegan
 import translate
+from checkpoints import load_generator
 from test_schedules import small
 from test_training import assert_same, interrupt_at, load
+from utils import InputError
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +106,26 @@ def test_every_variant_trains_resumes_and_translates(tiny, monkeypatch, options)
         pixels[path] = np.asarray(Image.open("out.png"))
         assert pixels[path].shape == (90, 71, 3) and pixels[path].std() > 0
     assert np.array_equal(*pixels.values())
+
+
+def test_damaged_files_of_other_networks_are_one_line(tiny):
+    tiny("--attention --norm batch", "--n_epochs", "1")
+    full, alone = load("saved_models/tiny/latest.pth"), load("saved_models/tiny/G_AB_1.pth")
+    assert alone.keys() == {"generator", "weights"} and alone["generator"]["norm"] == "batch"
+    nan = {key: tensor.clone() for key, tensor in alone["weights"].items()}
+    nan["model.1.weight"][0] = float("nan")
+    for state, message in (
+        (full | {"options": []}, "damaged, its options are a list"),
+        (full | {"options": full["options"] | {"channels_A": 5}}, "damaged, or of a newer version"),
+        (alone | {"weights": None}, "damaged, or of a newer version"),
+        (alone | {"generator": alone["generator"] | {"norm": "instance"}}, "damaged, or of a newer version"),
+        (alone | {"generator": alone["generator"] | {"generator": "vae"}}, "damaged, or of a newer version"),
+        (alone | {"weights": nan}, "has weights that are not finite"),
+    ):
+        torch.save(state, "odd.pth")
+        with pytest.raises(InputError, match=f"odd.pth: .*{message}") as error:
+            load_generator("odd.pth")
+        assert "\n" not in str(error.value)
+    torch.save(full | {"options": {k: v for k, v in full["options"].items() if k != "num_downs"}}, "older.pth")
+    G, _ = load_generator("older.pth")  # an option that came later
+    assert_same(dict(G.state_dict()), dict(full["G_AB"]))
