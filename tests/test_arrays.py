@@ -244,6 +244,13 @@ def test_four_channels_become_three_and_back(spectral, capsys):
         translate.main([*back, "--strength", "0.5", "--output", "b.npy"])
 
 
+def test_other_networks_know_their_channels_in_both_directions(spectral):
+    spectral("--n_epochs", "1", "--attention")
+    for path in ("saved_models/tiny/latest.pth", "saved_models/tiny/G_BA_1.pth"):
+        G, _ = load_generators(path)
+        assert {d: (g.channels, g.out_channels) for d, g in G.items()} == {"AB": (4, 3), "BA": (3, 4)}
+
+
 def test_measured_where_it_can_be(spectral, capsys):
     spectral("--n_epochs", "1")
     capsys.readouterr()
