@@ -9,7 +9,7 @@ import os
 import numpy as np
 from PIL import Image
 
-from utils import InputError, whole_file
+from utils import InputError, reading, whole_file
 
 TIFF = (".tif", ".tiff")
 NO_TIFFFILE = "pip install tifffile imagecodecs"
@@ -22,6 +22,8 @@ def is_array(path, channels, integers=True):
     integers: whether gray of 16 bits counts, too; Pillow keeps those digits, but not those of floats"""
     if path.lower().endswith(".npy") or channels not in (1, 3):
         return True
+    if channels == 3 and not path.lower().endswith(TIFF):  # nothing to look for, so the file is opened once only
+        return False
     if not os.path.isfile(path):  # to open a pipe would wait for ever
         return False
     try:
@@ -39,7 +41,7 @@ def load_array(path, channels, size=None, smallest=None):
     Integers of 8 and 16 bits are divided by the largest number that they can hold, wider ones by 65535; floats must be
     from 0 to 1. None may be negative.
     Arguments as those of load_image. Raises InputError, naming the path."""
-    try:
+    with reading(path):
         pixels = read_array(path)
         if pixels.ndim == 2:
             pixels = pixels[:, :, None]
@@ -51,17 +53,8 @@ def load_array(path, channels, size=None, smallest=None):
                 f"{path}: of shape {shape}, expected height x width x {channels}, as --channels_A or _B say"
             )
         pixels = scaled(pixels)
-    except InputError:
-        raise
-    except Exception as error:  # on a broken file the decoders raise nearly anything
-        reason = f"{type(error).__name__}: {error}".replace("\n", " ")
-        raise InputError(f"{path}: broken, or no image ({reason})") from error
     height, width = pixels.shape[:2]
-    if smallest and (height < smallest[0] or width < smallest[1]):
-        raise InputError(
-            f"{path}: {width} x {height} pixels, smaller than the crop of {smallest[1]} x {smallest[0]}. "
-            "Train at a smaller --img_height and --img_width, or let --enlarge scale such images up"
-        )
+    check_smallest(path, height, width, smallest)
     if size and size != (height, width):
         resized = [
             Image.fromarray(plane).resize(size[::-1], Image.Resampling.BICUBIC) for plane in np.moveaxis(pixels, 2, 0)
@@ -70,10 +63,17 @@ def load_array(path, channels, size=None, smallest=None):
     return np.ascontiguousarray(pixels)
 
 
+def check_smallest(path, height, width, smallest):
+    """Raises InputError for an image smaller than (height, width); None lets all pass."""
+    if smallest and (height < smallest[0] or width < smallest[1]):
+        raise InputError(
+            f"{path}: {width} x {height} pixels, smaller than the crop of {smallest[1]} x {smallest[0]}. "
+            "Train at a smaller --img_height and --img_width, or let --enlarge scale such images up"
+        )
+
+
 def read_array(path):
     """The numbers in a file as they are: numpy array, (H, W), (H, W, channels) or (channels, H, W)."""
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise InputError(f"{path}: no regular file")  # to open a pipe would wait for ever
     if path.lower().endswith(".npy"):
         return np.load(path, allow_pickle=False)
     if path.lower().endswith(TIFF):

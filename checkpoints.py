@@ -13,8 +13,9 @@ import zipfile
 import torch
 import torchvision
 
-from models import GENERATOR_OPTIONS, GeneratorResNet, channels_of, make_generator
+from models import GeneratorResNet
 from utils import InputError, first_process_first, whole_file
+from variants import GENERATOR_OPTIONS, channels_of, make_generator
 
 
 def save_file(state, path):

@@ -28,10 +28,10 @@ from torchvision.transforms.functional import to_pil_image
 from checkpoints import load_generators, save_file
 from datasets import load_image, to_float
 from demo_data import draw_scene, score, write_demo
-from models import make_discriminator, make_generator
 from report import draw_sheet
 from timing import count_flops
 from utils import between, run
+from variants import make_discriminator, make_generator
 
 FOLDER = "saved_models/compare"
 PAIRS = f"{FOLDER}/pairs.txt"  # of 30 scenes that are drawn with both animals

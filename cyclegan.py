@@ -27,7 +27,7 @@ from datasets import prepare_dataset
 from fast import recorded, use_graph
 from loading import batches, open_data
 from losses import extra_losses, hinge, load_vgg, needs_cycle, needs_vgg, vanilla
-from models import channels_of, in_one_pass, make_discriminator, make_generator, use_spectral_norm, weights_init_normal
+from models import weights_init_normal
 from monitor import Monitor
 from options import NOT_RESUMED, add_variants, count_A, is_done, implied, loss_names, read_options, size_at, turns
 from progress import as_typed, describe, duration, what_was_written
@@ -36,6 +36,7 @@ from utils import (
     choose_device, evaluating, first_process_first, gather, init_processes, lr_scheduler, random_state, run,
     set_random_state,
 )  # fmt: skip
+from variants import channels_of, in_one_pass, make_discriminator, make_generator, use_spectral_norm
 
 # What the demo needs to be done on a laptop; the command line wins over it. So short a training gains from a long decay
 DEMO = dict(img_height=64, img_width=64, n_residual_blocks=3, ngf=24, ndf=32, upsample="nearest", n_epochs=6,
@@ -340,7 +341,7 @@ def main(argv=None):
         average_over_processes([losses])()
         # but for samples and checkpoints, only here the device is waited for
         check_finite(losses, names, step, saved)
-        images_per_step = (count_A(opt, epoch) + opt.batch_size * opt.accumulate) * world_size
+        images_per_step = (n_A + n_B) * world_size
         lr = float(optimizers["optimizer_G"].param_groups[0]["lr"])
         monitor.losses(step, images_per_step, epoch=epoch, lr=lr, **dict(zip(names, losses.mean(0).tolist())))
 

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from arrays import is_array, load_array
+from arrays import check_smallest, is_array, load_array
 from augment import jittered, rotated
-from utils import InputError
+from utils import InputError, reading
 
 # Pillow warns of what it takes, above 89 million pixels; above 179 million it refuses, and so do we
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -38,17 +38,9 @@ CHECK_LIMIT = 100_000  # images of a domain that are looked at before training; 
 def open_image(path, smallest=None):
     """Opens a picture for the length of a `with` block, its size checked; whatever goes wrong in there is an InputError
     that names the path."""
-    try:
-        if os.path.exists(path) and not os.path.isfile(path):
-            raise InputError(f"{path}: no regular file")  # to open a pipe would wait for ever
-        with Image.open(path) as image:
-            check_size(path, image, smallest)
-            yield image
-    except InputError:
-        raise
-    except Exception as error:  # on a broken file the decoders raise nearly anything
-        reason = f"{type(error).__name__}: {error}".replace("\n", " ")
-        raise InputError(f"{path}: broken, or no image ({reason})") from error
+    with reading(path), Image.open(path) as image:
+        check_size(path, image, smallest)
+        yield image
 
 
 def load_image(path, channels=3, size=None, smallest=None):
@@ -102,11 +94,7 @@ def check_size(path, image, smallest):
         # orientations 5 to 8 lie on their side. Not image.getexif(): for a PNG that decodes the whole picture
         if Image.Image.getexif(image).get(0x0112, 1) > 4:
             width, height = height, width
-    if smallest and (height < smallest[0] or width < smallest[1]):
-        raise InputError(
-            f"{path}: {width} x {height} pixels, smaller than the crop of {smallest[1]} x {smallest[0]}. "
-            "Train at a smaller --img_height and --img_width, or let --enlarge scale such images up"
-        )
+    check_smallest(path, height, width, smallest)
 
 
 ##############################

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from datasets import ImageDataset, fixed_images
-from models import channels_of
 from utils import InputError
+from variants import channels_of
 
 
 def open_data(opt, root, device, rank, world_size, img_size):

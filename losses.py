@@ -13,7 +13,7 @@ from torch import nn
 
 from augment import diff_augment
 from checkpoints import published_weights
-from models import DiscriminatorMultiscale
+from models import DiscriminatorMultiscale, ForImageNet
 from utils import InputError
 
 EXTRA_LOSSES = ("ssim", "freq", "perceptual", "style", "feat", "paired")
@@ -193,11 +193,10 @@ def load_vgg(path, device):
     except (KeyError, TypeError, RuntimeError, AttributeError):
         raise InputError(f"--vgg_weights {path}: no state dict of torchvision's vgg16")
     layers = layers.to(device).requires_grad_(False)
-    mean = torch.tensor([0.485, 0.456, 0.406], device=device).view(1, 3, 1, 1)
-    std = torch.tensor([0.229, 0.224, 0.225], device=device).view(1, 3, 1, 1)
+    normalise = ForImageNet().to(device)
 
     def see(x):
-        seen, x = [], ((x + 1) / 2 - mean) / std
+        seen, x = [], normalise(x)
         for i, layer in enumerate(layers):
             x = layer(x)
             if i in VGG_LAYERS:

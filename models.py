@@ -10,8 +10,6 @@ stride 1, k filters; dk: 3x3, stride 2; Rk: residual block; uk: 3x3, stride 1/2;
 instance normalisation and a ReLU) and the shape of its output, C x H x W, for a 256x256 image at the defaults.
 """
 
-import contextlib
-
 import torch
 import torchvision
 from torch import nn
@@ -48,6 +46,15 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x):
         return x + self.conv_block(x)
+
+
+def upsampling(kind, n_in, n_out, kernel=3):
+    """Layers that double height and width, with n_in filters before and n_out after; see GeneratorResNet."""
+    if kind == "transpose":
+        return [nn.ConvTranspose2d(n_in, n_out, kernel, stride=2, padding=1, output_padding=kernel % 2)]
+    if kind != "nearest":
+        raise ValueError(f"upsample must be 'transpose' or 'nearest', not {kind!r}")
+    return [nn.Upsample(scale_factor=2), nn.Conv2d(n_in, n_out, 3, padding=1)]
 
 
 class GeneratorResNet(nn.Module):
@@ -93,12 +100,7 @@ class GeneratorResNet(nn.Module):
 
         # u128, u64
         for _ in range(2):
-            if upsample == "transpose":
-                model += [nn.ConvTranspose2d(features, features // 2, 3, stride=2, padding=1, output_padding=1)]
-            elif upsample == "nearest":
-                model += [nn.Upsample(scale_factor=2), nn.Conv2d(features, features // 2, 3, padding=1)]
-            else:
-                raise ValueError(f"upsample must be 'transpose' or 'nearest', not {upsample!r}")
+            model += upsampling(upsample, features, features // 2)
             model += [nn.InstanceNorm2d(features // 2), nn.ReLU(inplace=True)]
             features //= 2
         # 128 x 128 x 128, then 64 x 256 x 256
@@ -197,17 +199,8 @@ def check_size(generator, x):
 ##########################################################################################################
 #   Skip the rest on first reading: other networks, chosen by --generator, --discriminator, --norm …
 #
-#   Each is made of the parts above, or by exchanging parts of a finished network, so that they combine.
+#   Each is made of the parts above. variants.py builds them, and exchanges parts of them, so that they combine.
 ##########################################################################################################
-
-
-def upsampling(kind, n_in, n_out, kernel=3):
-    """Layers that double height and width, as in GeneratorResNet."""
-    if kind == "transpose":
-        return [nn.ConvTranspose2d(n_in, n_out, kernel, stride=2, padding=1, output_padding=kernel % 2)]
-    if kind != "nearest":
-        raise ValueError(f"upsample must be 'transpose' or 'nearest', not {kind!r}")
-    return [nn.Upsample(scale_factor=2), nn.Conv2d(n_in, n_out, 3, padding=1)]
 
 
 class GeneratorUNet(nn.Module):
@@ -293,6 +286,18 @@ class GeneratorMultiscale(nn.Module):
         return self.decoder(self.encoder(x) + self.coarse(nn.functional.avg_pool2d(x, 2)))
 
 
+class ForImageNet(nn.Module):
+    """Images in [-1, 1], 1 or 3 channels -> 3 channels, as torchvision's networks with weights of ImageNet expect."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, x):
+        return ((x + 1) / 2 - self.mean) / self.std
+
+
 class GeneratorPretrained(nn.Module):
     """torchvision's ResNet-18 as the encoder, with the weights of ImageNet (see load_encoder), and a decoder that is
     handed each size: edges, textures and objects are known from the first step on.
@@ -317,14 +322,12 @@ class GeneratorPretrained(nn.Module):
             for n_in, n_out in ((256, 128), (128 + 128, 64), (64 + 64, 64), (64 + 64, ngf))
         )
         self.output = nn.Sequential(nn.ReflectionPad2d(3), nn.Conv2d(ngf, self.out_channels, 7), nn.Tanh())
-        # what the weights of ImageNet expect
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), persistent=False)
+        self.normalise = ForImageNet()
 
     def forward(self, x):
         check_size(self, x)
         e = self.encoder
-        x = ((x + 1) / 2 - self.mean) / self.std  # a gray picture becomes one of three channels
+        x = self.normalise(x)
         half = e["relu"](e["bn1"](e["conv1"](x)))  # 64 x 128 x 128
         quarter = e["layer1"](e["maxpool"](half))  # 64 x 64 x 64
         eighth = e["layer2"](quarter)  # 128 x 32 x 32
@@ -414,145 +417,3 @@ class DiscriminatorPixel(nn.Module):
 
     def forward(self, x):
         return self.model(x)
-
-
-##############################
-#   Exchanged parts
-##############################
-
-
-def exchange(network, kind, make):
-    """Replaces each part of a class `kind` by make(part), in place."""
-    for name, part in network.named_children():
-        if isinstance(part, kind):
-            setattr(network, name, make(part))
-        else:
-            exchange(part, kind, make)
-
-
-def use_norm(network, norm):
-    """'instance' as it is; 'batch': statistics of the whole batch, and running ones for translation; 'none'."""
-    if norm == "batch":
-        exchange(network, nn.InstanceNorm2d, lambda part: nn.BatchNorm2d(part.num_features))
-    elif norm == "none":
-        exchange(network, nn.InstanceNorm2d, lambda part: nn.Identity())
-
-
-def use_separable(network):
-    """Each 3x3 convolution of the residual blocks becomes one of 3x3 per channel and one of 1x1 across channels
-    (MobileNets, arXiv:1704.04861): a ninth of the weights and of the work."""
-
-    def separable(conv):
-        n_in, n_out = conv.in_channels, conv.out_channels
-        return nn.Sequential(nn.Conv2d(n_in, n_in, 3, groups=n_in, bias=False), nn.Conv2d(n_in, n_out, 1))
-
-    for block in residual_blocks(network):
-        exchange(block.conv_block, nn.Conv2d, separable)
-
-
-def use_attention(network):
-    """Self-attention behind the residual block in the middle."""
-    blocks = residual_blocks(network.coarse if isinstance(network, GeneratorMultiscale) else network)
-    middle = blocks[len(blocks) // 2]
-    exchange(network, ResidualBlock, lambda b: AttentiveBlock(b.conv_block[1].in_channels) if b is middle else b)
-
-
-def use_dropout(network, p):
-    """Dropout between the two convolutions of each residual block, where the authors' code has it."""
-    for block in residual_blocks(network):
-        layers = list(block.conv_block)
-        block.conv_block = nn.Sequential(*layers[:4], nn.Dropout(p), *layers[4:])
-
-
-def use_spectral_norm(network):
-    """Divides each weight by its largest singular value, so that the scores cannot become steep (arXiv:1802.05957).
-    After the weights were drawn, as they are something computed from then on."""
-    for part in list(network.modules()):
-        if isinstance(part, nn.Conv2d):
-            nn.utils.parametrizations.spectral_norm(part)
-
-
-@contextlib.contextmanager
-def statistics_kept(network):
-    """Meanwhile, running statistics of batch norms stay as they are."""
-    norms = [part for part in network.modules() if isinstance(part, nn.BatchNorm2d)]
-    before = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, momentum in zip(norms, before):
-            norm.momentum = momentum
-
-
-def in_one_pass(network, *batches):
-    """network(batch) for each. Where each image is looked at alone, in one go, as that is faster; batch norm looks at
-    all of a batch, so there each goes by itself, and only the first moves the running statistics."""
-    if not any(isinstance(part, nn.BatchNorm2d) for part in network.modules()):
-        return network(torch.cat(batches)).split([len(batch) for batch in batches])
-    first = network(batches[0])
-    with statistics_kept(network):
-        return first, *map(network, batches[1:])
-
-
-def residual_blocks(network):
-    return [part for part in network.modules() if isinstance(part, ResidualBlock)]
-
-
-##############################
-#   What the options choose
-##############################
-
-
-# The options that a generator's and a discriminator's shape depends on, and what they are where nothing is said
-GENERATOR_OPTIONS = dict(generator="resnet", n_residual_blocks=9, ngf=64, upsample="transpose", num_downs=8,
-                         norm="instance", attention=False, separable=False, dropout=0.0)  # fmt: skip
-DISCRIMINATOR_OPTIONS = dict(discriminator="patch", ndf=64, n_scales=3, spectral_norm=False)
-
-
-def channels_of(options):
-    """-> (channels of A, of B), of the options of a training."""
-    return tuple(options.get(name) or options["channels"] for name in ("channels_A", "channels_B"))
-
-
-def make_generator(options, channels, out_channels):
-    """A generator, its weights not yet drawn.
-
-    options: {name: value}, of GENERATOR_OPTIONS; what is missing is as there, what else is in it is left aside
-    """
-    o = {name: options.get(name, value) for name, value in GENERATOR_OPTIONS.items()}
-    n_blocks, ngf, upsample = o["n_residual_blocks"], o["ngf"], o["upsample"]
-    if o["generator"] == "resnet":
-        network = GeneratorResNet(channels, n_blocks, ngf, upsample, out_channels)
-    elif o["generator"] == "unet":
-        network = GeneratorUNet(channels, o["num_downs"], ngf, upsample, out_channels, o["dropout"])
-    elif o["generator"] == "multiscale":
-        network = GeneratorMultiscale(channels, n_blocks, ngf, upsample, out_channels)
-    elif o["generator"] == "pretrained":
-        network = GeneratorPretrained(channels, ngf, upsample, out_channels)
-    else:
-        raise ValueError(f"generator must be resnet, unet, multiscale or pretrained, not {o['generator']!r}")
-    if o["attention"]:
-        use_attention(network)
-    if o["separable"]:
-        use_separable(network)
-    if o["dropout"]:
-        use_dropout(network, o["dropout"])
-    use_norm(network, o["norm"])
-    return network
-
-
-def make_discriminator(options, channels):
-    """A discriminator, its weights not yet drawn; options as of make_generator, of DISCRIMINATOR_OPTIONS and "norm"."""
-    o = {name: options.get(name, value) for name, value in DISCRIMINATOR_OPTIONS.items()}
-    if o["discriminator"] == "patch":
-        network = Discriminator(channels, o["ndf"])
-    elif o["discriminator"] == "multiscale":
-        network = DiscriminatorMultiscale(channels, o["ndf"], o["n_scales"])
-    elif o["discriminator"] == "pixel":
-        network = DiscriminatorPixel(channels, o["ndf"])
-    else:
-        raise ValueError(f"discriminator must be patch, multiscale or pixel, not {o['discriminator']!r}")
-    use_norm(network, options.get("norm", "instance"))
-    return network

@@ -3,15 +3,17 @@ All that a running training tells: losses, sample grids, its health, losses on t
 log.jsonl and, if asked for, in TensorBoard.
 """
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import torch
 
 from datasets import ImageDataset
 from health import Health
 from losses import needs_cycle
-from models import channels_of
 from progress import Progress
-from utils import Background, InputError, draw_grid, evaluating, sample_images, save_image
+from utils import InputError, draw_grid, evaluating, sample_images, save_image
+from variants import channels_of
 
 
 def open_board(folder, step):
@@ -118,3 +120,26 @@ class Monitor:
                 options, {"final/" + k[5:]: v for k, v in self.health.averages.items()}, run_name="."
             )
             self.board.close()
+
+
+class Background:
+    """Does things in a thread beside the training: to compress a picture or to write a checkpoint takes as long as many
+    steps of a GPU. One at a time: `start` waits for what was started before, and raises its error if it had one; what
+    is started now is done all the same.
+
+    Not for what torch computes with several threads: on a CPU a second team of OpenMP threads then competes with the
+    training's for good, which measured 11 images a second instead of 19 (benchmarks/NOTES.md)."""
+
+    def __init__(self):
+        self.executor, self.task = ThreadPoolExecutor(1), None
+
+    def start(self, function, *arguments):
+        before, self.task = self.task, self.executor.submit(function, *arguments)
+        if before:
+            before.result()
+
+    def finish(self):
+        """Waits for what was started."""
+        if self.task:
+            task, self.task = self.task, None
+            task.result()

@@ -11,8 +11,8 @@ import os
 
 from checkpoints import find_checkpoint
 from losses import EXTRA_LOSSES, needs_vgg
-from models import DISCRIMINATOR_OPTIONS, GENERATOR_OPTIONS, channels_of
 from utils import InputError, between
+from variants import DISCRIMINATOR_OPTIONS, GENERATOR_OPTIONS, channels_of
 
 # A checkpoint only fits networks of the same shape ...
 ARCHITECTURE = ("channels", "channels_A", "channels_B", *GENERATOR_OPTIONS, *DISCRIMINATOR_OPTIONS)

@@ -11,7 +11,6 @@ import signal
 import sys
 import traceback
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import torch
@@ -89,6 +88,20 @@ def between(low, high=math.inf):
 
     parse.__name__ = type(low).__name__  # argparse's message for text that is no number names it
     return parse
+
+
+@contextlib.contextmanager
+def reading(path):
+    """For decoders: whatever goes wrong in the `with` block is an InputError that names the path."""
+    try:
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise InputError(f"{path}: no regular file")  # to open a pipe would wait for ever
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # on a broken file the decoders raise nearly anything
+        reason = f"{type(error).__name__}: {error}".replace("\n", " ")
+        raise InputError(f"{path}: broken, or no image ({reason})") from error
 
 
 ##############################
@@ -388,26 +401,3 @@ def draw_grid(columns):
 def save_image(image, path):
     with whole_file(path) as temporary:
         image.save(temporary, format="png")
-
-
-class Background:
-    """Does things in a thread beside the training: to compress a picture or to write a checkpoint takes as long as many
-    steps of a GPU. One at a time: `start` waits for what was started before, and raises its error if it had one; what
-    is started now is done all the same.
-
-    Not for what torch computes with several threads: on a CPU a second team of OpenMP threads then competes with the
-    training's for good, which measured 11 images a second instead of 19 (benchmarks/NOTES.md)."""
-
-    def __init__(self):
-        self.executor, self.task = ThreadPoolExecutor(1), None
-
-    def start(self, function, *arguments):
-        before, self.task = self.task, self.executor.submit(function, *arguments)
-        if before:
-            before.result()
-
-    def finish(self):
-        """Waits for what was started."""
-        if self.task:
-            task, self.task = self.task, None
-            task.result()

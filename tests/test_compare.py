@@ -8,7 +8,7 @@ from PIL import Image
 
 import compare
 import demo_data
-import models
+import variants
 
 
 @pytest.fixture
@@ -45,8 +45,16 @@ def test_a_comparison(small, capfd):
     assert "error" in results[2] and "--img_height 63" in capfd.readouterr().out
 
 
+def test_costs_alone_train_nothing_and_the_sheet_goes_where_it_should(small, capsys):
+    assert compare.main(["--costs"]) is None and os.listdir() == []
+    assert capsys.readouterr().out == "\n".join(compare.costs_table()) + "\n"
+    small.pop("paired")
+    assert compare.main(["--only", "default", "--n_epochs", "1", "--device", "cpu", "--sheet", "here.jpg"]) == 0
+    assert Image.open("here.jpg").format == "JPEG" and not os.path.exists("images/compare.jpg")
+
+
 def test_costs_of_known_networks():
-    assert compare.costs(models.make_generator, {}, 3, 3) == (11_378_179, 49_551_507_456)
-    parameters, products = compare.costs(models.make_discriminator, {}, 3)
+    assert compare.costs(variants.make_generator, {}, 3, 3) == (11_378_179, 49_551_507_456)
+    parameters, products = compare.costs(variants.make_discriminator, {}, 3)
     assert parameters == 2_764_737 and abs(products / 1e9 - 3.15) < 0.01
     assert all(os.path.sep not in compare.run_name(name, 3) for name in compare.VARIANTS)

@@ -14,8 +14,9 @@ import checkpoints
 import cyclegan
 import losses
 from losses import EXTRA_LOSSES
-from models import Discriminator, DiscriminatorMultiscale, make_discriminator, weights_init_normal
+from models import Discriminator, DiscriminatorMultiscale, weights_init_normal
 from utils import InputError
+from variants import make_discriminator
 
 
 def picture(n=2, size=64, seed=0):

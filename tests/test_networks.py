@@ -7,11 +7,12 @@ from torch import nn
 
 import cyclegan
 import models
+import variants
 from bands import goes_in_bands, translate_in_bands
 from models import (
-    DiscriminatorMultiscale, DiscriminatorPixel, GeneratorResNet, GeneratorUNet, ResidualBlock, in_one_pass,
-    make_discriminator, make_generator, weights_init_normal,
+    DiscriminatorMultiscale, DiscriminatorPixel, GeneratorResNet, GeneratorUNet, ResidualBlock, weights_init_normal,
 )  # fmt: skip
+from variants import in_one_pass, make_discriminator, make_generator
 
 SMALL = dict(ngf=4, n_residual_blocks=2)
 
@@ -148,9 +149,9 @@ def test_attention_keeps_no_matrix_of_all_pairs():
 def test_separable_needs_at_least_80_percent_less():
     with torch.device("meta"):
         plain, separable = (make_generator(o, 3, 3) for o in ({}, {"separable": True}))
-    trunks = [sum(map(n_parameters, models.residual_blocks(G))) for G in (plain, separable)]
+    trunks = [sum(map(n_parameters, variants.residual_blocks(G))) for G in (plain, separable)]
     assert trunks[1] < 0.2 * trunks[0] and n_parameters(separable) < 0.2 * n_parameters(plain)
-    block = models.residual_blocks(generator(separable=True))[0]
+    block = variants.residual_blocks(generator(separable=True))[0]
     depthwise = block.conv_block[1][0]
     assert depthwise.groups == depthwise.in_channels == 16 and depthwise.weight.shape == (16, 1, 3, 3)
     assert not any(isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3) and m.groups == 1 for m in block.modules())

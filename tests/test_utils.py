@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 import checkpoints
+import monitor
 import utils
 from checkpoints import copy_to_cpu, cut_log, find_checkpoint
 from progress import Progress, duration
@@ -315,7 +316,7 @@ def test_errors_of_worker_processes_are_one_line(capsys):
 
 
 def test_what_is_done_in_the_background_is_done_in_order_and_its_errors_are_not_lost(tmp_path):
-    background, done, may_go_on = utils.Background(), [], threading.Event()
+    background, done, may_go_on = monitor.Background(), [], threading.Event()
 
     def first():
         may_go_on.wait(10)
