@@ -13,6 +13,7 @@ import zipfile
 import torch
 import torchvision
 
+from exported import is_exported, load_exported
 from models import GeneratorResNet
 from utils import InputError, first_process_first, whole_file
 from variants import GENERATOR_OPTIONS, channels_of, make_generator
@@ -193,7 +194,7 @@ def cut_log(source, path, step):
 #   Generators, ours and others'
 ##############################
 
-FULL_CHECKPOINT = {"version", "options", "epoch", "G_AB", "G_BA"}
+FULL_CHECKPOINT = {"version", "options", "epoch"}  # and G_AB, G_BA, or one of them
 # How the files of plain generators are called: here and in PyTorch-GAN, in aitorzip/PyTorch-CycleGAN, by the authors
 NAMES = {"AB": r"G_AB(?![a-z])|G_?A2B|net_G_A(?![a-z])", "BA": r"G_BA(?![a-z])|G_?B2A|net_G_B(?![a-z])"}
 EXPECTED = (
@@ -206,13 +207,13 @@ def load_generator(path, direction=None):
     """A generator from the file alone, on the CPU, in float32 and eval mode -> (GeneratorResNet, facts).
 
     path:      a full checkpoint of cyclegan.py, or the state dict of one generator (see EXPECTED); layout, widths,
-               blocks and channels are read off its keys and shapes
+               blocks and channels are read off its keys and shapes. Or what export.py wrote: an Exported then
     direction: 'AB' or 'BA': which one to take of a full checkpoint (None: AB); must not contradict a plain file's name
     facts:     {"full": whether it is a full checkpoint, "direction": 'AB', 'BA' or None, "epoch": int or None,
                "options": of the training, {} if not known}
     Raises InputError, one line.
     """
-    return generator_in(load_file(path), path, direction)
+    return load_exported(path, direction) if is_exported(path) else generator_in(load_file(path), path, direction)
 
 
 def generator_in(state, path, direction):
@@ -222,7 +223,10 @@ def generator_in(state, path, direction):
     if FULL_CHECKPOINT <= state.keys():
         if not isinstance(state["options"], dict):
             raise InputError(f"{path}: damaged, its options are a {type(state['options']).__name__}")
-        direction = direction or "AB"
+        there = [d for d in ("AB", "BA") if "G_" + d in state]  # one that compress.py taught knows one direction
+        direction = direction or next(iter(there), "AB")
+        if direction not in there:
+            raise InputError(f"--direction {direction}: {path} holds no generator of it")
         facts = {"full": True, "direction": direction, "epoch": state["epoch"], "options": state["options"]}
         state = generator_file(state, direction)
     else:
@@ -236,18 +240,24 @@ def generator_in(state, path, direction):
     return build(state, path).eval(), facts
 
 
-def load_generators(path, direction=None):
+def load_generators(path, direction=None, counterpart=None):
     """The generators of both directions, as far as they are there -> ({"AB": G_AB, "BA": G_BA}, facts).
 
-    Those of a full checkpoint; or the one in a plain file and its counterpart, if that lies beside it under the name it
-    should have. facts as of load_generator."""
-    state = load_file(path)  # once, as a full checkpoint is large
-    G, facts = generator_in(state, path, direction)
+    Those of a full checkpoint; or the one in a plain file and its counterpart, from the file `counterpart`, or if that
+    lies beside it under the name it should have. facts as of load_generator."""
+    if is_exported(path):
+        G, facts = load_exported(path, direction)
+    else:
+        state = load_file(path)  # once, as a full checkpoint is large
+        G, facts = generator_in(state, path, direction)
     found = {facts["direction"] or "AB": G}
     other = "BA" if "AB" in found else "AB"
     folder, name = os.path.split(path)
-    if facts["full"]:
-        found[other], _ = generator_in(state, path, other)
+    if counterpart:
+        found[other], _ = load_generator(counterpart, other)
+    elif facts["full"]:
+        if "G_" + other in state:
+            found[other], _ = generator_in(state, path, other)
     else:
         for a, b in (("G_AB", "G_BA"), ("A2B", "B2A"), ("net_G_A", "net_G_B")):
             counterpart = os.path.join(folder, name.replace(a, b) if a in name else name.replace(b, a))

@@ -41,6 +41,7 @@ def get_parser():
     add, switch = parser.add_argument, argparse.BooleanOptionalAction
     # fmt: off
     add("--checkpoint", required=True, help="latest.pth, or one generator (its counterpart beside it is found)")
+    add("--counterpart", help="file of the generator of the other direction, where it lies elsewhere")
     add("--direction", choices=("AB", "BA"), help="only this one (both, if both generators are there)")
     add("--all_checkpoints", action="store_true", help="each generator that is kept in the folder, and a curve")
     add("--dataset_name", help="folder in data_dir (that of the training)")
@@ -241,10 +242,14 @@ def measure(direction, generators, sources, targets, truths, labels, tools, opt)
 
 
 def main(argv=None):
-    opt = get_parser().parse_args(argv)
+    evaluate(get_parser().parse_args(argv))
+
+
+def evaluate(opt):
+    """What the script does -> {epoch: {direction: {measure: value}}}"""
     opt.device = choose_device(opt.device)
     opt.amp = bfloat16_pays(opt.device) if opt.amp is None else opt.amp
-    generators, facts = load_generators(opt.checkpoint, opt.direction)
+    generators, facts = load_generators(opt.checkpoint, opt.direction, opt.counterpart)
     trained = facts["options"] if facts["full"] else options_beside(opt.checkpoint)
     opt.size = (opt.img_height or trained.get("img_height", 256), opt.img_width or trained.get("img_width", 256))
     multiple = max(G.multiple for G in generators.values())
@@ -318,7 +323,7 @@ def main(argv=None):
         images = os.path.join(images, name)
     for epoch, path in sorted(checkpoints.items(), key=lambda item: item[0] or 0):
         if opt.all_checkpoints:
-            generators, _ = load_generators(path, opt.direction)
+            generators, _ = load_generators(path, opt.direction, opt.counterpart)
         for G in generators.values():
             G.to(opt.device)
         results = {}
@@ -345,6 +350,7 @@ def main(argv=None):
         print("\n".join(best_epochs(history)))
         draw_curves(history, f"{images}/metrics.png")
     print(f"appended to {log}")
+    return history
 
 
 def append(path, line):

@@ -68,12 +68,13 @@ def release(device):
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def in_rounds(candidates, device, opt, show):
+def in_rounds(candidates, device, opt, show, at_least=0.05):
     """Times several things that do the same. Each is built, warmed up, timed and thrown away; then all once more, so
     that a slow minute of the machine is not one candidate's alone.
 
     candidates: name -> function that builds it and returns a function without arguments
-    -> name -> {"seconds": median, "min", "max", "memory_gib": the most that it took}
+    at_least:   seconds that each time is taken over, 0 for single calls
+    -> name -> {"seconds": median, "min", "max", "p95": the 95th percentile, "memory_gib": the most that it took}
     """
     times, peaks = {name: [] for name in candidates}, dict.fromkeys(candidates, 0)
     for turn in range(opt.rounds):
@@ -85,11 +86,17 @@ def in_rounds(candidates, device, opt, show):
             function = build()
             for _ in range(5 if device.type == "cuda" else 1):  # of a step, the fourth is recorded
                 function()
-            times[name] += seconds(function, device, opt.runs)
+            times[name] += seconds(function, device, opt.runs, at_least)
             peaks[name] = max(peaks[name], memory(device, peak=True) - before)
             del function  # before the next one is built
     return {
-        name: {"seconds": statistics.median(t), "min": min(t), "max": max(t), "memory_gib": peaks[name] / 2**30}
+        name: {
+            "seconds": statistics.median(t),
+            "min": min(t),
+            "max": max(t),
+            "memory_gib": peaks[name] / 2**30,
+            "p95": sorted(t)[math.ceil(0.95 * len(t)) - 1],
+        }  # fmt: skip
         for name, t in times.items()
     }
 

@@ -26,6 +26,7 @@ from PIL import Image
 from bands import goes_in_bands, translate_in_bands
 from checkpoints import load_generator
 from datasets import load_image, open_image
+from exported import Exported
 from inputs import is_video, mask_for, plan, resizer
 from models import GeneratorResNet
 from pictures import format_of, read_picture, write_picture
@@ -39,7 +40,7 @@ def get_parser():
     parser = argparse.ArgumentParser(description="Translate pictures and videos. In brackets: the default.")
     add, switch = parser.add_argument, argparse.BooleanOptionalAction
     # fmt: off
-    add("--checkpoint", required=True, nargs="+", help="latest.pth, or a generator alone; two of them with --mix")
+    add("--checkpoint", required=True, nargs="+", help="latest.pth, a generator, an exported one; two with --mix")
     add("--direction", choices=("AB", "BA"), help="which generator of a full checkpoint (AB)")
     add("--input", required=True, nargs="+", help="pictures, videos, folders (with all in them), or 'quoted/*.jpg'")
     add("--output", help="file or folder (NAME_translated beside one input, else translated)")
@@ -126,8 +127,11 @@ class Translator:
         height, width = pixels.shape[1:3]
         middle = np.iinfo(pixels.dtype).max / 2
         x = self.prepare(pixels)
-        input = x.to(self.dtype)
-        fake = sum(share * self._generate(G, input).float() for share, G in zip(self.shares, self.generators))
+        low = x.to(self.dtype)
+        fake = sum(
+            share * self._generate(G, x if isinstance(G, Exported) else low).float()
+            for share, G in zip(self.shares, self.generators)
+        )
         if masks is not None:
             masks = torch.from_numpy(masks).to(self.device)[:, None].float() / 255
             masks = torch.nn.functional.pad(masks, (0, x.shape[3] - width, 0, x.shape[2] - height))
@@ -336,8 +340,11 @@ def main(argv=None):
         kind = f"{len(G.stages[1])} residual blocks" if is_resnet else type(G).__name__.removeprefix("Generator")
         if opt.features and not is_resnet:
             raise InputError(f"--features: knows the stages of a ResNet; {path} is a {kind}")
+        if opt.compile and isinstance(G, Exported):
+            raise InputError(f"--compile: {path} is exported, and as fast as its runtime makes it. Leave it out")
+        what = f"{sum(p.numel() for p in G.parameters()) / 1e6:.2f} M parameters, {kind}"
         print(
-            f"{path}: {sum(p.numel() for p in G.parameters()) / 1e6:.2f} M parameters, {kind}"
+            f"{path}: {G if isinstance(G, Exported) else what}"
             + (f", {direction[0]} -> {direction[1]}" if direction else "")
             + (f", epoch {epoch}" if epoch is not None else "")
         )
@@ -354,7 +361,8 @@ def main(argv=None):
     if jobs and (trained := facts["options"].get("img_height")):
         note_size(jobs[0][0], trained, opt)
     translator = Translator(generators, device, amp, opt.mix, opt.strength, opt.tile, opt.batch_size, opt.compile)
-    print(f"{len(jobs)} to translate, on {device}, {'bfloat16' if amp else 'float32'}")
+    precision = "" if all(isinstance(G, Exported) for G in generators) else ", bfloat16" if amp else ", float32"
+    print(f"{len(jobs)} to translate, on {device}{precision}")
 
     started, written, stopped = time.monotonic(), 0, False
     videos = [job for job in jobs if is_video(job[1])]

@@ -1,0 +1,442 @@
+"""
+Makes a trained CycleGAN smaller, in one of two ways.
+
+    python compress.py prune --checkpoint saved_models/horse2zebra/latest.pth --keep 0.7
+    python compress.py distill --checkpoint saved_models/horse2zebra/latest.pth --direction AB
+
+prune takes the channels with the smallest weights out of both generators and trains them on, as cyclegan.py does: the
+result is an ordinary run. distill teaches a new, small generator what the trained one does, in one direction. Both end
+with a table of what it cost before and after, and how good it was, on the same test images.
+
+Pruning needs torch-pruning: pip install torch-pruning
+"""
+
+import argparse
+import copy
+import functools
+import io
+import os
+import time
+
+import torch
+from torch import nn
+
+import cyclegan
+import evaluate
+from checkpoints import (
+    copy_to_cpu, generator_file, generator_in, load_file, lock_run, prepare_folders, restore, save_file,
+)  # fmt: skip
+from datasets import prepare_dataset
+from loading import batches, open_data
+from losses import feature_distance, load_vgg
+from models import GeneratorResNet, weights_init_normal
+from progress import Progress, duration
+from report import MEASURES
+from timing import count_flops, in_rounds, noise
+from utils import (
+    InputError, ReplayBuffer, StopSignal, between, bfloat16_pays, check_finite, choose_device, draw_grid, lr_factor,
+    random_state, run, save_image, set_random_state,
+)  # fmt: skip
+from variants import make_generator, residual_blocks
+
+COUNTING = """multiply-adds: of convolutions and matrix products, one multiplication and one addition are one; of a transposed
+convolution its products count, not the zeros between; norms, activations and sums do not count"""
+
+
+def get_parser():
+    parser = argparse.ArgumentParser(description="Make a trained CycleGAN smaller.")
+    ways = parser.add_subparsers(dest="way", required=True)
+    switch = argparse.BooleanOptionalAction
+    prune = ways.add_parser("prune", help="take channels out of both generators, and train them on")
+    distill = ways.add_parser("distill", help="teach a small generator what the trained one does")
+    # fmt: off
+    for name, way in (("pruned", prune), ("student", distill)):
+        way.description, add = "In brackets: the default.", way.add_argument
+        add("--checkpoint", required=True, help="latest.pth or checkpoint_N.pth of a training")
+        add("--run_name", help=f"results go to saved_models/RUN_NAME and images/RUN_NAME (that of the training_{name})")
+        add("--data_dir", help="folder of the data sets (that of the training)")
+        add("--n_epochs", type=between(0, 10**9), default=20, help="epochs of training (%(default)s)")
+        add("--batch_size", type=between(1, 10**6), help="images a domain and step (that of the training)")
+        add("--sample_interval", type=int, default=500, help="steps between two sample grids, 0: none (%(default)s)")
+        add("--paired", action="store_true", help="measure as evaluate.py --paired does, too")
+        add("--palette", choices=("cityscapes",), help="measure as evaluate.py --palette does, too")
+        add("--resume", action="store_true", help="go on where it stopped; the other options as they were")
+        add("--device", help="cuda, cuda:1, mps or cpu (the best one at hand)")
+        add("--amp", action=switch, help="train with bfloat16 matrix products (where the device has them)")
+    add = prune.add_argument
+    add("--keep", type=between(0.01, 1.0), default=0.7, help="share of the channels that stay (%(default)s)")
+    add("--lr", type=between(0.0), default=0.0001, help="learning rate, from half of the epochs on it falls (%(default)s)")
+    add = distill.add_argument
+    add("--direction", choices=("AB", "BA"), default="AB", help="which generator teaches (%(default)s)")
+    add("--n_residual_blocks", type=between(0, 1000), help="of the student (half of the teacher's, rounded down)")
+    add("--separable", action=switch, default=False, help="depthwise separable residual blocks (%(default)s)")
+    add("--ngf", type=between(1, 4096), help="filters of the student's first layer (as many as the next two allow)")
+    add("--fewer_products", type=between(1.0), default=20.0, help="multiply-adds: so many times fewer (%(default)s)")
+    add("--fewer_parameters", type=between(1.0), default=30.0, help="parameters: so many times fewer (%(default)s)")
+    add("--lr", type=between(0.0), default=0.0005, help="learning rate, from half of the epochs on it falls (%(default)s)")
+    add("--lambda_out", type=between(0.0), default=10.0, help="L1 to the teacher's translation (%(default)s)")
+    add("--lambda_feat", type=between(0.0), default=1.0, help="distance to the teacher's features (%(default)s)")
+    add("--lambda_gan", type=between(0.0), default=1.0, help="adversarial loss (%(default)s)")
+    add("--lambda_perceptual", type=between(0.0), default=0.0, help="L1 of VGG's features of both (%(default)s)")
+    add("--vgg_weights", help="perceptual: file of torchvision's vgg16 weights, where there is no network")
+    add("--log_interval", type=between(1), default=50, help="steps between two lines of losses (%(default)s)")
+    # fmt: on
+    return parser
+
+
+##############################
+#   What is made smaller, and what came of it
+##############################
+
+
+def read_training(opt):
+    """-> the checkpoint, and the options of its training with what is asked for now laid over them"""
+    state = load_file(opt.checkpoint)
+    needed = {"options", "epoch", "data", "G_AB", "G_BA", "D_A", "D_B"}
+    if not isinstance(state, dict) or not needed <= state.keys() or not isinstance(state["options"], dict):
+        raise InputError(f"{opt.checkpoint}: {opt.way} needs a whole training, its latest.pth or checkpoint_N.pth")
+    defaults = vars(cyclegan.get_parser().parse_args([]))
+    options = defaults | {name: value for name, value in state["options"].items() if name in defaults}
+    # the schedule is that of this training, not of the one before
+    options |= dict(n_iters=None, progressive=None, decay_epoch=None, lr_schedule="linear", lr_G=None, lr_D=None)
+    options |= dict(resume=False, epoch=0, checkpoint_interval=0, n_epochs=opt.n_epochs, lr=opt.lr, amp=opt.amp)
+    options |= dict(device=opt.device, sample_interval=opt.sample_interval)
+    options |= {name: getattr(opt, name) for name in ("data_dir", "batch_size") if getattr(opt, name)}
+    trained = os.path.basename(os.path.dirname(os.path.abspath(opt.checkpoint)))
+    options["run_name"] = opt.run_name or trained + {"prune": "_pruned", "distill": "_student"}[opt.way]
+    if os.path.basename(options["run_name"]) != options["run_name"]:
+        raise InputError(f"--run_name {opt.run_name}: must be the name of a folder, not a path")
+    return state, argparse.Namespace(**options)
+
+
+def costs(G, size):
+    """-> (parameters, multiply-adds for one image of that (height, width))"""
+    with torch.device("meta"):  # shapes without numbers
+        shape, x = copy.deepcopy(G).to("meta"), torch.empty(1, G.channels, *size)
+    return sum(p.numel() for p in G.parameters()), count_flops(lambda: shape(x)) // 2
+
+
+def quality(opt, options, checkpoint, counterpart=None):
+    """What evaluate.py says -> {direction: {measure: value}}; {} where it cannot."""
+    arguments = {
+        "checkpoint": checkpoint, "counterpart": counterpart, "direction": getattr(opt, "direction", None),
+        "dataset_name": options.dataset_name, "data_dir": options.data_dir, "img_height": options.img_height,
+        "img_width": options.img_width, "palette": opt.palette, "device": opt.device,
+    }  # fmt: skip
+    words = [f"--{name}={value}" for name, value in arguments.items() if value is not None]
+    words += ["--paired"] * opt.paired + ["--no-amp"] * (opt.amp is False)
+    try:
+        (values,) = evaluate.evaluate(evaluate.get_parser().parse_args(words)).values()
+        return values
+    except InputError as error:
+        print(f"note: no quality: {error}")
+        return {}
+
+
+def report(before, after, qualities, options, device):
+    """The table at the end. before, after: a generator, and what its file holds; qualities: of both, as quality()"""
+    size = options.img_height, options.img_width
+
+    def bytes_of(held):
+        file = io.BytesIO()
+        torch.save(held, file)
+        return file.tell()
+
+    def forward(G):
+        x = noise(1, max(size), device)[:, :1, : size[0], : size[1]].repeat(1, G.channels, 1, 1)
+        G = copy.deepcopy(G).to(device).eval()
+        return torch.no_grad()(lambda: G(x))
+
+    builds = {"before": lambda: forward(before[0]), "after": lambda: forward(after[0])}
+    times = in_rounds(builds, device, argparse.Namespace(rounds=3, runs=5), lambda line: None)
+    (parameters, products), (parameters_after, products_after) = costs(before[0], size), costs(after[0], size)
+    rows = [
+        ("parameters, M", parameters / 1e6, parameters_after / 1e6),
+        (f"multiply-adds at {size[1]} x {size[0]}, G", products / 1e9, products_after / 1e9),
+        ("file of one generator, MB", bytes_of(before[1]) / 1e6, bytes_of(after[1]) / 1e6),
+        (f"images/s, {device}, float32, one at a time", *(1 / row["seconds"] for row in times.values())),
+    ]
+    for direction, values in qualities[1].items():
+        of_before = qualities[0].get(direction, {})
+        for name in (name for name in MEASURES if name in values and name in of_before):
+            title, unit, _ = MEASURES[name]
+            unit = f", {unit}" if unit else ""
+            rows.append((f"{direction[0]} -> {direction[1]}  {title}{unit}", of_before[name], values[name]))
+    print(f"\n{'':52}{'before':>10}{'after':>10}   after/before")
+    for label, a, b in rows:
+        print(f"{label:52}{a:10.4g}{b:10.4g}{f'{b / a:.3f}' if a else '-':>15}")
+    print(COUNTING)
+
+
+##############################
+#          Prune
+##############################
+
+
+def prune(opt):
+    """Channels go out, and what is left is trained on by cyclegan.py, as a run like any other."""
+    state, options = read_training(opt)
+    saved, images = f"saved_models/{options.run_name}", f"images/{options.run_name}"
+    generators = {d: generator_in(state, opt.checkpoint, d)[0] for d in ("AB", "BA")}
+    before = quality(opt, options, opt.checkpoint)
+    if not opt.resume:
+        small = argparse.Namespace(**vars(options) | {"ngf": max(1, round(opt.keep * options.ngf))})
+        parts, optimizers, buffers = cyclegan.build(small, torch.device("cpu"))
+        for d, G in generators.items():
+            parts[f"G_{d}"] = without_channels(G, options, small)
+        start = {name: part.state_dict() for name, part in (parts | optimizers).items()}
+        start |= {name: state[name] for name in ("D_A", "D_B", "data")}
+        rank = random_state(torch.device("cpu")) | {name: buffer.state_dict() for name, buffer in buffers.items()}
+        start |= dict(version=1, options=vars(small), epoch=0, batch=0, step=0, ranks=[rank])
+        lock = lock_run(saved)
+        prepare_folders(saved, images, None, resume=False)
+        save_file(start, f"{saved}/latest.pth")
+        if lock:
+            lock.close()  # for cyclegan.py to take
+        print(f"{saved}/latest.pth: {small.ngf} filters in the first layer where there were {options.ngf}")
+    words = ["--run_name", options.run_name, "--resume"] + ([f"--device={opt.device}"] if opt.device else [])
+    status = cyclegan.main(words) if opt.n_epochs else None
+    if status:
+        return status
+    pruned = load_file(f"{saved}/latest.pth")
+    G, _ = generator_in(pruned, saved, "AB")
+    after = quality(opt, options, f"{saved}/latest.pth")
+    held = ((generators["AB"], generator_file(state, "AB")), (G, generator_file(pruned, "AB")))
+    report(*held, (before, after), options, choose_device(opt.device))
+
+
+def without_channels(G, options, small):
+    """Pruning by L1 norm (Li et al., 2017, arXiv:1608.08710): the channels whose weights, on the way in and out, are
+    smallest go. Those that depend on each other go together, such as all that the residual blocks add up.
+    -> a generator as the options `small` describe it"""
+    try:
+        import torch_pruning
+    except ImportError:
+        raise InputError("compress.py prune: needs torch-pruning: pip install torch-pruning")
+    G = copy.deepcopy(G).train()
+    last = [part for part in G.modules() if isinstance(part, (nn.Conv2d, nn.ConvTranspose2d))][-1]
+    torch_pruning.pruner.MagnitudePruner(
+        G,
+        torch.zeros(1, G.channels, 2 * G.smallest, 2 * G.smallest),
+        importance=torch_pruning.importance.MagnitudeImportance(p=1),
+        pruning_ratio=1 - (small.ngf + 1e-6) / options.ngf,  # widths are multiples of ngf: nothing has to be rounded
+        ignored_layers=[last],  # its channels are those of the image
+    ).step()
+    result = make_generator(vars(small), G.channels, G.out_channels)
+    try:
+        result.load_state_dict(G.state_dict())
+    except RuntimeError:
+        raise InputError(f"prune: cannot take channels out of such generators ({options.generator}); distill can do")
+    return result
+
+
+##############################
+#         Distill
+##############################
+
+
+def make_student(opt, options, teacher):
+    """A narrow, shallow ResNet, whatever the teacher is -> the options that describe it, and itself"""
+    n_blocks = opt.n_residual_blocks
+    if n_blocks is None:
+        n_blocks = len(residual_blocks(teacher)) // 2
+    size = options.img_height, options.img_width
+    parameters_of_teacher, products_of_teacher = costs(teacher, size)
+    for ngf in [opt.ngf] if opt.ngf else range(options.ngf, 0, -1):
+        student = dict(generator="resnet", n_residual_blocks=n_blocks, ngf=ngf, upsample=options.upsample,
+                       separable=opt.separable, attention=False, dropout=0.0, norm="instance")  # fmt: skip
+        G = make_generator(student, teacher.channels, teacher.out_channels)
+        parameters, products = costs(G, size)
+        few = parameters_of_teacher >= opt.fewer_parameters * parameters
+        if opt.ngf or (few and products_of_teacher >= opt.fewer_products * products):
+            return argparse.Namespace(**vars(options) | student), G.apply(weights_init_normal)
+    raise InputError(
+        f"--fewer_products {opt.fewer_products} --fewer_parameters {opt.fewer_parameters}: no student of {n_blocks} "
+        "residual blocks is that small. Ask for less, or name an --ngf"
+    )
+
+
+class Features:
+    """What a ResNet makes of an image on its way: before the residual blocks, half way through, and behind them."""
+
+    def __init__(self, G):
+        encoder, blocks, _ = G.stages
+        self.width, self.seen = G.model[7].out_channels, []
+        for i in (0, len(blocks) // 2, len(blocks)):
+            layer = blocks[i - 1] if i else encoder[-1]
+            layer.register_forward_hook(lambda layer, inputs, output: self.seen.append(output))
+
+    def take(self):
+        seen, self.seen = self.seen, []
+        return seen
+
+
+def features_distance(adapters, of_student, of_teacher):
+    """Mean squared difference after a 1x1 convolution that takes the student's channels to the teacher's, as a share of
+    the teacher's variance (FitNets, Romero et al., 2015, arXiv:1412.6550)."""
+    pairs = [(adapter(x).float(), y.float()) for adapter, x, y in zip(adapters, of_student, of_teacher)]
+    return torch.stack([(x - y).square().mean() / y.var() for x, y in pairs]).mean()
+
+
+def distill_step(parts, teacher, watched, opt, options, amp, real, real_target, draws):
+    """One update of the student and one of the discriminator -> losses: out, feat, gan, perceptual, D.
+
+    real:        (N, channels, H, W) in [-1, 1], of the domain that is translated
+    real_target: of the other one
+    """
+    student, adapters, D, optimizer_G, optimizer_D, buffer = parts.values()
+    autocast = torch.autocast(real.device.type, torch.bfloat16, enabled=amp)
+    loss_feat = loss_gan = loss_perceptual = loss_D = torch.zeros((), device=real.device)
+    with autocast, torch.no_grad():
+        wanted = teacher(real).float()
+    with autocast:
+        fake = student(real)
+        # what comes out is what the teacher makes of it ...
+        loss_out = nn.functional.l1_loss(fake.float(), wanted)
+        # ... as is what happens on the way ...
+        if watched:
+            loss_feat = features_distance(adapters, *(features.take() for features in watched))
+        # ... and it looks real, where the teacher's details are beyond so small a network
+        if opt.lambda_gan:
+            loss_gan = cyclegan.criterion_GAN(D(fake), 1, options.gan_loss, of_generator=True)
+        if opt.lambda_perceptual:
+            loss_perceptual = feature_distance(load_vgg(opt.vgg_weights, real.device), fake, wanted)
+    loss_G = opt.lambda_out * loss_out + opt.lambda_feat * loss_feat + opt.lambda_gan * loss_gan
+    loss_G = loss_G + opt.lambda_perceptual * loss_perceptual
+    optimizer_G.zero_grad()
+    loss_G.backward(inputs=[*student.parameters(), *adapters.parameters()])
+    optimizer_G.step()
+
+    if opt.lambda_gan:
+        with autocast:
+            loss_D = cyclegan.discriminator_loss(D, options, real_target, buffer.push_and_pop(fake, draws))
+        optimizer_D.zero_grad()
+        loss_D.backward()
+        optimizer_D.step()
+    return torch.stack((loss_out, loss_feat, loss_gan, loss_perceptual, loss_D)).detach()
+
+
+def distill(opt):
+    """A student learns from a teacher what it makes of an image, and from its features how; and from a discriminator
+    what looks real. No pairs are needed, as the teacher makes them (after GAN Compression, Li et al., 2020,
+    arXiv:2003.08936)."""
+    state, options = read_training(opt)
+    vars(options).update(lambda_perceptual=opt.lambda_perceptual, vgg_weights=opt.vgg_weights, lambda_style=0.0,
+                         lambda_paired=0.0, accumulate=1, ratio_A=None)  # fmt: skip
+    (source, target), name = opt.direction, f"G_{opt.direction}"
+    saved, images = f"saved_models/{options.run_name}", f"images/{options.run_name}"
+    size = options.img_height, options.img_width
+    device = choose_device(opt.device)
+    amp = bfloat16_pays(device) if opt.amp is None else opt.amp
+
+    # ----------
+    #  Networks
+    # ----------
+
+    networks, _, _ = cyclegan.build(options, device)
+    D = networks[f"D_{target}"]
+    D.load_state_dict(state[f"D_{target}"])
+    teacher, _ = generator_in(state, opt.checkpoint, opt.direction)
+    before = teacher, generator_file(state, opt.direction)
+    described, student = make_student(opt, options, teacher)
+    adapters, watched = nn.ModuleList(), None
+    if opt.lambda_feat and isinstance(teacher, GeneratorResNet):
+        watched = Features(student), Features(teacher)
+        adapters.extend(nn.Conv2d(watched[0].width, watched[1].width, 1) for _ in range(3))
+    elif opt.lambda_feat:
+        print("note: --lambda_feat: looks at residual blocks, which this teacher has not got")
+    for network in (teacher, student, adapters):
+        network.to(device)
+    adam = functools.partial(torch.optim.Adam, lr=opt.lr, betas=(options.b1, options.b2))
+    taught = [*student.parameters(), *adapters.parameters()]
+    parts = {name: student, "adapters": adapters, "D": D, "optimizer_G": adam(taught)}
+    parts |= {"optimizer_D": adam(D.parameters()), "buffer": ReplayBuffer(options.pool_size, options.seed)}
+
+    # ----------
+    #  Data
+    # ----------
+
+    root = prepare_dataset(options.dataset_name, options.data_dir)
+    dataset, sampler, dataloader, samples = open_data(options, root, device, 0, 1, size)
+    images_shown = samples["AB".index(source)]
+    quality_before = quality(opt, options, opt.checkpoint)
+    first_epoch, first_batch, step, checkpoint = 0, 0, 0, None
+    if opt.resume:
+        checkpoint = load_file(f"{saved}/latest.pth") | {"path": f"{saved}/latest.pth"}
+        restore(checkpoint, parts)
+        first_epoch, first_batch, step = (checkpoint[key] for key in ("epoch", "batch", "step"))
+        set_random_state(checkpoint, device)
+    lock = lock_run(saved)  # noqa: F841 (held as long as it is referred to)
+    prepare_folders(saved, images, checkpoint, opt.resume)
+
+    # ----------
+    #  Training
+    # ----------
+
+    def save(epoch, batch):
+        state = {name: part.state_dict() for name, part in parts.items()} | random_state(device)
+        state |= dict(version=1, options=vars(described), epoch=epoch, batch=batch, step=step)
+        state = copy_to_cpu(state)
+        if epoch == opt.n_epochs:
+            save_file(generator_file(state, opt.direction), f"{saved}/{name}_{epoch}.pth")
+        save_file(state, f"{saved}/latest.pth")
+        return state
+
+    def log(epoch):
+        losses = torch.stack(history)
+        history.clear()
+        check_finite(losses, names, step, saved)
+        means = dict(zip(names, losses.mean(0).tolist()))
+        lr = parts["optimizer_G"].param_groups[0]["lr"]
+        progress.update(step, len(real), device, epoch=epoch, lr=lr, **{k: v for k, v in means.items() if v})
+
+    names, history = ("loss_out", "loss_feat", "loss_gan", "loss_perceptual", "loss_D"), []
+    n_steps = step + (opt.n_epochs - first_epoch) * len(sampler) - first_batch
+    progress, started = Progress(f"{saved}/log.jsonl", step, n_steps), time.monotonic()
+    factor, stop = lr_factor("linear", opt.n_epochs, opt.n_epochs // 2), StopSignal()
+    for epoch in range(first_epoch, opt.n_epochs):
+        for optimizer in (parts["optimizer_G"], parts["optimizer_D"]):
+            optimizer.param_groups[0]["lr"] = opt.lr * factor(epoch)
+        sampler.set_position(epoch, first_batch)
+        n = options.batch_size
+        for i, both in batches(dataloader, first_batch, n, n, functools.partial(save, epoch)):
+            real, real_target = (both["AB".index(domain)].to(device, non_blocking=True) for domain in opt.direction)
+            draws = parts["buffer"].draw(n).to(device, non_blocking=True)
+            history.append(distill_step(parts, teacher, watched, opt, options, amp, real, real_target, draws))
+            step += 1
+            if step % opt.log_interval == 0:
+                log(epoch)
+            if opt.sample_interval > 0 and step % opt.sample_interval == 0:
+                draw_students(teacher, student, images_shown, f"{images}/{step:06d}.png")
+            if stop.requested():
+                save(epoch, i + 1)
+                progress.end_line()
+                print(f"stopped by a signal after step {step}; --resume goes on from there")
+                return 128 + stop.number
+        first_batch = 0
+        if history:
+            log(epoch)
+        save(epoch + 1, 0)
+    stop.restore()
+    progress.end_line()
+
+    after = student.eval(), generator_file(save(opt.n_epochs, 0), opt.direction)
+    print(f"done in {duration(time.monotonic() - started)}, written: {saved}/{name}_{opt.n_epochs}.pth")
+    quality_after = quality(opt, options, f"{saved}/latest.pth", counterpart=opt.checkpoint)
+    report(before, after, (quality_before, quality_after), options, device)
+
+
+@torch.no_grad()
+def draw_students(teacher, student, images, path):
+    """real | teacher's translation | student's, a row an image"""
+    columns = [images, teacher(images).float(), student(images).float()]
+    save_image(draw_grid(columns), path)
+
+
+def main(argv=None):
+    opt = get_parser().parse_args(argv)
+    return {"prune": prune, "distill": distill}[opt.way](opt)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,363 @@
+"""
+Takes a trained generator to where there is no training code: ONNX (C++, C#, Java, browsers, phones), torch.export,
+TorchScript; in float, half precision or INT8.
+
+    python export.py --checkpoint saved_models/horse2zebra/latest.pth --direction AB --format onnx
+    python export.py --checkpoint saved_models/horse2zebra/latest.pth --format int8 --calibration data/horse2zebra/testA
+    python export.py --checkpoint saved_models/horse2zebra/latest.pth --benchmark
+
+An exported file takes images (N, channels, height, width) in [-1, 1], RGB, of any number and size, and gives as many:
+padding and cropping are part of it. It is compared with the checkpoint on real pictures before it gets its name, and
+translate.py takes it in place of one. docs/deployment.md shows how to use it elsewhere.
+
+Needs, for ONNX: pip install onnx onnxscript onnxruntime
+"""
+
+import argparse
+import contextlib
+import copy
+import functools
+import io
+import json
+import os
+import tempfile
+import warnings
+
+import torch
+from torch import nn
+
+from checkpoints import load_generator, options_beside
+from datasets import ImageFiles, find_folder, stem
+from evaluate import Files, from_8_bit
+from exported import FACTS, Exported, is_exported
+from losses import ssim
+from quantize import psnr, quantise
+from timing import digits, in_rounds, name_of
+from utils import InputError, between, bfloat16_pays, choose_device, run, whole_file
+
+# --format: (extension of the file, its precision, what is added to its name, what the comparison must show)
+FORMATS = {
+    "onnx": (".onnx", "float32", "", "difference"),
+    "pt2": (".pt2", "float32", "", "difference"),
+    "ts": (".ts", "float32", "", "difference"),
+    "fp16": (".onnx", "float16", "_fp16", "psnr"),
+    "int8": (".onnx", "int8", "_int8", "psnr"),
+}
+LARGEST_DIFFERENCE = 1e-4  # of float32 formats, on the CPU, in [-1, 1]: one gray level is 0.0078
+FP16_PSNR = 50.0  # dB
+N_CALIBRATION, N_VALIDATION, N_COMPARED = 32, 6, 3  # images
+
+
+def get_parser():
+    parser = argparse.ArgumentParser(description="Export a trained generator. In brackets: the default.")
+    add = parser.add_argument
+    # fmt: off
+    add("--checkpoint", required=True, help="latest.pth, or one generator; all that translate.py takes")
+    add("--direction", choices=("AB", "BA"), help="which generator of a full checkpoint (AB)")
+    add("--format", nargs="+", choices=FORMATS, default=["onnx"], help="onnx, pt2: float32; ts: deprecated (%(default)s)")
+    add("--output", help="file to write (beside the checkpoint, as G_AB_200.onnx)")
+    add("--images", help="folder of pictures to compare on (the data set's test images)")
+    add("--calibration", help="int8: folder of pictures to measure ranges on (the data set's training images)")
+    add("--psnr", type=between(10.0, 80.0), default=35.0, help="int8: at least so many dB from float (%(default)s)")
+    add("--benchmark", action="store_true", help="time all formats instead, and write no file")
+    add("--size", type=between(32, 16384), default=256, help="benchmark: height and width, in pixels (%(default)s)")
+    add("--rounds", type=between(1, 1000), default=3, help="benchmark: how often all are timed in turn (%(default)s)")
+    add("--runs", type=between(1, 1000), default=10, help="benchmark: times taken in each round (%(default)s)")
+    add("--device", default="cpu", help="benchmark: cpu, cuda … (%(default)s)")
+    # fmt: on
+    return parser
+
+
+##############################
+#   Networks that take any size
+##############################
+
+
+def at_least(low, n):
+    """The larger of two numbers, of which n may only be known when the exported network runs."""
+    return n.clamp(min=low) if torch.jit.is_tracing() else torch.sym_max(low, n)
+
+
+class AnySize(nn.Module):
+    """A generator that takes any height and width from 2 on: enlarged by reflection, translated, cut back.
+
+    dtype: that the generator computes in; what comes in and goes out is float32
+    """
+
+    def __init__(self, G, dtype=torch.float32):
+        super().__init__()
+        self.G, self.dtype = G.to(dtype), dtype
+
+    def forward(self, image):
+        height, width = image.shape[2:]
+        x = self.enlarge(self.enlarge(image, 2, height), 3, width)
+        x = self.G(x.to(self.dtype)).to(image.dtype)
+        return x.index_select(2, self.count(image, height)).index_select(3, self.count(image, width))
+
+    def enlarge(self, image, dim, n):
+        """To what the generator takes, at the bottom and on the right. By indices, as a padding cannot be larger than
+        the image."""
+        multiple = self.G.multiple
+        enlarged = at_least(self.G.smallest, (n + multiple - 1) // multiple * multiple)
+        period = image.new_full((1,), 2 * n - 2, dtype=torch.int64)  # to the last row and back
+        at = self.count(image, enlarged) % period.clamp(min=1)
+        return image.index_select(dim, torch.minimum(at, period - at).clamp(min=0))
+
+    def count(self, image, n):
+        """0 … n - 1, on whatever device the image is then."""
+        return image.new_ones(n, dtype=torch.int64).cumsum(0) - 1
+
+
+def program(G, dtype=torch.float32):
+    """-> torch.export.ExportedProgram of any batch, height and width"""
+    example = torch.rand(2, G.channels, 2 * G.smallest + 3, 3 * G.smallest + 2) * 2 - 1  # no size that might be special
+    dynamic = torch.export.Dim.DYNAMIC
+    shapes = ({0: dynamic, 2: dynamic, 3: dynamic},)
+    return torch.export.export(AnySize(G, dtype).eval(), (example,), dynamic_shapes=shapes)
+
+
+def write_onnx(G, path, dtype=torch.float32):
+    try:
+        import onnx
+        import onnxscript  # noqa: F401 (torch.onnx needs it)
+    except ImportError:
+        raise InputError("--format onnx: pip install onnx onnxscript onnxruntime")
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        exported = torch.onnx.export(program(G, dtype), dynamo=True, input_names=["image"],
+                                     output_names=["translation"], external_data=False, verbose=False)  # fmt: skip
+    model = exported.model_proto
+    # what is known about where each node comes from is larger than a small network, and holds paths of this machine
+    for part in (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.initializer):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    for value in (model.graph.input[0], model.graph.output[0]):
+        for i, name in ((0, "batch"), (2, "height"), (3, "width")):
+            value.type.tensor_type.shape.dim[i].dim_param = name
+    onnx.save(model, path)
+
+
+##############################
+#   Files, and whether they do what they should
+##############################
+
+
+def write(kind, G, facts, path, images, calibration=None, goal=35.0):
+    """Writes G in a format of FORMATS.
+
+    facts:       what is to be known about it
+    images:      list of (1, channels, H, W), of the sizes that it is compared at later
+    calibration: int8: list of images of the size that it was trained at
+    """
+    if kind == "pt2":
+        with open(path, "wb") as file:
+            torch.export.save(program(G), file, extra_files={FACTS: json.dumps(facts)})
+    elif kind == "ts":
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter(
+                "ignore"
+            )  # of its deprecation, which main says; of check_size, which need not be traced
+            example = torch.rand(2, G.channels, 2 * G.smallest + 3, 3 * G.smallest + 2) * 2 - 1
+            traced = torch.jit.trace(AnySize(G).eval(), (example,), check_trace=False)
+            torch.jit.save(traced, path, _extra_files={FACTS: json.dumps(facts)})
+    else:
+        if kind == "int8":
+            with tempfile.TemporaryDirectory() as folder:
+                # a little more than what is asked for, as other pictures come later
+                made, _ = quantise(G, write_onnx, calibration, images, goal + 1, folder)
+                os.replace(made, path)
+        else:
+            write_onnx(copy.deepcopy(G), path, torch.float16 if kind == "fp16" else torch.float32)
+        import onnx
+
+        model = onnx.load(path)
+        onnx.helper.set_model_props(model, {name: str(value) for name, value in facts.items()})
+        del model.graph.value_info[:]  # can be told from the rest, as can the names of nodes
+        for node in model.graph.node:
+            node.name = ""
+        onnx.save(model, path)
+
+
+def sizes_to_compare(G, height, width):
+    """The size of the training, half of it, and an odd one."""
+    half = [max(G.smallest, side // 2) for side in (height, width)]
+    return [(height, width), tuple(half), (height * 3 // 4 | 1, width * 9 // 8 | 1)]
+
+
+@torch.no_grad()
+def compare(G, exported, images):
+    """-> rows (size, batch, largest difference, PSNR in dB, SSIM) of an exported generator and its original.
+
+    images: {(height, width): (N, channels, height, width)}; each size is translated one by one and N at once"""
+    rows = []
+    for size, batch in images.items():
+        wanted = AnySize(G)(batch)
+        for n in sorted({1, len(batch)}):
+            made = torch.cat([exported(part) for part in batch.split(n)])
+            if made.shape != wanted.shape or not made.isfinite().all():
+                raise InputError(f"{exported.path}: gives {tuple(made.shape)} or what is not finite, at {size}")
+            similarity = ssim(made, wanted).item()
+            rows.append((size, n, (made - wanted).abs().max().item(), psnr(made, wanted), similarity))
+    return rows
+
+
+def check(kind, rows, goal):
+    """Raises InputError if an exported file is further from its original than its format may be."""
+    for (height, width), n, difference, decibels, _ in rows:
+        where = f"at {width} x {height}, batch {n}"
+        if FORMATS[kind][3] == "difference" and not difference <= LARGEST_DIFFERENCE:
+            raise InputError(f"--format {kind}: differs by {difference:.2g} from PyTorch {where}; nothing was written")
+        needed = goal if kind == "int8" else FP16_PSNR
+        if FORMATS[kind][3] == "psnr" and not decibels >= needed:
+            way_out = "; try a lower --psnr, or other --calibration pictures" if kind == "int8" else ""
+            raise InputError(
+                f"--format {kind}: {decibels:.1f} dB from PyTorch {where}, not {needed}{way_out}; nothing was written"
+            )
+
+
+class Pictures:
+    """The real pictures that are needed: resized, (channels, height, width) each, in [-1, 1]."""
+
+    def __init__(self, opt, G, facts):
+        options, direction = facts["options"], facts["direction"] or "AB"
+        root = os.path.join(options.get("data_dir", "data"), options.get("dataset_name", ""))
+
+        def files(folder, mode):
+            try:
+                return list(ImageFiles(folder or find_folder(root, mode, direction[0])))
+            except (InputError, OSError):
+                if folder:
+                    raise
+                return []
+
+        self.channels = G.channels
+        self.compared = files(opt.images, "test") or files(opt.calibration, "train")
+        self.calibration = files(opt.calibration, "train") or self.compared
+        if not self.compared:
+            flag = "--calibration" if "int8" in opt.format else "--images"
+            raise InputError(f"{flag}: name a folder with pictures of domain {direction[0]}; {root} has none")
+
+    def take(self, paths, n, size, skip=0):
+        """n of the paths, evenly over all of them -> tensor (n, channels, height, width)"""
+        n = min(n, len(paths))
+        chosen = [paths[(i * len(paths) // n + skip) % len(paths)] for i in range(n)]
+        return from_8_bit(torch.stack(list(Files(chosen, size, self.channels))))
+
+
+def target(opt, facts, kind):
+    """Where the file of a format goes."""
+    extension, _, suffix, _ = FORMATS[kind]
+    if opt.output:
+        if os.path.splitext(opt.output)[1] != extension:
+            raise InputError(f"--output {opt.output}: --format {kind} makes a file that ends in {extension}")
+        return opt.output
+    folder, name = os.path.dirname(opt.checkpoint), stem(opt.checkpoint)
+    if facts["full"]:
+        name = f"G_{facts['direction']}_{facts['epoch']}"
+    return os.path.join(folder, name + suffix + extension)
+
+
+##############################
+#         The table
+##############################
+
+
+def benchmark(opt, G, facts, images, calibration, validation):
+    """Times the generator as it is and in each format, on one real picture."""
+    device = choose_device(opt.device)
+    _, batch = next(iter(images.items()))
+    x = nn.functional.interpolate(batch[:1], (opt.size, opt.size), mode="bicubic").clamp(-1, 1)
+    weights = io.BytesIO()
+    torch.save(G.state_dict(), weights)
+    quality, sizes = {}, {}
+
+    def torch_row(name, dtype=torch.float32, compile=False):
+        module = AnySize(copy.deepcopy(G).to(device), dtype).eval()
+        quality[name] = psnr_of(lambda part: module(part.to(device)).cpu())
+        sizes[name] = weights.tell() * dtype.itemsize / 4
+        network, image = module.G, x.to(device, dtype)
+        if compile:
+            network.compile(dynamic=False)
+        return torch.no_grad()(lambda: network(image))
+
+    def file_row(name, path):
+        exported = Exported(path).to(device)
+        quality[name] = psnr_of(lambda part: exported(part.to(device)).cpu())
+        sizes[name] = os.path.getsize(path)
+        image = x.to(device)
+        return lambda: exported(image)
+
+    def psnr_of(function):
+        with torch.no_grad():
+            return min(psnr(function(batch), AnySize(G)(batch)) for batch in images.values())
+
+    rows = {"PyTorch": {}}
+    if bfloat16_pays(device):
+        rows["PyTorch, bfloat16"] = dict(dtype=torch.bfloat16)
+    rows["PyTorch, compiled"] = dict(compile=True)
+    if bfloat16_pays(device):
+        rows["PyTorch, bfloat16, compiled"] = dict(dtype=torch.bfloat16, compile=True)
+    candidates = {name: functools.partial(torch_row, name, **how) for name, how in rows.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, kind in (("TorchScript", "ts"), ("ONNX Runtime", "onnx"), ("ONNX Runtime, INT8", "int8")):
+            path = os.path.join(folder, kind + FORMATS[kind][0])
+            write(kind, G, facts, path, validation, calibration, opt.psnr)
+            candidates[name] = functools.partial(file_row, name, path)
+        measured = in_rounds(candidates, device, opt, lambda line: None, at_least=0)
+    first = next(iter(measured.values()))["seconds"]
+    print(f"\n{name_of(device)}, {opt.size} x {opt.size}, one picture at a time, torch {torch.__version__}")
+    print(f"{'images/s':>38}{'ratio':>8}{'ms, median':>12}{'p95':>8}{'file, MB':>10}{'memory, MB':>12}{'PSNR, dB':>10}")
+    for name, row in measured.items():
+        ms = [digits(1000 * row[key]) for key in ("seconds", "p95")]
+        print(
+            f"{name:28}{digits(1 / row['seconds']):>10}{first / row['seconds']:>8.2f}{ms[0]:>12}{ms[1]:>8}"
+            f"{sizes[name] / 1e6:>10.2f}{row['memory_gib'] * 1073.7:>12.0f}{quality[name]:>10.1f}"
+        )
+    print(f"memory: what the process takes more; PSNR: to PyTorch in float32, the least at {len(images)} sizes")
+
+
+def main(argv=None):
+    opt = get_parser().parse_args(argv)
+    if is_exported(opt.checkpoint):
+        raise InputError(f"--checkpoint {opt.checkpoint}: is exported already; name what it was made of")
+    if opt.output and len(opt.format) > 1:
+        raise InputError("--output: names one file, so ask for one --format")
+    G, known = load_generator(opt.checkpoint, opt.direction)
+    known["options"] = options = known["options"] or options_beside(opt.checkpoint)
+    paths = {kind: target(opt, known, kind) for kind in opt.format}
+    pictures = Pictures(opt, G, known)
+    size = options.get("img_height", 256), options.get("img_width", 256)
+    sizes = sizes_to_compare(G, *size)
+    images = {each: pictures.take(pictures.compared, N_COMPARED, each) for each in sizes}
+    calibration, validation = [], []
+    if opt.benchmark or "int8" in opt.format:
+        calibration = list(pictures.take(pictures.calibration, N_CALIBRATION, size).split(1))
+        for each in sizes:  # other pictures than those
+            validation += pictures.take(pictures.calibration, N_VALIDATION // len(sizes), each, skip=1).split(1)
+    facts = {
+        "channels": G.channels, "out_channels": G.out_channels, "multiple": G.multiple, "smallest": G.smallest,
+        "direction": known["direction"] or "", "epoch": known["epoch"] or "", "value_range": "-1 to 1",
+        "colours": {1: "gray", 3: "RGB"}.get(G.channels, ""), "img_height": size[0], "img_width": size[1],
+        "dataset_name": options.get("dataset_name", ""),
+    }  # fmt: skip
+    if opt.benchmark:
+        return benchmark(opt, G, facts, images, calibration, validation)
+    for kind, path in paths.items():
+        if kind == "ts":
+            print("note: TorchScript is deprecated in PyTorch; pt2 and onnx are what is kept up")
+        with whole_file(path) as temporary:
+            write(kind, G, facts | {"precision": FORMATS[kind][1]}, temporary, validation, calibration, opt.psnr)
+            exported = Exported(temporary, FORMATS[kind][0])
+            rows = compare(G, exported, images)
+            del exported  # some systems rename no file that is in use
+            print(f"{kind}, compared with PyTorch on {N_COMPARED} pictures of {os.path.dirname(pictures.compared[0])}:")
+            print(f"{'size':>14}{'batch':>8}{'largest difference':>22}{'PSNR, dB':>12}{'SSIM':>10}")
+            for (height, width), n, difference, decibels, similarity in rows:
+                print(f"{f'{width} x {height}':>14}{n:>8}{difference:>22.2g}{decibels:>12.1f}{similarity:>10.5f}")
+            check(kind, rows, opt.psnr)
+        print(f"{path}: {os.path.getsize(path) / 1e6:.2f} MB; to use it:")
+        print(f"    python translate.py --checkpoint {path} --input photo.jpg")
+
+
+if __name__ == "__main__":
+    run(main)
