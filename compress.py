@@ -26,7 +26,7 @@ import evaluate
 from checkpoints import (
     copy_to_cpu, generator_file, generator_in, load_file, lock_run, prepare_folders, restore, save_file,
 )  # fmt: skip
-from datasets import prepare_dataset
+from datasets import find_folder, prepare_dataset
 from loading import batches, open_data
 from losses import feature_distance, load_vgg
 from models import GeneratorResNet, weights_init_normal
@@ -39,13 +39,13 @@ from utils import (
 )  # fmt: skip
 from variants import make_generator, residual_blocks
 
-COUNTING = """multiply-adds: of convolutions and matrix products, one multiplication and one addition are one; of a transposed
+COUNTING = """multiply-adds: of convolutions and matrix products, a multiplication and an addition are one; of a transposed
 convolution its products count, not the zeros between; norms, activations and sums do not count"""
 
 
 def get_parser():
     parser = argparse.ArgumentParser(description="Make a trained CycleGAN smaller.")
-    ways = parser.add_subparsers(dest="way", required=True)
+    ways = parser.add_subparsers(dest="way", required=True, help="each has a --help of its own")
     switch = argparse.BooleanOptionalAction
     prune = ways.add_parser("prune", help="take channels out of both generators, and train them on")
     distill = ways.add_parser("distill", help="teach a small generator what the trained one does")
@@ -53,7 +53,7 @@ def get_parser():
     for name, way in (("pruned", prune), ("student", distill)):
         way.description, add = "In brackets: the default.", way.add_argument
         add("--checkpoint", required=True, help="latest.pth or checkpoint_N.pth of a training")
-        add("--run_name", help=f"results go to saved_models/RUN_NAME and images/RUN_NAME (that of the training_{name})")
+        add("--run_name", help=f"results go to saved_models/RUN_NAME, images/RUN_NAME (the training's, _{name})")
         add("--data_dir", help="folder of the data sets (that of the training)")
         add("--n_epochs", type=between(0, 10**9), default=20, help="epochs of training (%(default)s)")
         add("--batch_size", type=between(1, 10**6), help="images a domain and step (that of the training)")
@@ -65,7 +65,7 @@ def get_parser():
         add("--amp", action=switch, help="train with bfloat16 matrix products (where the device has them)")
     add = prune.add_argument
     add("--keep", type=between(0.01, 1.0), default=0.7, help="share of the channels that stay (%(default)s)")
-    add("--lr", type=between(0.0), default=0.0001, help="learning rate, from half of the epochs on it falls (%(default)s)")
+    add("--lr", type=between(0.0), default=0.0001, help="learning rate; falls from half of the epochs on (%(default)s)")
     add = distill.add_argument
     add("--direction", choices=("AB", "BA"), default="AB", help="which generator teaches (%(default)s)")
     add("--n_residual_blocks", type=between(0, 1000), help="of the student (half of the teacher's, rounded down)")
@@ -73,7 +73,7 @@ def get_parser():
     add("--ngf", type=between(1, 4096), help="filters of the student's first layer (as many as the next two allow)")
     add("--fewer_products", type=between(1.0), default=20.0, help="multiply-adds: so many times fewer (%(default)s)")
     add("--fewer_parameters", type=between(1.0), default=30.0, help="parameters: so many times fewer (%(default)s)")
-    add("--lr", type=between(0.0), default=0.0005, help="learning rate, from half of the epochs on it falls (%(default)s)")
+    add("--lr", type=between(0.0), default=0.0005, help="learning rate; falls from half of the epochs on (%(default)s)")
     add("--lambda_out", type=between(0.0), default=10.0, help="L1 to the teacher's translation (%(default)s)")
     add("--lambda_feat", type=between(0.0), default=1.0, help="distance to the teacher's features (%(default)s)")
     add("--lambda_gan", type=between(0.0), default=1.0, help="adversarial loss (%(default)s)")
@@ -178,6 +178,9 @@ def prune(opt):
     state, options = read_training(opt)
     saved, images = f"saved_models/{options.run_name}", f"images/{options.run_name}"
     generators = {d: generator_in(state, opt.checkpoint, d)[0] for d in ("AB", "BA")}
+    root = prepare_dataset(options.dataset_name, options.data_dir)
+    for domain in "AB":
+        find_folder(root, "train", domain)  # if it is not there, nothing is begun
     before = quality(opt, options, opt.checkpoint)
     if not opt.resume:
         small = argparse.Namespace(**vars(options) | {"ngf": max(1, round(opt.keep * options.ngf))})
@@ -215,18 +218,19 @@ def without_channels(G, options, small):
         raise InputError("compress.py prune: needs torch-pruning: pip install torch-pruning")
     G = copy.deepcopy(G).train()
     last = [part for part in G.modules() if isinstance(part, (nn.Conv2d, nn.ConvTranspose2d))][-1]
-    torch_pruning.pruner.MagnitudePruner(
-        G,
-        torch.zeros(1, G.channels, 2 * G.smallest, 2 * G.smallest),
-        importance=torch_pruning.importance.MagnitudeImportance(p=1),
-        pruning_ratio=1 - (small.ngf + 1e-6) / options.ngf,  # widths are multiples of ngf: nothing has to be rounded
-        ignored_layers=[last],  # its channels are those of the image
-    ).step()
     result = make_generator(vars(small), G.channels, G.out_channels)
     try:
+        torch_pruning.pruner.MagnitudePruner(
+            G,
+            torch.zeros(1, G.channels, 2 * G.smallest, 2 * G.smallest),
+            importance=torch_pruning.importance.MagnitudeImportance(p=1),
+            pruning_ratio=1 - (small.ngf + 1e-6) / options.ngf,  # widths are multiples of ngf: nothing is rounded
+            ignored_layers=[last],  # its channels are those of the image
+        ).step()
         result.load_state_dict(G.state_dict())
-    except RuntimeError:
-        raise InputError(f"prune: cannot take channels out of such generators ({options.generator}); distill can do")
+    except (RuntimeError, IndexError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"prune: cannot take channels out of such generators ({reason}); distill takes any teacher")
     return result
 
 

@@ -54,7 +54,7 @@ def get_parser():
     # fmt: off
     add("--checkpoint", required=True, help="latest.pth, or one generator; all that translate.py takes")
     add("--direction", choices=("AB", "BA"), help="which generator of a full checkpoint (AB)")
-    add("--format", nargs="+", choices=FORMATS, default=["onnx"], help="onnx, pt2: float32; ts: deprecated (%(default)s)")
+    add("--format", nargs="+", choices=FORMATS, default=["onnx"], help="one or more; ts is deprecated (onnx)")
     add("--output", help="file to write (beside the checkpoint, as G_AB_200.onnx)")
     add("--images", help="folder of pictures to compare on (the data set's test images)")
     add("--calibration", help="int8: folder of pictures to measure ranges on (the data set's training images)")
@@ -91,7 +91,8 @@ class AnySize(nn.Module):
     def forward(self, image):
         height, width = image.shape[2:]
         x = self.enlarge(self.enlarge(image, 2, height), 3, width)
-        x = self.G(x.to(self.dtype)).to(image.dtype)
+        # no conversion where there is nothing to convert: an exported one would insist on its device
+        x = self.G(x) if self.dtype == torch.float32 else self.G(x.to(self.dtype)).float()
         return x.index_select(2, self.count(image, height)).index_select(3, self.count(image, width))
 
     def enlarge(self, image, dim, n):

@@ -93,24 +93,29 @@ def rewrite(G, images, in_float=()):
 
     # An instance norm undoes the scale and the offset of each channel, so they are ours to choose: let each channel of
     # the convolution before it fill the whole range.
-    ranges = {}
+    measured = {}
 
     def measure(layer, inputs, output):
-        seen = torch.stack((output.amin((0, 2, 3)), output.amax((0, 2, 3))))
-        low, high = ranges.get(layer, seen)
-        ranges[layer] = torch.stack((low.minimum(seen[0]), high.maximum(seen[1])))
+        of_this = output.amin((0, 2, 3)), output.amax((0, 2, 3)), output.var((2, 3)).amin(0)
+        low, high, var = measured.get(layer, of_this)
+        measured[layer] = low.minimum(of_this[0]), high.maximum(of_this[1]), var.minimum(of_this[2])
 
     sequences = [list(part) for part in G.modules() if isinstance(part, nn.Sequential)]
-    followed = {a: b for layers in sequences for a, b in zip(layers, layers[1:]) if isinstance(b, nn.InstanceNorm2d)}
-    before_norm = [layer for layer in followed if isinstance(layer, (nn.Conv2d, Subpixel))]
-    hooks = [layer.register_forward_hook(measure) for layer in before_norm]
+    followed_by = {a: b for s in sequences for a, b in zip(s, s[1:]) if isinstance(a, (nn.Conv2d, Subpixel))}
+    norms = {a: b for a, b in followed_by.items() if isinstance(b, nn.InstanceNorm2d)}
+    hooks = [layer.register_forward_hook(measure) for layer in norms]
     for image in images:
         G(image)
     for hook in hooks:
         hook.remove()
-    for layer in before_norm:
-        low, high = ranges[layer]
-        middle, half = (low + high) / 2, ((high - low) / 2).clamp(min=1e-6)
+    for layer, norm in norms.items():
+        low, high, var = measured[layer]
+        middle, half = (low + high) / 2, (high - low) / 2
+        # A channel that hardly varies is kept down by the norm's epsilon, and has to be, so it does not get a scale of
+        # its own; the epsilon goes along with the others' scale
+        usual = half.median().clamp(min=1e-6)
+        half = torch.where(var > 100 * norm.eps, half, usual)
+        norm.eps /= usual.item() ** 2
         if isinstance(layer, Subpixel):  # the norm sees its four pixels as one channel
             layer, middle, half = layer.conv, middle.repeat_interleave(4), half.repeat_interleave(4)
         layer.weight /= half.view(-1, 1, 1, 1)
@@ -215,8 +220,8 @@ def quantise(G, export, calibration, validation, goal, folder, say=print):
         if order is None:  # each one alone in INT8: which does the most harm for the time that it saves?
             alone = {name: measured([name]) for name in nodes}
             order = sorted(nodes, key=lambda name: alone[name] / products[name])
-        if not order:
-            raise InputError(f"--psnr {goal}: cannot be had")
+        if len(left) == 1:
+            raise InputError(f"--psnr: {goal:g} dB cannot be had with any convolution in INT8")
         worst = order.pop()
         left.remove(worst)
         in_float.append(worst)

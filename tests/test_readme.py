@@ -8,13 +8,17 @@ import shlex
 import shutil
 
 import av
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import benchmark
 import compare
+import compress
 import cyclegan
 import evaluate
+import export
 import metrics
 import options
 import plot
@@ -22,13 +26,15 @@ import translate
 from conftest import ROOT
 
 README = open(os.path.join(ROOT, "README.md"), encoding="utf-8").read()
-VARIANTS = open(os.path.join(ROOT, "docs", "variants.md"), encoding="utf-8").read()
-BLOCKS = re.findall(r"^```\w*\n(.*?)^```", README + VARIANTS, re.DOTALL | re.MULTILINE)
+VARIANTS, DEPLOYMENT = (
+    open(os.path.join(ROOT, "docs", name), encoding="utf-8").read() for name in ("variants.md", "deployment.md")
+)
+BLOCKS = re.findall(r"^```\w*\n(.*?)^```", README + VARIANTS + DEPLOYMENT, re.DOTALL | re.MULTILINE)
 COMMANDS = [line.strip() for block in BLOCKS for line in block.splitlines() if re.match(r" *(python|torchrun) ", line)]
-MODULES = (cyclegan, translate, evaluate, benchmark, compare, plot)
+MODULES = (cyclegan, translate, evaluate, benchmark, compare, plot, export, compress)
 for script in MODULES:
     COMMANDS += re.findall(r"^    ((?:python|torchrun) [^#\n]*)", script.__doc__, re.MULTILINE)
-SCRIPTS = ("cyclegan.py", "translate.py", "evaluate.py", "benchmark.py", "compare.py", "plot.py")
+SCRIPTS = tuple(f"{script.__name__}.py" for script in MODULES)
 OF = {name: [c for c in dict.fromkeys(COMMANDS) if name in c] for name in SCRIPTS}
 
 
@@ -38,15 +44,24 @@ def arguments(command, script):
     return words[words.index(script) + 1 :]
 
 
+def actions_of(parser):
+    """Those of subcommands too."""
+    for action in parser._actions:
+        yield action
+        if isinstance(action, argparse._SubParsersAction):
+            for way in action.choices.values():
+                yield from way._actions
+
+
 def options_of(parser):
-    return {option for action in parser._actions for option in action.option_strings}
+    return {option for action in actions_of(parser) for option in action.option_strings}
 
 
 def test_options_in_the_readme_exist():
     known = {"--help", "--nproc_per_node", "--nnodes", "--logdir"}
     for script in MODULES:
         known |= options_of(script.get_parser())
-    mentioned = set(re.findall(r"(?<![\w-])--[a-zA-Z]\w*(?:-\w+)?", README + VARIANTS))
+    mentioned = set(re.findall(r"(?<![\w-])--[a-zA-Z]\w*(?:-\w+)?", README + VARIANTS + DEPLOYMENT))
     assert mentioned and mentioned <= known, mentioned - known
     assert sum(map(len, OF.values())) == len(set(COMMANDS))
 
@@ -155,14 +170,47 @@ def test_commands_for_measuring_run(command, workplace, monkeypatch):
     assert ("paired_l1" in last["results"]["AB"]) == ("--paired" in command)
 
 
+@pytest.mark.parametrize("command", OF["export.py"])
+def test_commands_for_exporting_run(command, workplace, monkeypatch, capsys):
+    monkeypatch.chdir(workplace)
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **how: None)  # takes a minute
+    words = arguments(command, "export.py") + (["--rounds", "1", "--runs", "1"] if "--benchmark" in command else [])
+    export.main([*words, "--psnr", "20"])  # of networks that were trained for two steps
+    assert ("ONNX Runtime, INT8" in capsys.readouterr().out) == ("--benchmark" in command)
+
+
+@pytest.mark.parametrize("command", OF["compress.py"])
+def test_commands_for_compressing_run(command, workplace, monkeypatch, capsys):
+    monkeypatch.chdir(workplace)
+    words = arguments(command, "compress.py") + ["--n_epochs", "1"]
+    if words[0] == "distill":  # the networks here are small already
+        words += ["--fewer_products", "1", "--fewer_parameters", "1"]
+    compress.main(words)
+    assert "after/before" in capsys.readouterr().out
+
+
 def test_the_python_snippet_runs(workplace, monkeypatch):
     monkeypatch.chdir(workplace)
     exec(next(block for block in BLOCKS if block.startswith("import torch")), {})
     assert Image.open("zebra.png").size == (256, 256)
 
 
+def test_the_snippet_without_this_project_runs(workplace, monkeypatch):
+    """It gives what translate.py gives; of an odd size, as it pads nothing."""
+    monkeypatch.chdir(workplace)
+    Image.effect_noise((75, 51), 80).convert("RGB").save("photo.png")
+    export.main(["--checkpoint", "saved_models/horse2zebra/G_AB_200.pth"])
+    snippet = next(block for block in BLOCKS if "onnxruntime.InferenceSession" in block)
+    assert not re.findall(r"^(?:from|import) (?!numpy|onnxruntime|PIL)", snippet, re.MULTILINE)
+    exec(snippet.replace("photo.jpg", "photo.png"), {})
+    translate.main(["--checkpoint", "saved_models/horse2zebra/G_AB_200.onnx", "--input", "photo.png", "--output",
+                    "wanted.png", "--overwrite"])  # fmt: skip
+    made, wanted = (np.asarray(Image.open(name)).astype(int) for name in ("zebra.png", "wanted.png"))
+    assert made.shape == wanted.shape == (51, 75, 3) and np.abs(made - wanted).max() <= 1
+
+
 def test_links_and_files():
-    for folder, text in (("", README), ("docs", VARIANTS)):
+    for folder, text in (("", README), ("docs", VARIANTS), ("docs", DEPLOYMENT)):
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
             assert os.path.exists(os.path.join(ROOT, folder, target)), target
     for name in (
@@ -182,4 +230,4 @@ def test_help_is_complete(script, capsys):
     with pytest.raises(SystemExit):
         script.main(["--help"])
     text = capsys.readouterr().out
-    assert all(action.help for action in script.get_parser()._actions) and "%(" not in text
+    assert all(action.help for action in actions_of(script.get_parser())) and "%(" not in text
