@@ -29,7 +29,7 @@ from checkpoints import load_generators, save_file
 from datasets import load_image, to_float
 from demo_data import draw_scene, score, write_demo
 from report import draw_sheet
-from timing import count_flops
+from timing import costs
 from utils import between, run
 from variants import make_discriminator, make_generator
 
@@ -104,21 +104,13 @@ DISCRIMINATORS = {
 }
 
 
-def costs(make, options, *channels, size=256):
-    """-> (parameters, multiply-adds for one image of `size` x `size`), of convolutions and matrix products; of a
-    transposed convolution its products count, not the zeros between."""
-    with torch.device("meta"):  # shapes without numbers
-        network, x = make(options, *channels), torch.empty(1, 3, size, size)
-    return sum(p.numel() for p in network.parameters()), count_flops(lambda: network(x)) // 2
-
-
 def costs_table():
     lines = ["| one network | parameters | multiply-adds at 256×256 |", "|---|---|---|"]
     for name, options in GENERATORS.items():
-        parameters, products = costs(make_generator, options, 3, 3)
+        parameters, products = costs(make_generator(options, 3, 3), (256, 256))
         lines.append(f"| {name} | {parameters / 1e6:.2f} M | {products / 1e9:.1f} G |")
     for name, options in DISCRIMINATORS.items():
-        parameters, products = costs(make_discriminator, options, 3)
+        parameters, products = costs(make_discriminator(options, 3), (256, 256))
         lines.append(f"| {name} | {parameters / 1e6:.3g} M | {products / 1e9:.2g} G |")
     return lines
 

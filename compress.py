@@ -32,15 +32,12 @@ from losses import feature_distance, load_vgg
 from models import GeneratorResNet, weights_init_normal
 from progress import Progress, duration
 from report import MEASURES
-from timing import count_flops, in_rounds, noise
+from timing import COUNTING, costs, in_rounds, noise
 from utils import (
     InputError, ReplayBuffer, StopSignal, between, bfloat16_pays, check_finite, choose_device, draw_grid, lr_factor,
     random_state, run, save_image, set_random_state,
 )  # fmt: skip
 from variants import make_generator, residual_blocks
-
-COUNTING = """multiply-adds: of convolutions and matrix products, a multiplication and an addition are one; of a transposed
-convolution its products count, not the zeros between; norms, activations and sums do not count"""
 
 
 def get_parser():
@@ -107,13 +104,6 @@ def read_training(opt):
     if os.path.basename(options["run_name"]) != options["run_name"]:
         raise InputError(f"--run_name {opt.run_name}: must be the name of a folder, not a path")
     return state, argparse.Namespace(**options)
-
-
-def costs(G, size):
-    """-> (parameters, multiply-adds for one image of that (height, width))"""
-    with torch.device("meta"):  # shapes without numbers
-        shape, x = copy.deepcopy(G).to("meta"), torch.empty(1, G.channels, *size)
-    return sum(p.numel() for p in G.parameters()), count_flops(lambda: shape(x)) // 2
 
 
 def quality(opt, options, checkpoint, counterpart=None):
@@ -197,8 +187,8 @@ def prune(opt):
         if lock:
             lock.close()  # for cyclegan.py to take
         print(f"{saved}/latest.pth: {small.ngf} filters in the first layer where there were {options.ngf}")
-    words = ["--run_name", options.run_name, "--resume"] + ([f"--device={opt.device}"] if opt.device else [])
-    status = cyclegan.main(words) if opt.n_epochs else None
+    words = ["--run_name", options.run_name, "--resume", f"--n_epochs={opt.n_epochs}"]
+    status = cyclegan.main(words + ([f"--device={opt.device}"] if opt.device else [])) if opt.n_epochs else None
     if status:
         return status
     pruned = load_file(f"{saved}/latest.pth")
@@ -249,30 +239,26 @@ def make_student(opt, options, teacher):
     for ngf in [opt.ngf] if opt.ngf else range(options.ngf, 0, -1):
         student = dict(generator="resnet", n_residual_blocks=n_blocks, ngf=ngf, upsample=options.upsample,
                        separable=opt.separable, attention=False, dropout=0.0, norm="instance")  # fmt: skip
-        G = make_generator(student, teacher.channels, teacher.out_channels)
+        with torch.device("meta"):
+            G = make_generator(student, teacher.channels, teacher.out_channels)
         parameters, products = costs(G, size)
         few = parameters_of_teacher >= opt.fewer_parameters * parameters
         if opt.ngf or (few and products_of_teacher >= opt.fewer_products * products):
-            return argparse.Namespace(**vars(options) | student), G.apply(weights_init_normal)
+            G = make_generator(student, teacher.channels, teacher.out_channels).apply(weights_init_normal)
+            return argparse.Namespace(**vars(options) | student), G
     raise InputError(
         f"--fewer_products {opt.fewer_products} --fewer_parameters {opt.fewer_parameters}: no student of {n_blocks} "
         "residual blocks is that small. Ask for less, or name an --ngf"
     )
 
 
-class Features:
-    """What a ResNet makes of an image on its way: before the residual blocks, half way through, and behind them."""
-
-    def __init__(self, G):
-        encoder, blocks, _ = G.stages
-        self.width, self.seen = G.model[7].out_channels, []
-        for i in (0, len(blocks) // 2, len(blocks)):
-            layer = blocks[i - 1] if i else encoder[-1]
-            layer.register_forward_hook(lambda layer, inputs, output: self.seen.append(output))
-
-    def take(self):
-        seen, self.seen = self.seen, []
-        return seen
+def translate_and_look(G, x):
+    """-> G(x), and what a ResNet makes of x on the way: before the residual blocks, half way through, behind them"""
+    encoder, blocks, decoder = G.stages
+    seen = [nn.Sequential(*encoder)(x)]
+    for block in blocks:
+        seen.append(block(seen[-1]))
+    return nn.Sequential(*decoder)(seen[-1]), [seen[i] for i in (0, len(blocks) // 2, len(blocks))]
 
 
 def features_distance(adapters, of_student, of_teacher):
@@ -282,7 +268,7 @@ def features_distance(adapters, of_student, of_teacher):
     return torch.stack([(x - y).square().mean() / y.var() for x, y in pairs]).mean()
 
 
-def distill_step(parts, teacher, watched, opt, options, amp, real, real_target, draws):
+def distill_step(parts, teacher, opt, options, amp, real, real_target, draws):
     """One update of the student and one of the discriminator -> losses: out, feat, gan, perceptual, D.
 
     real:        (N, channels, H, W) in [-1, 1], of the domain that is translated
@@ -291,15 +277,17 @@ def distill_step(parts, teacher, watched, opt, options, amp, real, real_target, 
     student, adapters, D, optimizer_G, optimizer_D, buffer = parts.values()
     autocast = torch.autocast(real.device.type, torch.bfloat16, enabled=amp)
     loss_feat = loss_gan = loss_perceptual = loss_D = torch.zeros((), device=real.device)
+    look = translate_and_look if len(adapters) else lambda G, x: (G(x), [])
     with autocast, torch.no_grad():
-        wanted = teacher(real).float()
+        wanted, seen_by_teacher = look(teacher, real)
+        wanted = wanted.float()
     with autocast:
-        fake = student(real)
+        fake, seen = look(student, real)
         # what comes out is what the teacher makes of it ...
         loss_out = nn.functional.l1_loss(fake.float(), wanted)
         # ... as is what happens on the way ...
-        if watched:
-            loss_feat = features_distance(adapters, *(features.take() for features in watched))
+        if len(adapters):
+            loss_feat = features_distance(adapters, seen, seen_by_teacher)
         # ... and it looks real, where the teacher's details are beyond so small a network
         if opt.lambda_gan:
             loss_gan = cyclegan.criterion_GAN(D(fake), 1, options.gan_loss, of_generator=True)
@@ -343,10 +331,10 @@ def distill(opt):
     teacher, _ = generator_in(state, opt.checkpoint, opt.direction)
     before = teacher, generator_file(state, opt.direction)
     described, student = make_student(opt, options, teacher)
-    adapters, watched = nn.ModuleList(), None
+    adapters = nn.ModuleList()
     if opt.lambda_feat and isinstance(teacher, GeneratorResNet):
-        watched = Features(student), Features(teacher)
-        adapters.extend(nn.Conv2d(watched[0].width, watched[1].width, 1) for _ in range(3))
+        widths = [G.model[7].out_channels for G in (student, teacher)]
+        adapters.extend(nn.Conv2d(*widths, 1) for _ in range(3))
     elif opt.lambda_feat:
         print("note: --lambda_feat: looks at residual blocks, which this teacher has not got")
     for network in (teacher, student, adapters):
@@ -400,18 +388,20 @@ def distill(opt):
     factor, stop = lr_factor("linear", opt.n_epochs, opt.n_epochs // 2), StopSignal()
     for epoch in range(first_epoch, opt.n_epochs):
         for optimizer in (parts["optimizer_G"], parts["optimizer_D"]):
-            optimizer.param_groups[0]["lr"] = opt.lr * factor(epoch)
+            optimizer.param_groups[0]["lr"] = optimizer.defaults["lr"] * factor(epoch)
         sampler.set_position(epoch, first_batch)
         n = options.batch_size
         for i, both in batches(dataloader, first_batch, n, n, functools.partial(save, epoch)):
             real, real_target = (both["AB".index(domain)].to(device, non_blocking=True) for domain in opt.direction)
             draws = parts["buffer"].draw(n).to(device, non_blocking=True)
-            history.append(distill_step(parts, teacher, watched, opt, options, amp, real, real_target, draws))
+            history.append(distill_step(parts, teacher, opt, options, amp, real, real_target, draws))
             step += 1
             if step % opt.log_interval == 0:
                 log(epoch)
-            if opt.sample_interval > 0 and step % opt.sample_interval == 0:
-                draw_students(teacher, student, images_shown, f"{images}/{step:06d}.png")
+            if opt.sample_interval > 0 and (step % opt.sample_interval == 0 or step == n_steps):
+                with torch.no_grad():
+                    columns = [images_shown, *(G(images_shown).float() for G in (teacher, student))]
+                save_image(draw_grid(columns), f"{images}/{step:06d}.png")
             if stop.requested():
                 save(epoch, i + 1)
                 progress.end_line()
@@ -420,21 +410,18 @@ def distill(opt):
         first_batch = 0
         if history:
             log(epoch)
-        save(epoch + 1, 0)
+        if epoch + 1 < opt.n_epochs:
+            save(epoch + 1, 0)
     stop.restore()
     progress.end_line()
 
     after = student.eval(), generator_file(save(opt.n_epochs, 0), opt.direction)
-    print(f"done in {duration(time.monotonic() - started)}, written: {saved}/{name}_{opt.n_epochs}.pth")
+    print(
+        f"done in {duration(time.monotonic() - started)}, written: {saved}/{name}_{opt.n_epochs}.pth, the student; "
+        f"{images}/: real | translated by the teacher | by the student"
+    )
     quality_after = quality(opt, options, f"{saved}/latest.pth", counterpart=opt.checkpoint)
     report(before, after, (quality_before, quality_after), options, device)
-
-
-@torch.no_grad()
-def draw_students(teacher, student, images, path):
-    """real | teacher's translation | student's, a row an image"""
-    columns = [images, teacher(images).float(), student(images).float()]
-    save_image(draw_grid(columns), path)
 
 
 def main(argv=None):

@@ -4,6 +4,7 @@ compare: benchmark.py.
 """
 
 import contextlib
+import copy
 import ctypes
 import gc
 import math
@@ -114,6 +115,17 @@ def count_flops(function):
     with FlopCounterMode(display=False) as counter:
         function()
     return counter.get_total_flops()
+
+
+COUNTING = """multiply-adds: of convolutions and matrix products, a multiplication and an addition are one; of a
+transposed convolution its products count, not the zeros between; norms, activations and sums do not"""
+
+
+def costs(G, size):
+    """-> (parameters, multiply-adds for one image of that (height, width)) of a network; see COUNTING"""
+    with torch.device("meta"):  # shapes without numbers
+        shape, x = copy.deepcopy(G).to("meta"), torch.empty(1, getattr(G, "channels", 3), *size)
+    return sum(p.numel() for p in G.parameters()), count_flops(lambda: shape(x)) // 2
 
 
 def noise(n, size, device, seed=0):

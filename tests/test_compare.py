@@ -54,7 +54,7 @@ def test_costs_alone_train_nothing_and_the_sheet_goes_where_it_should(small, cap
 
 
 def test_costs_of_known_networks():
-    assert compare.costs(variants.make_generator, {}, 3, 3) == (11_378_179, 49_551_507_456)
-    parameters, products = compare.costs(variants.make_discriminator, {}, 3)
+    assert compare.costs(variants.make_generator({}, 3, 3), (256, 256)) == (11_378_179, 49_551_507_456)
+    parameters, products = compare.costs(variants.make_discriminator({}, 3), (256, 256))
     assert parameters == 2_764_737 and abs(products / 1e9 - 3.15) < 0.01
     assert all(os.path.sep not in compare.run_name(name, 3) for name in compare.VARIANTS)

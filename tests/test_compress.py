@@ -1,4 +1,4 @@
-"""compress.py: what is cut out was worth least, what is taught is learned, and what comes out is an ordinary generator."""
+"""compress.py: what is cut out was worth least, what is taught is learned, what comes out is an ordinary generator."""
 
 import json
 import os
@@ -12,7 +12,6 @@ from torch import nn
 
 import compress
 import cyclegan
-import evaluate
 import translate
 import utils
 from checkpoints import load_file, load_generator, load_generators
@@ -208,18 +207,13 @@ def test_costs_of_the_default_student():
 def test_features_are_those_before_within_and_behind_the_blocks():
     torch.manual_seed(0)
     G = GeneratorResNet(3, 4, 4).apply(weights_init_normal).eval()
-    features, x = compress.Features(G), torch.rand(2, 3, 32, 32)
-    G(x)
-    seen = features.take()
-    encoder, blocks, _ = G.stages
-    y, wanted = nn.Sequential(*encoder)(x), []
-    for i, block in enumerate([None, *blocks]):
-        y = y if block is None else block(y)
-        wanted += [y] if i in (0, 2, 4) else []
-    features.take()
-    assert features.width == 16 and len(seen) == 3
-    assert all(torch.equal(a, b) for a, b in zip(seen, wanted))
-    assert features.take() == []
+    x, wanted = torch.rand(2, 3, 32, 32), []
+    for i in (9, 11, 13):  # the last layer before the blocks, the second and the fourth block
+        G.model[i].register_forward_hook(lambda layer, inputs, output: wanted.append(output))
+    y = G(x)
+    translated, seen = compress.translate_and_look(G, x)
+    assert torch.equal(translated, y)
+    assert len(seen) == 3 and all(torch.equal(a, b) for a, b in zip(seen, wanted))
 
 
 def test_distance_of_features():
