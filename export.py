@@ -173,9 +173,6 @@ def write(kind, G, facts, path, images, calibration=None, goal=35.0):
 
         model = onnx.load(path)
         onnx.helper.set_model_props(model, {name: str(value) for name, value in facts.items()})
-        del model.graph.value_info[:]  # can be told from the rest, as can the names of nodes
-        for node in model.graph.node:
-            node.name = ""
         onnx.save(model, path)
 
 
@@ -263,34 +260,34 @@ def target(opt, facts, kind):
 ##############################
 
 
-def benchmark(opt, G, facts, images, calibration, validation):
-    """Times the generator as it is and in each format, on one real picture."""
+def benchmark(opt, G, facts, x, calibration, validation):
+    """Times the generator as it is and in each format, on the first of the real pictures x."""
     device = choose_device(opt.device)
-    _, batch = next(iter(images.items()))
-    x = nn.functional.interpolate(batch[:1], (opt.size, opt.size), mode="bicubic").clamp(-1, 1)
+    with torch.no_grad():
+        wanted = G(x)
     weights = io.BytesIO()
     torch.save(G.state_dict(), weights)
     quality, sizes = {}, {}
 
     def torch_row(name, dtype=torch.float32, compile=False):
-        module = AnySize(copy.deepcopy(G).to(device), dtype).eval()
-        quality[name] = psnr_of(lambda part: module(part.to(device)).cpu())
-        sizes[name] = weights.tell() * dtype.itemsize / 4
-        network, image = module.G, x.to(device, dtype)
+        network = copy.deepcopy(G).to(device, dtype)
         if compile:
             network.compile(dynamic=False)
+        quality[name] = psnr_of(lambda image: network(image.to(dtype)))
+        sizes[name] = weights.tell() * dtype.itemsize / 4
+        image = x[:1].to(device, dtype)
         return torch.no_grad()(lambda: network(image))
 
     def file_row(name, path):
         exported = Exported(path).to(device)
-        quality[name] = psnr_of(lambda part: exported(part.to(device)).cpu())
+        quality[name] = psnr_of(exported)
         sizes[name] = os.path.getsize(path)
-        image = x.to(device)
+        image = x[:1].to(device)
         return lambda: exported(image)
 
+    @torch.no_grad()
     def psnr_of(function):
-        with torch.no_grad():
-            return min(psnr(function(batch), AnySize(G)(batch)) for batch in images.values())
+        return psnr(torch.cat([function(image.to(device)).float().cpu() for image in x.split(1)]), wanted)
 
     rows = {"PyTorch": {}}
     if bfloat16_pays(device):
@@ -314,7 +311,7 @@ def benchmark(opt, G, facts, images, calibration, validation):
             f"{name:28}{digits(1 / row['seconds']):>10}{first / row['seconds']:>8.2f}{ms[0]:>12}{ms[1]:>8}"
             f"{sizes[name] / 1e6:>10.2f}{row['memory_gib'] * 1073.7:>12.0f}{quality[name]:>10.1f}"
         )
-    print(f"memory: what the process takes more; PSNR: to PyTorch in float32, the least at {len(images)} sizes")
+    print(f"memory: what the process takes more than before; PSNR: to PyTorch in float32, of {len(x)} pictures")
 
 
 def main(argv=None):
@@ -342,7 +339,8 @@ def main(argv=None):
         "dataset_name": options.get("dataset_name", ""),
     }  # fmt: skip
     if opt.benchmark:
-        return benchmark(opt, G, facts, images, calibration, validation)
+        x = pictures.take(pictures.compared, N_COMPARED, (opt.size, opt.size))
+        return benchmark(opt, G, facts, x, calibration, validation)
     for kind, path in paths.items():
         if kind == "ts":
             print("note: TorchScript is deprecated in PyTorch; pt2 and onnx are what is kept up")
