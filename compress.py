@@ -50,14 +50,14 @@ def get_parser():
     for name, way in (("pruned", prune), ("student", distill)):
         way.description, add = "In brackets: the default.", way.add_argument
         add("--checkpoint", required=True, help="latest.pth or checkpoint_N.pth of a training")
-        add("--run_name", help=f"results go to saved_models/RUN_NAME, images/RUN_NAME (the training's, _{name})")
+        add("--run_name", help=f"results go to saved_models/RUN_NAME, images/RUN_NAME (the training's + _{name})")
         add("--data_dir", help="folder of the data sets (that of the training)")
-        add("--n_epochs", type=between(0, 10**9), default=20, help="epochs of training (%(default)s)")
+        add("--n_epochs", type=between(0, 10**9), help="epochs of training (20)")
         add("--batch_size", type=between(1, 10**6), help="images a domain and step (that of the training)")
         add("--sample_interval", type=int, default=500, help="steps between two sample grids, 0: none (%(default)s)")
         add("--paired", action="store_true", help="measure as evaluate.py --paired does, too")
         add("--palette", choices=("cityscapes",), help="measure as evaluate.py --palette does, too")
-        add("--resume", action="store_true", help="go on where it stopped; the other options as they were")
+        add("--resume", action="store_true", help="go on where it stopped, with its options (but --n_epochs)")
         add("--device", help="cuda, cuda:1, mps or cpu (the best one at hand)")
         add("--amp", action=switch, help="train with bfloat16 matrix products (where the device has them)")
     add = prune.add_argument
@@ -68,13 +68,13 @@ def get_parser():
     add("--n_residual_blocks", type=between(0, 1000), help="of the student (half of the teacher's, rounded down)")
     add("--separable", action=switch, default=False, help="depthwise separable residual blocks (%(default)s)")
     add("--ngf", type=between(1, 4096), help="filters of the student's first layer (as many as the next two allow)")
-    add("--fewer_products", type=between(1.0), default=20.0, help="multiply-adds: so many times fewer (%(default)s)")
-    add("--fewer_parameters", type=between(1.0), default=30.0, help="parameters: so many times fewer (%(default)s)")
+    add("--fewer_products", type=between(1.0), default=20.0, help="times fewer multiply-adds, at least (%(default)s)")
+    add("--fewer_parameters", type=between(1.0), default=30.0, help="times fewer parameters, at least (%(default)s)")
     add("--lr", type=between(0.0), default=0.0005, help="learning rate; falls from half of the epochs on (%(default)s)")
     add("--lambda_out", type=between(0.0), default=10.0, help="L1 to the teacher's translation (%(default)s)")
     add("--lambda_feat", type=between(0.0), default=1.0, help="distance to the teacher's features (%(default)s)")
     add("--lambda_gan", type=between(0.0), default=1.0, help="adversarial loss (%(default)s)")
-    add("--lambda_perceptual", type=between(0.0), default=0.0, help="L1 of VGG's features of both (%(default)s)")
+    add("--lambda_perceptual", type=between(0.0), default=0.0, help="L1 of VGG's features (%(default)s)")
     add("--vgg_weights", help="perceptual: file of torchvision's vgg16 weights, where there is no network")
     add("--log_interval", type=between(1), default=50, help="steps between two lines of losses (%(default)s)")
     # fmt: on
@@ -87,23 +87,40 @@ def get_parser():
 
 
 def read_training(opt):
-    """-> the checkpoint, and the options of its training with what is asked for now laid over them"""
+    """-> the checkpoint, the options of its training with what is asked for now laid over them, and with --resume the
+    checkpoint to go on from, else None"""
     state = load_file(opt.checkpoint)
     needed = {"options", "epoch", "data", "G_AB", "G_BA", "D_A", "D_B"}
     if not isinstance(state, dict) or not needed <= state.keys() or not isinstance(state["options"], dict):
         raise InputError(f"{opt.checkpoint}: {opt.way} needs a whole training, its latest.pth or checkpoint_N.pth")
+    trained = os.path.basename(os.path.dirname(os.path.abspath(opt.checkpoint)))
+    run_name = opt.run_name or trained + {"prune": "_pruned", "distill": "_student"}[opt.way]
+    if os.path.basename(run_name) != run_name or run_name in (".", "..", trained):
+        raise InputError(f"--run_name {run_name}: must be the name of a folder, not a path, and not the training's own")
+    begun = None
+    if opt.resume:
+        path = f"saved_models/{run_name}/latest.pth"
+        if not os.path.exists(path):
+            raise InputError(f"--resume: there is no {path} to go on from. Leave --resume out")
+        begun = load_file(path) | {"path": path}
+        options = begun.get("distill" if opt.way == "distill" else "options")
+        if not isinstance(options, dict) or begun.get("step") is None:
+            raise InputError(f"--resume: {path} is not of compress.py {opt.way}")
+        opt.n_epochs = max(begun["epoch"], options["n_epochs"] if opt.n_epochs is None else opt.n_epochs)
+        for name in ("direction", "n_residual_blocks", "separable", "ngf", "fewer_products", "fewer_parameters", "lr",
+                     "lambda_out", "lambda_feat", "lambda_gan", "lambda_perceptual", "batch_size"):  # fmt: skip
+            if opt.way == "distill":
+                setattr(opt, name, options[name])
+    opt.n_epochs = 20 if opt.n_epochs is None else opt.n_epochs
+
     defaults = vars(cyclegan.get_parser().parse_args([]))
     options = defaults | {name: value for name, value in state["options"].items() if name in defaults}
     # the schedule is that of this training, not of the one before
     options |= dict(n_iters=None, progressive=None, decay_epoch=None, lr_schedule="linear", lr_G=None, lr_D=None)
     options |= dict(resume=False, epoch=0, checkpoint_interval=0, n_epochs=opt.n_epochs, lr=opt.lr, amp=opt.amp)
-    options |= dict(device=opt.device, sample_interval=opt.sample_interval)
+    options |= dict(device=opt.device, sample_interval=opt.sample_interval, run_name=run_name)
     options |= {name: getattr(opt, name) for name in ("data_dir", "batch_size") if getattr(opt, name)}
-    trained = os.path.basename(os.path.dirname(os.path.abspath(opt.checkpoint)))
-    options["run_name"] = opt.run_name or trained + {"prune": "_pruned", "distill": "_student"}[opt.way]
-    if os.path.basename(options["run_name"]) != options["run_name"]:
-        raise InputError(f"--run_name {opt.run_name}: must be the name of a folder, not a path")
-    return state, argparse.Namespace(**options)
+    return state, argparse.Namespace(**options), begun
 
 
 def quality(opt, options, checkpoint, counterpart=None):
@@ -165,18 +182,18 @@ def report(before, after, qualities, options, device):
 
 def prune(opt):
     """Channels go out, and what is left is trained on by cyclegan.py, as a run like any other."""
-    state, options = read_training(opt)
+    state, options, begun = read_training(opt)
     saved, images = f"saved_models/{options.run_name}", f"images/{options.run_name}"
     generators = {d: generator_in(state, opt.checkpoint, d)[0] for d in ("AB", "BA")}
+    small = argparse.Namespace(**vars(options) | {"ngf": max(1, round(opt.keep * options.ngf))})
+    pruned = {} if begun else {d: without_channels(G, options, small) for d, G in generators.items()}
     root = prepare_dataset(options.dataset_name, options.data_dir)
     for domain in "AB":
         find_folder(root, "train", domain)  # if it is not there, nothing is begun
     before = quality(opt, options, opt.checkpoint)
-    if not opt.resume:
-        small = argparse.Namespace(**vars(options) | {"ngf": max(1, round(opt.keep * options.ngf))})
+    if not begun:
         parts, optimizers, buffers = cyclegan.build(small, torch.device("cpu"))
-        for d, G in generators.items():
-            parts[f"G_{d}"] = without_channels(G, options, small)
+        parts |= {f"G_{d}": G for d, G in pruned.items()}
         start = {name: part.state_dict() for name, part in (parts | optimizers).items()}
         start |= {name: state[name] for name in ("D_A", "D_B", "data")}
         rank = random_state(torch.device("cpu")) | {name: buffer.state_dict() for name, buffer in buffers.items()}
@@ -191,11 +208,13 @@ def prune(opt):
     status = cyclegan.main(words + ([f"--device={opt.device}"] if opt.device else [])) if opt.n_epochs else None
     if status:
         return status
-    pruned = load_file(f"{saved}/latest.pth")
-    G, _ = generator_in(pruned, saved, "AB")
-    after = quality(opt, options, f"{saved}/latest.pth")
-    held = ((generators["AB"], generator_file(state, "AB")), (G, generator_file(pruned, "AB")))
-    report(*held, (before, after), options, choose_device(opt.device))
+    path = f"{saved}/latest.pth"
+    result = load_file(path)
+    after = quality(opt, options, path)
+    G, _ = generator_in(result, path, "AB")
+    networks = (generators["AB"], generator_file(state, "AB")), (G, generator_file(result, "AB"))
+    report(*networks, (before, after), options, choose_device(opt.device))
+    print(f"to use it: python export.py --checkpoint {path}, python translate.py --checkpoint {path} --input photo.jpg")
 
 
 def without_channels(G, options, small):
@@ -312,7 +331,7 @@ def distill(opt):
     """A student learns from a teacher what it makes of an image, and from its features how; and from a discriminator
     what looks real. No pairs are needed, as the teacher makes them (after GAN Compression, Li et al., 2020,
     arXiv:2003.08936)."""
-    state, options = read_training(opt)
+    state, options, checkpoint = read_training(opt)
     vars(options).update(lambda_perceptual=opt.lambda_perceptual, vgg_weights=opt.vgg_weights, lambda_style=0.0,
                          lambda_paired=0.0, accumulate=1, ratio_A=None)  # fmt: skip
     (source, target), name = opt.direction, f"G_{opt.direction}"
@@ -351,15 +370,15 @@ def distill(opt):
     root = prepare_dataset(options.dataset_name, options.data_dir)
     dataset, sampler, dataloader, samples = open_data(options, root, device, 0, 1, size)
     images_shown = samples["AB".index(source)]
-    quality_before = quality(opt, options, opt.checkpoint)
-    first_epoch, first_batch, step, checkpoint = 0, 0, 0, None
-    if opt.resume:
-        checkpoint = load_file(f"{saved}/latest.pth") | {"path": f"{saved}/latest.pth"}
+    first_epoch, first_batch, step = 0, 0, 0
+    if checkpoint:
         restore(checkpoint, parts)
         first_epoch, first_batch, step = (checkpoint[key] for key in ("epoch", "batch", "step"))
         set_random_state(checkpoint, device)
     lock = lock_run(saved)  # noqa: F841 (held as long as it is referred to)
+    quality_before = quality(opt, options, opt.checkpoint)
     prepare_folders(saved, images, checkpoint, opt.resume)
+    print(f"a student of {described.n_residual_blocks} residual blocks, {described.ngf} filters in the first layer")
 
     # ----------
     #  Training
@@ -367,7 +386,7 @@ def distill(opt):
 
     def save(epoch, batch):
         state = {name: part.state_dict() for name, part in parts.items()} | random_state(device)
-        state |= dict(version=1, options=vars(described), epoch=epoch, batch=batch, step=step)
+        state |= dict(version=1, options=vars(described), distill=vars(opt), epoch=epoch, batch=batch, step=step)
         state = copy_to_cpu(state)
         if epoch == opt.n_epochs:
             save_file(generator_file(state, opt.direction), f"{saved}/{name}_{epoch}.pth")
@@ -415,13 +434,17 @@ def distill(opt):
     stop.restore()
     progress.end_line()
 
-    after = student.eval(), generator_file(save(opt.n_epochs, 0), opt.direction)
+    if checkpoint is None or step > checkpoint["step"]:
+        checkpoint = save(opt.n_epochs, 0)
+    after = student.eval(), generator_file(checkpoint, opt.direction)
     print(
         f"done in {duration(time.monotonic() - started)}, written: {saved}/{name}_{opt.n_epochs}.pth, the student; "
         f"{images}/: real | translated by the teacher | by the student"
     )
     quality_after = quality(opt, options, f"{saved}/latest.pth", counterpart=opt.checkpoint)
     report(before, after, (quality_before, quality_after), options, device)
+    path = f"{saved}/{name}_{opt.n_epochs}.pth"
+    print(f"to use it: python export.py --checkpoint {path}, python translate.py --checkpoint {path} --input photo.jpg")
 
 
 def main(argv=None):

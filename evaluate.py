@@ -24,6 +24,7 @@ import metrics
 from arrays import is_array, load_array
 from checkpoints import load_generators, options_beside
 from datasets import ImageFiles, find_folder, load_image, stem
+from exported import is_exported
 from loading import outlive_signals
 from progress import Progress
 from report import Cases, best_epochs, draw_curves, table
@@ -250,7 +251,12 @@ def evaluate(opt):
     opt.device = choose_device(opt.device)
     opt.amp = bfloat16_pays(opt.device) if opt.amp is None else opt.amp
     generators, facts = load_generators(opt.checkpoint, opt.direction, opt.counterpart)
-    trained = facts["options"] if facts["full"] else options_beside(opt.checkpoint)
+    trained = facts["options"] or options_beside(opt.checkpoint)
+    exported = is_exported(opt.checkpoint)
+    if exported and opt.all_checkpoints:
+        raise InputError(
+            f"--all_checkpoints: looks for G_AB_N.pth, and {opt.checkpoint} is exported. Name one of these"
+        )
     opt.size = (opt.img_height or trained.get("img_height", 256), opt.img_width or trained.get("img_width", 256))
     multiple = max(G.multiple for G in generators.values())
     if opt.size[0] % multiple or opt.size[1] % multiple:
@@ -302,7 +308,8 @@ def evaluate(opt):
         references = metrics.label_references(files[labelled]["train"], test[labelled], opt.size)
 
     counts = {f"{part}{domain}": len(paths) for domain in "AB" for part, paths in files[domain].items()}
-    print(f"{root}: {counts}, at {opt.size[1]} x {opt.size[0]} pixels, {'bfloat16' if opt.amp else 'float32'}")
+    precision = str(next(iter(generators.values()))) if exported else "bfloat16" if opt.amp else "float32"
+    print(f"{root}: {counts}, at {opt.size[1]} x {opt.size[0]} pixels, {precision}")
     log = os.path.join(folder, "metrics.jsonl")
     append(log, "")  # if that cannot be written to, now is the time to say so
     tools = Tools(opt)
@@ -341,7 +348,7 @@ def evaluate(opt):
         print("\n".join(table(results, references)) + "\n")
         record = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "checkpoint": path, "epoch": epoch, "data": root,
-            "counts": counts, "size": opt.size, "precision": "bfloat16" if opt.amp else "float32",
+            "counts": counts, "size": opt.size, "precision": precision,
             "protocol": PROTOCOL, "results": results, "missing": tools.missing, "references": references,
             "versions": versions(),
         }  # fmt: skip

@@ -7,8 +7,8 @@ TorchScript; in float, half precision or INT8.
     python export.py --checkpoint saved_models/horse2zebra/latest.pth --benchmark
 
 An exported file takes images (N, channels, height, width) in [-1, 1], RGB, of any number and size, and gives as many:
-padding and cropping are part of it. It is compared with the checkpoint on real pictures before it gets its name, and
-translate.py takes it in place of one. docs/deployment.md shows how to use it elsewhere.
+padding and cropping are part of it. It is compared with the checkpoint on real pictures before it is put in its place,
+and translate.py takes it instead of one. docs/deployment.md shows how to use it elsewhere.
 
 Needs, for ONNX: pip install onnx onnxscript onnxruntime
 """
@@ -17,6 +17,7 @@ import argparse
 import contextlib
 import copy
 import functools
+import importlib.util
 import io
 import json
 import os
@@ -45,7 +46,7 @@ FORMATS = {
 }
 LARGEST_DIFFERENCE = 1e-4  # of float32 formats, on the CPU, in [-1, 1]: one gray level is 0.0078
 FP16_PSNR = 50.0  # dB
-N_CALIBRATION, N_VALIDATION, N_COMPARED = 32, 6, 3  # images
+N_CALIBRATION, N_VALIDATION, N_COMPARED = 32, 4, 3  # pictures
 
 
 def get_parser():
@@ -54,12 +55,12 @@ def get_parser():
     # fmt: off
     add("--checkpoint", required=True, help="latest.pth, or one generator; all that translate.py takes")
     add("--direction", choices=("AB", "BA"), help="which generator of a full checkpoint (AB)")
-    add("--format", nargs="+", choices=FORMATS, default=["onnx"], help="one or more; ts is deprecated (onnx)")
+    add("--format", nargs="+", choices=FORMATS, default=["onnx"], help="one or more; ts is deprecated (default: onnx)")
     add("--output", help="file to write (beside the checkpoint, as G_AB_200.onnx)")
     add("--images", help="folder of pictures to compare on (the data set's test images)")
-    add("--calibration", help="int8: folder of pictures to measure ranges on (the data set's training images)")
+    add("--calibration", help="int8: folder of pictures, 32 are used (training images)")
     add("--psnr", type=between(10.0, 80.0), default=35.0, help="int8: at least so many dB from float (%(default)s)")
-    add("--benchmark", action="store_true", help="time all formats instead, and write no file")
+    add("--benchmark", action="store_true", help="time PyTorch, TorchScript, ONNX and INT8; writes no file")
     add("--size", type=between(32, 16384), default=256, help="benchmark: height and width, in pixels (%(default)s)")
     add("--rounds", type=between(1, 1000), default=3, help="benchmark: how often all are timed in turn (%(default)s)")
     add("--runs", type=between(1, 1000), default=10, help="benchmark: times taken in each round (%(default)s)")
@@ -118,11 +119,8 @@ def program(G, dtype=torch.float32):
 
 
 def write_onnx(G, path, dtype=torch.float32):
-    try:
-        import onnx
-        import onnxscript  # noqa: F401 (torch.onnx needs it)
-    except ImportError:
-        raise InputError("--format onnx: pip install onnx onnxscript onnxruntime")
+    import onnx
+
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         exported = torch.onnx.export(program(G, dtype), dynamo=True, input_names=["image"],
@@ -143,43 +141,56 @@ def write_onnx(G, path, dtype=torch.float32):
 ##############################
 
 
-def write(kind, G, facts, path, images, calibration=None, goal=35.0):
-    """Writes G in a format of FORMATS.
+def export(kind, G, facts, images, calibration=None, least=35.0):
+    """G in a format of FORMATS -> the bytes of its file.
 
     facts:       what is to be known about it
     images:      list of (1, channels, H, W), of the sizes that it is compared at later
     calibration: int8: list of images of the size that it was trained at
     """
+    data, extra = io.BytesIO(), {FACTS: json.dumps(facts)}
     if kind == "pt2":
-        with open(path, "wb") as file:
-            torch.export.save(program(G), file, extra_files={FACTS: json.dumps(facts)})
-    elif kind == "ts":
+        torch.export.save(program(G), data, extra_files=extra)
+        return data.getvalue()
+    if kind == "ts":
+        example = torch.rand(2, G.channels, 2 * G.smallest + 3, 3 * G.smallest + 2) * 2 - 1
         with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter(
-                "ignore"
-            )  # of its deprecation, which main says; of check_size, which need not be traced
-            example = torch.rand(2, G.channels, 2 * G.smallest + 3, 3 * G.smallest + 2) * 2 - 1
+            warnings.simplefilter("ignore")  # main says that it is deprecated, and check_size need not be traced
             traced = torch.jit.trace(AnySize(G).eval(), (example,), check_trace=False)
-            torch.jit.save(traced, path, _extra_files={FACTS: json.dumps(facts)})
-    else:
-        if kind == "int8":
-            with tempfile.TemporaryDirectory() as folder:
-                # a little more than what is asked for, as other pictures come later
-                made, _ = quantise(G, write_onnx, calibration, images, goal + 1, folder)
-                os.replace(made, path)
-        else:
-            write_onnx(copy.deepcopy(G), path, torch.float16 if kind == "fp16" else torch.float32)
-        import onnx
+            torch.jit.save(traced, data, _extra_files=extra)
+        return data.getvalue()
+    import onnx
 
-        model = onnx.load(path)
-        onnx.helper.set_model_props(model, {name: str(value) for name, value in facts.items()})
-        onnx.save(model, path)
+    with tempfile.TemporaryDirectory() as folder:
+        made = os.path.join(folder, "made.onnx")
+        if kind == "int8":
+            made, _ = quantise(G, write_onnx, calibration, images, least, folder)
+        else:
+            write_onnx(copy.deepcopy(G), made, torch.float16 if kind == "fp16" else torch.float32)
+        model = onnx.load(made)
+    onnx.helper.set_model_props(model, {name: str(value) for name, value in facts.items()})
+    return model.SerializeToString()
+
+
+def write(data, path):
+    try:
+        with open(path, "wb") as file:
+            file.write(data)
+    except OSError as error:
+        raise InputError(f"{path.removesuffix('.tmp')}: cannot be written ({error})")
 
 
 def sizes_to_compare(G, height, width):
     """The size of the training, half of it, and an odd one."""
     half = [max(G.smallest, side // 2) for side in (height, width)]
     return [(height, width), tuple(half), (height * 3 // 4 | 1, width * 9 // 8 | 1)]
+
+
+def padded(G, x):
+    """G(x) for any size; not by AnySize, as that is to be compared with it"""
+    height, width = x.shape[2:]
+    bottom, right = (max(G.smallest, -(-n // G.multiple) * G.multiple) - n for n in (height, width))
+    return G(nn.functional.pad(x, (0, right, 0, bottom), "reflect"))[:, :, :height, :width]
 
 
 @torch.no_grad()
@@ -189,7 +200,7 @@ def compare(G, exported, images):
     images: {(height, width): (N, channels, height, width)}; each size is translated one by one and N at once"""
     rows = []
     for size, batch in images.items():
-        wanted = AnySize(G)(batch)
+        wanted = padded(G, batch)
         for n in sorted({1, len(batch)}):
             made = torch.cat([exported(part) for part in batch.split(n)])
             if made.shape != wanted.shape or not made.isfinite().all():
@@ -214,10 +225,14 @@ def check(kind, rows, goal):
 
 
 class Pictures:
-    """The real pictures that are needed: resized, (channels, height, width) each, in [-1, 1]."""
+    """The real pictures that are needed: resized, (channels, height, width) each, in [-1, 1]. None is used twice, if
+    there are enough.
 
-    def __init__(self, opt, G, facts):
-        options, direction = facts["options"], facts["direction"] or "AB"
+    calibration, validation, compared: (attributes) paths: for INT8's ranges, for its choice of layers, for the end
+    """
+
+    def __init__(self, opt, G, known):
+        options, direction = known["options"], known["direction"] or "AB"
         root = os.path.join(options.get("data_dir", "data"), options.get("dataset_name", ""))
 
         def files(folder, mode):
@@ -229,17 +244,29 @@ class Pictures:
                 return []
 
         self.channels = G.channels
-        self.compared = files(opt.images, "test") or files(opt.calibration, "train")
-        self.calibration = files(opt.calibration, "train") or self.compared
-        if not self.compared:
+        test = files(opt.images, "test") or files(opt.calibration, "train")
+        train = files(opt.calibration, "train") or test
+        if not test:
             flag = "--calibration" if "int8" in opt.format else "--images"
             raise InputError(f"{flag}: name a folder with pictures of domain {direction[0]}; {root} has none")
+        self.calibration = evenly(train, min(N_CALIBRATION, max(1, len(train) // 2)))
+        self.validation = evenly(but_for(train, self.calibration), N_VALIDATION)
+        self.compared = evenly(but_for(test, self.calibration + self.validation), N_COMPARED)
 
-    def take(self, paths, n, size, skip=0):
-        """n of the paths, evenly over all of them -> tensor (n, channels, height, width)"""
-        n = min(n, len(paths))
-        chosen = [paths[(i * len(paths) // n + skip) % len(paths)] for i in range(n)]
-        return from_8_bit(torch.stack(list(Files(chosen, size, self.channels))))
+    def take(self, paths, size):
+        """-> tensor (N, channels, height, width)"""
+        return from_8_bit(torch.stack(list(Files(paths, size, self.channels))))
+
+
+def evenly(paths, n):
+    """n of them, or all, from the first to the last."""
+    n = min(n, len(paths))
+    return [paths[i * len(paths) // n] for i in range(n)]
+
+
+def but_for(paths, others):
+    """The paths that are not among the others; all, if none would be left."""
+    return [path for path in paths if path not in others] or paths
 
 
 def target(opt, facts, kind):
@@ -263,8 +290,9 @@ def target(opt, facts, kind):
 def benchmark(opt, G, facts, x, calibration, validation):
     """Times the generator as it is and in each format, on the first of the real pictures x."""
     device = choose_device(opt.device)
+    print("writing and timing all of them: some minutes", flush=True)
     with torch.no_grad():
-        wanted = G(x)
+        wanted = torch.cat([G(image) for image in x.split(1)])
     weights = io.BytesIO()
     torch.save(G.state_dict(), weights)
     quality, sizes = {}, {}
@@ -299,11 +327,12 @@ def benchmark(opt, G, facts, x, calibration, validation):
     with tempfile.TemporaryDirectory() as folder:
         for name, kind in (("TorchScript", "ts"), ("ONNX Runtime", "onnx"), ("ONNX Runtime, INT8", "int8")):
             path = os.path.join(folder, kind + FORMATS[kind][0])
-            write(kind, G, facts, path, validation, calibration, opt.psnr)
+            write(export(kind, G, facts, validation, calibration, opt.psnr), path)
             candidates[name] = functools.partial(file_row, name, path)
         measured = in_rounds(candidates, device, opt, lambda line: None, at_least=0)
     first = next(iter(measured.values()))["seconds"]
-    print(f"\n{name_of(device)}, {opt.size} x {opt.size}, one picture at a time, torch {torch.__version__}")
+    threads = "" if device.type == "cuda" else f", {torch.get_num_threads()} threads"
+    print(f"\n{name_of(device)}{threads}, {opt.size} x {opt.size}, one picture at a time, torch {torch.__version__}")
     print(f"{'images/s':>38}{'ratio':>8}{'ms, median':>12}{'p95':>8}{'file, MB':>10}{'memory, MB':>12}{'PSNR, dB':>10}")
     for name, row in measured.items():
         ms = [digits(1000 * row[key]) for key in ("seconds", "p95")]
@@ -311,7 +340,7 @@ def benchmark(opt, G, facts, x, calibration, validation):
             f"{name:28}{digits(1 / row['seconds']):>10}{first / row['seconds']:>8.2f}{ms[0]:>12}{ms[1]:>8}"
             f"{sizes[name] / 1e6:>10.2f}{row['memory_gib'] * 1073.7:>12.0f}{quality[name]:>10.1f}"
         )
-    print(f"memory: what the process takes more than before; PSNR: to PyTorch in float32, of {len(x)} pictures")
+    print(f"memory: what the process takes on top of what it had; PSNR: to PyTorch in float32, of {len(x)} pictures")
 
 
 def main(argv=None):
@@ -323,15 +352,21 @@ def main(argv=None):
     G, known = load_generator(opt.checkpoint, opt.direction)
     known["options"] = options = known["options"] or options_beside(opt.checkpoint)
     paths = {kind: target(opt, known, kind) for kind in opt.format}
+    folder = os.path.dirname(opt.output or opt.checkpoint) or "."
+    if not os.path.isdir(folder) or os.path.isdir(opt.output or ""):
+        raise InputError(f"--output {opt.output}: must be a file in a folder that is there")
+    if opt.benchmark or {"onnx", "fp16", "int8"} & set(opt.format):
+        for package in ("onnx", "onnxscript", "onnxruntime"):
+            if importlib.util.find_spec(package) is None:
+                raise InputError(f"export.py: for ONNX it needs {package}: pip install onnx onnxscript onnxruntime")
     pictures = Pictures(opt, G, known)
     size = options.get("img_height", 256), options.get("img_width", 256)
     sizes = sizes_to_compare(G, *size)
-    images = {each: pictures.take(pictures.compared, N_COMPARED, each) for each in sizes}
+    images = {each: pictures.take(pictures.compared, each) for each in sizes}
     calibration, validation = [], []
     if opt.benchmark or "int8" in opt.format:
-        calibration = list(pictures.take(pictures.calibration, N_CALIBRATION, size).split(1))
-        for each in sizes:  # other pictures than those
-            validation += pictures.take(pictures.calibration, N_VALIDATION // len(sizes), each, skip=1).split(1)
+        calibration = list(pictures.take(pictures.calibration, size).split(1))
+        validation = [image for each in sizes for image in pictures.take(pictures.validation, each).split(1)]
     facts = {
         "channels": G.channels, "out_channels": G.out_channels, "multiple": G.multiple, "smallest": G.smallest,
         "direction": known["direction"] or "", "epoch": known["epoch"] or "", "value_range": "-1 to 1",
@@ -339,23 +374,26 @@ def main(argv=None):
         "dataset_name": options.get("dataset_name", ""),
     }  # fmt: skip
     if opt.benchmark:
-        x = pictures.take(pictures.compared, N_COMPARED, (opt.size, opt.size))
+        x = pictures.take(pictures.compared, (opt.size, opt.size))
         return benchmark(opt, G, facts, x, calibration, validation)
     for kind, path in paths.items():
         if kind == "ts":
             print("note: TorchScript is deprecated in PyTorch; pt2 and onnx are what is kept up")
+        replaces = ", in place of an earlier one" if os.path.exists(path) else ""
         with whole_file(path) as temporary:
-            write(kind, G, facts | {"precision": FORMATS[kind][1]}, temporary, validation, calibration, opt.psnr)
+            described = facts | {"precision": FORMATS[kind][1]}
+            write(export(kind, G, described, validation, calibration, opt.psnr), temporary)
             exported = Exported(temporary, FORMATS[kind][0])
             rows = compare(G, exported, images)
             del exported  # some systems rename no file that is in use
-            print(f"{kind}, compared with PyTorch on {N_COMPARED} pictures of {os.path.dirname(pictures.compared[0])}:")
+            folder, n = os.path.dirname(pictures.compared[0]), len(pictures.compared)
+            print(f"{kind}, compared with PyTorch on {n} picture{'s' if n > 1 else ''} of {folder}:")
             print(f"{'size':>14}{'batch':>8}{'largest difference':>22}{'PSNR, dB':>12}{'SSIM':>10}")
             for (height, width), n, difference, decibels, similarity in rows:
                 print(f"{f'{width} x {height}':>14}{n:>8}{difference:>22.2g}{decibels:>12.1f}{similarity:>10.5f}")
             check(kind, rows, opt.psnr)
-        print(f"{path}: {os.path.getsize(path) / 1e6:.2f} MB; to use it:")
-        print(f"    python translate.py --checkpoint {path} --input photo.jpg")
+        print(f"{path}: {os.path.getsize(path) / 1e6:.2f} MB{replaces}; to use it:")
+        print(f"    python translate.py --checkpoint {path} --input photo.jpg --size {min(size)}")
 
 
 if __name__ == "__main__":

@@ -3,9 +3,12 @@ Generators that export.py wrote, for whoever used to have a checkpoint: translat
 its own runtime: .onnx by ONNX Runtime, .pt2 (torch.export) and .ts (TorchScript) by PyTorch.
 """
 
+import io
 import json
+import logging
 import os
 import warnings
+import zipfile
 
 import torch
 from torch import nn
@@ -51,7 +54,7 @@ class Exported(nn.Module):
             raise InputError(f"{self.path}: broken, or not for this version ({type(error).__name__}: {reason})")
 
     def to(self, device, dtype=None):
-        """dtype: taken and left aside, the file says in which precision it computes"""
+        """dtype: taken and left aside, the file says in which precision it computes. From a GPU there is no way back"""
         if torch.device(device).type != "cpu":
             self.load(torch.device(device))
         return self
@@ -74,8 +77,8 @@ def load_onnx(path, device):
     return run, session.get_modelmeta().custom_metadata_map
 
 
-def open_session(path, device, threads=0):
-    """An ONNX Runtime session on a device; threads: 0 for one a core."""
+def open_session(path, device):
+    """An ONNX Runtime session on a device, with as many threads as PyTorch has."""
     try:
         import onnxruntime
     except ImportError:
@@ -88,23 +91,39 @@ def open_session(path, device, threads=0):
             raise InputError(f"{path}: ONNX Runtime has no CUDA here: --device cpu, or pip install onnxruntime-gpu")
         providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0}))
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors
     return onnxruntime.InferenceSession(path, options, providers=providers)
 
 
+def checked(path):
+    """What is in a zip file, as PyTorch writes it, if its checksums are right: PyTorch does not look at them."""
+    with open(path, "rb") as file:
+        data = io.BytesIO(file.read())
+    with zipfile.ZipFile(data) as archive:
+        if archive.testzip():
+            raise ValueError("a checksum is wrong")
+    data.seek(0)
+    return data
+
+
 def load_program(path, device):
     facts = {FACTS: ""}
-    with open(path, "rb") as file:
-        program = torch.export.load(file, extra_files=facts)
+    data = checked(path)
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # of a broken file it tells at length what we say in a line
+    try:
+        program = torch.export.load(data, extra_files=facts)
+    finally:
+        logging.disable(level)
     return no_grad(program.module().to(device)), json.loads(facts[FACTS] or "{}")
 
 
 def load_torchscript(path, device):
     facts = {FACTS: ""}
-    with open(path, "rb") as file, warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecated, which export.py says
-        module = torch.jit.load(file, map_location=device, _extra_files=facts)
+        module = torch.jit.load(checked(path), map_location=device, _extra_files=facts)
     return no_grad(module), json.loads(facts[FACTS] or "{}")
 
 

@@ -97,6 +97,20 @@ def test_a_pruned_network_is_one_that_options_describe(kind, keep):
     assert pruned.eval()(torch.rand(1, 3, 64, 64)).isfinite().all()
 
 
+def test_it_is_the_sum_of_absolute_weights_that_counts():
+    """Four filters of many middling weights, four of one large one each: their squares add up to more."""
+    torch.manual_seed(0)
+    G = make_generator(dict(n_residual_blocks=1, ngf=8), 3, 3).apply(weights_init_normal)
+    spread = torch.tensor([0, 3, 4, 6])
+    with torch.no_grad():
+        for weight in (G.model[1].weight, G.model[4].weight.transpose(0, 1)):
+            weight[:] = 0
+            weight[:, 0, 0, 0] = 0.5 * weight[0].numel() * 0.1
+            weight[spread] = 0.1
+    pruned = compress.without_channels(G, options(ngf=8, n_residual_blocks=1), options(ngf=4, n_residual_blocks=1))
+    assert torch.equal(pruned.model[1].weight, G.model[1].weight[spread])
+
+
 def test_prune(trained, capsys):
     checkpoint = trained()
     capsys.readouterr()
@@ -273,8 +287,17 @@ def test_a_distillation_goes_on_as_if_it_had_not_stopped(trained, monkeypatch):
     for part in ("G_AB", "adapters", "D"):
         for key, value in whole[part].items():
             assert torch.equal(parts[part][key], value), (part, key)
-    with pytest.raises(InputError, match="does not fit"):
-        compress.main([*words, "--ngf", "5", "--run_name", "parts", "--resume"])
+    # the options are those of the run, and what is done is not done again
+    with open("saved_models/parts/latest.pth", "rb") as file:
+        before = file.read()
+    compress.main(
+        ["distill", "--checkpoint", checkpoint, "--run_name", "parts", "--resume", "--n_epochs", "1", *COMMON]
+    )
+    assert (
+        load_file("saved_models/parts/latest.pth")["epoch"] == 3
+        and open("saved_models/parts/latest.pth", "rb").read() == before
+    )
+    assert not os.path.exists("saved_models/parts/G_AB_1.pth")
 
 
 def test_each_loss_counts(trained, monkeypatch):
@@ -324,7 +347,12 @@ def test_errors(trained, monkeypatch):
         size = ["--ngf", "4"] if way == "distill" else []
         refused([way, "--checkpoint", checkpoint, "--data_dir", "elsewhere", *size, *COMMON], "elsewhere")
     again = ["distill", "--checkpoint", checkpoint, "--ngf", "4", "--resume", *COMMON]
-    refused(again, "tiny_student/latest.pth: no such checkpoint")
+    refused(again, "--resume: there is no saved_models/tiny_student/latest.pth")
+    refused(
+        ["prune", "--checkpoint", checkpoint, "--resume", *COMMON], "--resume: there is no saved_models/tiny_pruned"
+    )
+    for name in ("..", "tiny"):
+        refused(["prune", "--checkpoint", checkpoint, "--run_name", name, *COMMON], f"--run_name {name}: must be")
     monkeypatch.setitem(sys.modules, "torch_pruning", None)
     refused(["prune", "--checkpoint", checkpoint, *COMMON], "pip install torch-pruning")
     assert sorted(os.listdir("saved_models")) == ["tiny", "tiny.lock"]

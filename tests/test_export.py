@@ -83,7 +83,7 @@ def as_trained(G):
 def test_an_exported_file_gives_what_the_generator_gives(name, kind, tmp_path):
     G = network(name)
     path = str(tmp_path / ("g" + export.FORMATS[kind][0]))
-    export.write(kind, G, facts(G), path, [])
+    export.write(export.export(kind, G, facts(G), []), path)
     made = Exported(path)
     s = G.smallest
     # the last two: smaller than the network takes, and less than half of what it is enlarged by
@@ -100,7 +100,7 @@ def test_any_channels(channels, out_channels, tmp_path):
     G = network("resnet", channels, out_channels)
     for kind in ("onnx", "pt2"):
         path = str(tmp_path / ("g" + export.FORMATS[kind][0]))
-        export.write(kind, G, facts(G), path, [])
+        export.write(export.export(kind, G, facts(G), []), path)
         x = torch.rand(2, channels, 37, 50) * 2 - 1
         made = Exported(path)
         assert (made.channels, made.out_channels) == (channels, out_channels)
@@ -109,8 +109,7 @@ def test_any_channels(channels, out_channels, tmp_path):
 
 def test_half_precision(tmp_path):
     G = network()
-    export.write("onnx", G, facts(G), str(tmp_path / "g.onnx"), [])
-    export.write("fp16", G, facts(G), str(tmp_path / "h.onnx"), [])
+    export.write(export.export("fp16", G, facts(G), []), str(tmp_path / "h.onnx"))
     assert next(G.parameters()).dtype == torch.float32  # it is still what it was
     x = images(2, 45, 67)
     decibels = psnr(Exported(str(tmp_path / "h.onnx"))(x), enlarged(G, x))
@@ -128,7 +127,7 @@ def test_no_device_is_fixed_in_a_program(kind, tmp_path):
         fixed = [n for n in export.program(G).graph.nodes if "device" in n.kwargs and n.kwargs["device"] is not None]
         assert not fixed
     else:
-        export.write(kind, G, facts(G), path, [])
+        export.write(export.export(kind, G, facts(G), []), path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecated
             code = torch.jit.load(path).inlined_graph
@@ -139,7 +138,8 @@ def test_no_device_is_fixed_in_a_program(kind, tmp_path):
 def test_onnx_says_what_it_is(tmp_path):
     G = network()
     path = str(tmp_path / "g.onnx")
-    export.write("onnx", G, facts(G, direction="AB", dataset_name="tiny", value_range="-1 to 1"), path, [])
+    known = facts(G, direction="AB", dataset_name="tiny", value_range="-1 to 1")
+    export.write(export.export("onnx", G, known, []), path)
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
     known = {entry.key: entry.value for entry in model.metadata_props}
@@ -217,12 +217,21 @@ def test_a_channel_that_hardly_varies_stays_as_it_is():
     assert seen[0].abs().max() < 0.1 and torch.allclose(*seen, atol=1e-3)
 
 
-def test_pictures_of_8_bits_enter_without_a_loss():
-    prepared = rewrite(network(), list(images(2, 64, 64).split(1)))
+def test_pictures_of_8_bits_enter_without_a_loss(tmp_path):
+    """Whatever part of the range the calibration's have."""
+    dull = [image / 2 for image in images(2, 64, 64).split(1)]
+    prepared = rewrite(network(), dull)
     assert isinstance(prepared.model[0], Shift)
-    levels = torch.arange(256) / 127.5 - 1 + prepared.model[0].by
-    steps = levels / (2 / 255)
-    assert torch.allclose(steps, steps.round(), atol=1e-4)
+    whole, path = str(tmp_path / "float.onnx"), str(tmp_path / "int8.onnx")
+    export.write_onnx(prepared, whole)
+    quantize.to_int8(whole, path, dull, ["model.1"], str(tmp_path / "ranges"))
+    model = onnx.load(path)
+    arrays = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+    (node,) = (n for n in model.graph.node if n.op_type == "QuantizeLinear" and "pad" in n.input[0])
+    scale, zero = (arrays[name].item() for name in node.input[1:3])
+    levels = np.arange(256) / 127.5 - 1
+    stored = np.clip(np.round((levels + prepared.model[0].by) / scale) + zero, 0, 255)
+    assert stored.tolist() == list(range(256))
 
 
 @pytest.fixture(scope="module")
@@ -239,7 +248,7 @@ def quantised(tmp_path_factory):
             quantize.quantise(G, export.write_onnx, calibration, validation, goal, str(folder / name), said.append)
         )
         goal = float(said[0].split()[-2]) + 2
-    return G, results, float(said[0].split()[-2]) + 2, said
+    return G, results, float(said[0].split()[-2]) + 2 + 1, said
 
 
 def test_int8_is_small_and_close(quantised, tmp_path):
@@ -409,6 +418,25 @@ def refused(words, message):
         export.main(words)
 
 
+def test_no_picture_is_used_twice(trained, make_set, monkeypatch):
+    checkpoint, G = trained
+    make_set((40, 40), testA=39, trainA=5)
+    parser, known = export.get_parser(), {"options": {"data_dir": "data", "dataset_name": "tiny"}, "direction": "AB"}
+    for words in ([], ["--calibration", "data/tiny/testA"]):
+        pictures = export.Pictures(parser.parse_args(["--checkpoint", checkpoint, *words]), G["G_AB"], known)
+        parts = [pictures.calibration, pictures.validation, pictures.compared]
+        assert all(parts) and len(set(sum(parts, []))) == sum(map(len, parts))
+
+
+def test_a_full_disk(trained, monkeypatch):
+    checkpoint, _ = trained
+    if not os.path.exists("/dev/full"):
+        pytest.skip("this system has no /dev/full")
+    os.symlink("/dev/full", "saved_models/tiny/G_AB_3.pt2.tmp")
+    refused(["--checkpoint", checkpoint, "--format", "pt2"], "G_AB_3.pt2: cannot be written .*No space left")
+    assert not any(is_exported(name) for name in os.listdir("saved_models/tiny"))
+
+
 def test_errors_of_the_command(trained, tmp_path, monkeypatch):
     checkpoint, G = trained
     refused(["--checkpoint", "nothing.pth"], "nothing.pth: no such checkpoint")
@@ -416,14 +444,18 @@ def test_errors_of_the_command(trained, tmp_path, monkeypatch):
     refused(["--checkpoint", checkpoint, "--output", "g.onnx", "--format", "onnx", "pt2"], "--output: names one file")
     refused(["--checkpoint", "g.onnx"], "g.onnx: is exported already")
     refused(["--checkpoint", checkpoint, "--images", "saved_models"], "saved_models: holds no image")
-    refused(["--checkpoint", checkpoint, "--format", "int8", "--psnr", "80"], "--psnr: 81 dB cannot be had")
+    refused(
+        ["--checkpoint", checkpoint, "--format", "int8", "--psnr", "80"],
+        "--psnr 80: with a single convolution in INT8 it is",
+    )
     os.rename("data", "elsewhere")
     refused(["--checkpoint", checkpoint], "--images: name a folder with pictures of domain A")
     refused(["--checkpoint", checkpoint, "--format", "int8"], "--calibration: name a folder")
     export.main(["--checkpoint", checkpoint, "--images", "elsewhere/tiny/trainB", "--output", "g.onnx"])
     assert is_exported("g.onnx") and os.path.exists("g.onnx")
-    monkeypatch.setitem(sys.modules, "onnxscript", None)
-    refused(["--checkpoint", checkpoint, "--images", "elsewhere/tiny/trainB"], "pip install onnx onnxscript")
+    real = export.importlib.util.find_spec
+    monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None if name == "onnxscript" else real(name))
+    refused(["--checkpoint", checkpoint, "--images", "elsewhere/tiny/trainB"], "needs onnxscript: pip install onnx")
     assert os.listdir("saved_models/tiny") == ["latest.pth"]
 
 
@@ -447,6 +479,14 @@ def test_errors_of_exported_files(trained, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="--direction BA: .* translates AB"):
         load_generator("saved_models/tiny/G_AB_3.onnx", "BA")
     Image.new("RGB", (40, 40)).save("photo.png")
+    export.main(["--checkpoint", checkpoint, "--format", "pt2"])
+    with open("saved_models/tiny/G_AB_3.pt2", "rb") as file:
+        data = bytearray(file.read())
+    data[len(data) // 2] ^= 0x55
+    with open("bad.pt2", "wb") as file:
+        file.write(data)
+    with pytest.raises(InputError, match="bad.pt2: broken"):
+        Exported("bad.pt2")
     for words, message in ((["--compile"], "--compile: .*exported"), (["--features"], "--features: knows the stages")):
         with pytest.raises(InputError, match=message):
             translate.main(["--checkpoint", "saved_models/tiny/G_AB_3.onnx", "--input", "photo.png", *words])
