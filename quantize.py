@@ -100,13 +100,14 @@ def rewrite(G, images, in_float=()):
     """
     G = copy.deepcopy(G).eval()
     kept = [G.get_submodule(name) for name in in_float]
+    last = [layer for layer in G.modules() if isinstance(layer, nn.Conv2d)][-1]
     for parent, name, layer in [(p, n, c) for p in G.modules() for n, c in p.named_children()]:
         if not isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)) or any(layer is other for other in kept):
             continue
         shape = layer.kernel_size, layer.stride, layer.padding
         if isinstance(layer, nn.ConvTranspose2d) and shape == ((3, 3), (2, 2), (1, 1)):
             setattr(parent, name, Subpixel(layer))
-        elif isinstance(layer, nn.Conv2d) and shape == ((7, 7), (1, 1), (0, 0)) and layer.out_channels <= 4:
+        elif layer is last and shape == ((7, 7), (1, 1), (0, 0)) and layer.out_channels <= 4:
             setattr(parent, name, FourAtOnce(layer))
 
     # A picture of 8 bits is k / 127.5 - 1, INT8 a scale times an integer: two grids that are half a level apart. Moved

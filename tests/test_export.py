@@ -184,6 +184,9 @@ def test_the_rewritten_network_computes_the_same(name):
         assert (prepared(x) - G(x)).abs().max() < 1e-3  # some activations are in the thousands here
     assert all(torch.equal(value, before[key]) for key, value in G.state_dict().items())
     if name == "resnet":
+        narrow = GeneratorResNet(3, 0, 2).apply(weights_init_normal).eval()
+        with torch.no_grad():
+            assert (rewrite(as_trained(narrow), calibration)(x) - narrow(x)).abs().max() < 1e-3
         assert not any(isinstance(part, nn.ConvTranspose2d) for part in prepared.modules())
 
 
