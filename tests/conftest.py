@@ -7,6 +7,8 @@ from PIL import Image
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
+if "PYTEST_XDIST_WORKER" in os.environ:  # several processes, whose threads would wait for each other's cores
+    os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 
@@ -36,6 +38,18 @@ def make_set(tmp_path):
         return str(tmp_path / "data" / name)
 
     return make
+
+
+@pytest.fixture
+def no_downloads(monkeypatch):
+    """The networks that evaluate.py measures with are not to be had, which is said at once."""
+    import metrics
+
+    def cannot(weights):
+        raise metrics.Unavailable("no network")
+
+    for name in ("inception", "lpips"):
+        monkeypatch.setattr(metrics, name, cannot)
 
 
 @pytest.fixture
