@@ -3,6 +3,7 @@ Checkpoints, and the folders they lie in: nothing half-written, nothing overwrit
 way back: a generator from whatever file holds one.
 """
 
+import io
 import json
 import os
 import pickle
@@ -29,6 +30,13 @@ def save_file(state, path):
     except (OSError, RuntimeError) as error:
         reason = error if isinstance(error, OSError) else "is the disk full?"
         raise InputError(f"{path}: cannot be written ({reason}). What was there before is unharmed")
+
+
+def file_size(state):
+    """Bytes of a file that holds it."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    return file.tell()
 
 
 def copy_to_cpu(state):

@@ -14,7 +14,6 @@ Pruning needs torch-pruning: pip install torch-pruning
 import argparse
 import copy
 import functools
-import io
 import os
 import time
 
@@ -24,20 +23,27 @@ from torch import nn
 import cyclegan
 import evaluate
 from checkpoints import (
-    copy_to_cpu, generator_file, generator_in, load_file, lock_run, prepare_folders, restore, save_file,
+    copy_to_cpu, file_size, generator_file, generator_in, load_file, lock_run, prepare_folders, restore, save_file,
 )  # fmt: skip
 from datasets import find_folder, prepare_dataset
+from exported import is_exported
 from loading import batches, open_data
 from losses import feature_distance, load_vgg
 from models import GeneratorResNet, weights_init_normal
+from options import check_name
 from progress import Progress, duration
-from report import MEASURES
+from report import before_and_after
 from timing import COUNTING, costs, in_rounds, noise
 from utils import (
     InputError, ReplayBuffer, StopSignal, between, bfloat16_pays, check_finite, choose_device, draw_grid, lr_factor,
     random_state, run, save_image, set_random_state,
 )  # fmt: skip
-from variants import make_generator, residual_blocks
+from variants import GENERATOR_OPTIONS, make_generator, residual_blocks
+
+
+# What --resume takes over from a distillation that was begun
+DISTILL_OPTIONS = ("direction", "n_residual_blocks", "separable", "ngf", "fewer_products", "fewer_parameters", "lr",
+                   "lambda_out", "lambda_feat", "lambda_gan", "lambda_perceptual", "batch_size")  # fmt: skip
 
 
 def get_parser():
@@ -88,29 +94,35 @@ def get_parser():
 
 def read_training(opt):
     """-> the checkpoint, the options of its training with what is asked for now laid over them, and with --resume the
-    checkpoint to go on from, else None"""
+    checkpoint to go on from, else None. What `opt` leaves open is filled in."""
+    if is_exported(opt.checkpoint):
+        raise InputError(f"--checkpoint {opt.checkpoint}: is exported already; name the training that it was made of")
     state = load_file(opt.checkpoint)
     needed = {"options", "epoch", "data", "G_AB", "G_BA", "D_A", "D_B"}
     if not isinstance(state, dict) or not needed <= state.keys() or not isinstance(state["options"], dict):
         raise InputError(f"{opt.checkpoint}: {opt.way} needs a whole training, its latest.pth or checkpoint_N.pth")
     trained = os.path.basename(os.path.dirname(os.path.abspath(opt.checkpoint)))
     run_name = opt.run_name or trained + {"prune": "_pruned", "distill": "_student"}[opt.way]
-    if os.path.basename(run_name) != run_name or run_name in (".", "..", trained):
-        raise InputError(f"--run_name {run_name}: must be the name of a folder, not a path, and not the training's own")
+    check_name("--run_name", run_name)
+    if run_name == trained:
+        raise InputError(f"--run_name {run_name}: is the training's own, which is to stay as it is")
     begun = None
     if opt.resume:
         path = f"saved_models/{run_name}/latest.pth"
         if not os.path.exists(path):
             raise InputError(f"--resume: there is no {path} to go on from. Leave --resume out")
         begun = load_file(path) | {"path": path}
-        options = begun.get("distill" if opt.way == "distill" else "options")
-        if not isinstance(options, dict) or begun.get("step") is None:
+        stored = begun.get("distill" if opt.way == "distill" else "options")
+        if not isinstance(stored, dict) or begun.get("step") is None:
             raise InputError(f"--resume: {path} is not of compress.py {opt.way}")
-        opt.n_epochs = max(begun["epoch"], options["n_epochs"] if opt.n_epochs is None else opt.n_epochs)
-        for name in ("direction", "n_residual_blocks", "separable", "ngf", "fewer_products", "fewer_parameters", "lr",
-                     "lambda_out", "lambda_feat", "lambda_gan", "lambda_perceptual", "batch_size"):  # fmt: skip
-            if opt.way == "distill":
-                setattr(opt, name, options[name])
+        n_begun = begun["epoch"] + (begun["batch"] > 0)
+        opt.n_epochs = max(n_begun, stored["n_epochs"] if opt.n_epochs is None else opt.n_epochs)
+        if opt.way == "distill":
+            if os.path.abspath(stored["checkpoint"]) != os.path.abspath(opt.checkpoint):
+                raise InputError(
+                    f"--resume: {path} learns from {stored['checkpoint']}. Name that, or another --run_name"
+                )
+            vars(opt).update({name: stored[name] for name in DISTILL_OPTIONS})
     opt.n_epochs = 20 if opt.n_epochs is None else opt.n_epochs
 
     defaults = vars(cyclegan.get_parser().parse_args([]))
@@ -140,14 +152,10 @@ def quality(opt, options, checkpoint, counterpart=None):
         return {}
 
 
-def report(before, after, qualities, options, device):
-    """The table at the end. before, after: a generator, and what its file holds; qualities: of both, as quality()"""
+def report(before, after, qualities, options, device, path):
+    """The table at the end. before, after: a generator, and what its file holds; qualities: of both, as quality();
+    path: of the result"""
     size = options.img_height, options.img_width
-
-    def bytes_of(held):
-        file = io.BytesIO()
-        torch.save(held, file)
-        return file.tell()
 
     def forward(G):
         x = noise(1, max(size), device)[:, :1, : size[0], : size[1]].repeat(1, G.channels, 1, 1)
@@ -160,19 +168,14 @@ def report(before, after, qualities, options, device):
     rows = [
         ("parameters, M", parameters / 1e6, parameters_after / 1e6),
         (f"multiply-adds at {size[1]} x {size[0]}, G", products / 1e9, products_after / 1e9),
-        ("file of one generator, MB", bytes_of(before[1]) / 1e6, bytes_of(after[1]) / 1e6),
+        ("file of one generator, MB", file_size(before[1]) / 1e6, file_size(after[1]) / 1e6),
         (f"images/s, {device}, float32, one at a time", *(1 / row["seconds"] for row in times.values())),
     ]
-    for direction, values in qualities[1].items():
-        of_before = qualities[0].get(direction, {})
-        for name in (name for name in MEASURES if name in values and name in of_before):
-            title, unit, _ = MEASURES[name]
-            unit = f", {unit}" if unit else ""
-            rows.append((f"{direction[0]} -> {direction[1]}  {title}{unit}", of_before[name], values[name]))
-    print(f"\n{'':52}{'before':>10}{'after':>10}   after/before")
-    for label, a, b in rows:
-        print(f"{label:52}{a:10.4g}{b:10.4g}{f'{b / a:.3f}' if a else '-':>15}")
+    print("\n" + "\n".join(before_and_after(rows, *qualities)))
     print(COUNTING)
+    print("to use it:")
+    print(f"    python translate.py --checkpoint {path} --input photo.jpg --size {min(size)}")
+    print(f"    python export.py --checkpoint {path}")
 
 
 ##############################
@@ -183,9 +186,19 @@ def report(before, after, qualities, options, device):
 def prune(opt):
     """Channels go out, and what is left is trained on by cyclegan.py, as a run like any other."""
     state, options, begun = read_training(opt)
+    if options.attention or options.generator == "pretrained":
+        kind = "--attention" if options.attention else "--generator pretrained"
+        raise InputError(
+            f"{opt.checkpoint}: was trained with {kind}, whose widths are fixed; distill takes any teacher"
+        )
     saved, images = f"saved_models/{options.run_name}", f"images/{options.run_name}"
     generators = {d: generator_in(state, opt.checkpoint, d)[0] for d in ("AB", "BA")}
     small = argparse.Namespace(**vars(options) | {"ngf": max(1, round(opt.keep * options.ngf))})
+    if begun and any(begun["options"].get(name) != getattr(small, name) for name in GENERATOR_OPTIONS):
+        raise InputError(
+            f"--resume: {begun['path']} is not {opt.checkpoint} with --keep {opt.keep:g}, which would have {small.ngf} "
+            "filters in the first layer. Ask for what it was begun with, or name another --run_name"
+        )
     pruned = {} if begun else {d: without_channels(G, options, small) for d, G in generators.items()}
     root = prepare_dataset(options.dataset_name, options.data_dir)
     for domain in "AB":
@@ -213,8 +226,7 @@ def prune(opt):
     after = quality(opt, options, path)
     G, _ = generator_in(result, path, "AB")
     networks = (generators["AB"], generator_file(state, "AB")), (G, generator_file(result, "AB"))
-    report(*networks, (before, after), options, choose_device(opt.device))
-    print(f"to use it: python export.py --checkpoint {path}, python translate.py --checkpoint {path} --input photo.jpg")
+    report(*networks, (before, after), options, choose_device(opt.device), path)
 
 
 def without_channels(G, options, small):
@@ -227,19 +239,15 @@ def without_channels(G, options, small):
         raise InputError("compress.py prune: needs torch-pruning: pip install torch-pruning")
     G = copy.deepcopy(G).train()
     last = [part for part in G.modules() if isinstance(part, (nn.Conv2d, nn.ConvTranspose2d))][-1]
+    torch_pruning.pruner.MagnitudePruner(
+        G,
+        torch.zeros(1, G.channels, 2 * G.smallest, 2 * G.smallest),
+        importance=torch_pruning.importance.MagnitudeImportance(p=1),
+        pruning_ratio=1 - (small.ngf + 1e-6) / options.ngf,  # widths are multiples of ngf: nothing is rounded
+        ignored_layers=[last],  # its channels are those of the image
+    ).step()
     result = make_generator(vars(small), G.channels, G.out_channels)
-    try:
-        torch_pruning.pruner.MagnitudePruner(
-            G,
-            torch.zeros(1, G.channels, 2 * G.smallest, 2 * G.smallest),
-            importance=torch_pruning.importance.MagnitudeImportance(p=1),
-            pruning_ratio=1 - (small.ngf + 1e-6) / options.ngf,  # widths are multiples of ngf: nothing is rounded
-            ignored_layers=[last],  # its channels are those of the image
-        ).step()
-        result.load_state_dict(G.state_dict())
-    except (RuntimeError, IndexError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"prune: cannot take channels out of such generators ({reason}); distill takes any teacher")
+    result.load_state_dict(G.state_dict())
     return result
 
 
@@ -352,7 +360,7 @@ def distill(opt):
     described, student = make_student(opt, options, teacher)
     adapters = nn.ModuleList()
     if opt.lambda_feat and isinstance(teacher, GeneratorResNet):
-        widths = [G.model[7].out_channels for G in (student, teacher)]
+        widths = [G.model[7].out_channels for G in (student, teacher)]  # the second downsampling: that of the trunk
         adapters.extend(nn.Conv2d(*widths, 1) for _ in range(3))
     elif opt.lambda_feat:
         print("note: --lambda_feat: looks at residual blocks, which this teacher has not got")
@@ -429,22 +437,20 @@ def distill(opt):
         first_batch = 0
         if history:
             log(epoch)
-        if epoch + 1 < opt.n_epochs:
+        if epoch + 1 < opt.n_epochs:  # the last one is saved below, as it is if there was nothing to train
             save(epoch + 1, 0)
     stop.restore()
     progress.end_line()
 
+    path = f"{saved}/{name}_{opt.n_epochs}.pth"
     if checkpoint is None or step > checkpoint["step"]:
         checkpoint = save(opt.n_epochs, 0)
+        print(f"done in {duration(time.monotonic() - started)}, written: {path}, the student")
+        if opt.sample_interval > 0 and n_steps:
+            print(f"{images}/: real | translated by the teacher | by the student")
     after = student.eval(), generator_file(checkpoint, opt.direction)
-    print(
-        f"done in {duration(time.monotonic() - started)}, written: {saved}/{name}_{opt.n_epochs}.pth, the student; "
-        f"{images}/: real | translated by the teacher | by the student"
-    )
     quality_after = quality(opt, options, f"{saved}/latest.pth", counterpart=opt.checkpoint)
-    report(before, after, (quality_before, quality_after), options, device)
-    path = f"{saved}/{name}_{opt.n_epochs}.pth"
-    print(f"to use it: python export.py --checkpoint {path}, python translate.py --checkpoint {path} --input photo.jpg")
+    report(before, after, (quality_before, quality_after), options, device, path)
 
 
 def main(argv=None):

@@ -41,7 +41,7 @@ def get_parser():
     parser = argparse.ArgumentParser(description="Measure how good a trained CycleGAN is. In brackets: the default.")
     add, switch = parser.add_argument, argparse.BooleanOptionalAction
     # fmt: off
-    add("--checkpoint", required=True, help="latest.pth, or one generator (its counterpart beside it is found)")
+    add("--checkpoint", required=True, help="latest.pth, or one generator (G_AB_N.pth finds G_BA_N.pth beside it)")
     add("--counterpart", help="file of the generator of the other direction, where it lies elsewhere")
     add("--direction", choices=("AB", "BA"), help="only this one (both, if both generators are there)")
     add("--all_checkpoints", action="store_true", help="each generator that is kept in the folder, and a curve")
@@ -316,6 +316,8 @@ def evaluate(opt):
     for direction in directions:
         channels = generators[direction].out_channels
         tools.look_at_real(direction[1], files[direction[1]], len(test[direction[0]]), opt, channels)
+    if len(generators) == 1:
+        tools.missing["cycle"] = "it takes both directions; --counterpart names the other one's file"
     if any(G.channels != G.out_channels for G in generators.values()):
         tools.missing["identity"] = "images of A and B differ in channels"
     for what, reason in tools.missing.items():

@@ -3,7 +3,7 @@ Takes a trained generator to where there is no training code: ONNX (C++, C#, Jav
 TorchScript; in float, half precision or INT8.
 
     python export.py --checkpoint saved_models/horse2zebra/latest.pth --direction AB --format onnx
-    python export.py --checkpoint saved_models/horse2zebra/latest.pth --format int8 --calibration data/horse2zebra/testA
+    python export.py --checkpoint saved_models/horse2zebra/latest.pth --format int8
     python export.py --checkpoint saved_models/horse2zebra/latest.pth --benchmark
 
 An exported file takes images (N, channels, height, width) in [-1, 1], RGB, of any number and size, and gives as many:
@@ -14,9 +14,11 @@ Needs, for ONNX: pip install onnx onnxscript onnxruntime
 """
 
 import argparse
+import collections
 import contextlib
 import copy
 import functools
+import hashlib
 import importlib.util
 import io
 import json
@@ -27,22 +29,23 @@ import warnings
 import torch
 from torch import nn
 
-from checkpoints import load_generator, options_beside
+from checkpoints import file_size, load_generator, options_beside
 from datasets import ImageFiles, find_folder, stem
 from evaluate import Files, from_8_bit
-from exported import FACTS, Exported, is_exported
+from exported import CHECKSUM, FACTS, NO_SUM, Exported, is_exported
 from losses import ssim
 from quantize import psnr, quantise
 from timing import digits, in_rounds, name_of
 from utils import InputError, between, bfloat16_pays, choose_device, run, whole_file
 
-# --format: (extension of the file, its precision, what is added to its name, what the comparison must show)
+# suffix: what is added to the file's name; limit: what the comparison must keep to
+Format = collections.namedtuple("Format", "extension precision suffix limit")
 FORMATS = {
-    "onnx": (".onnx", "float32", "", "difference"),
-    "pt2": (".pt2", "float32", "", "difference"),
-    "ts": (".ts", "float32", "", "difference"),
-    "fp16": (".onnx", "float16", "_fp16", "psnr"),
-    "int8": (".onnx", "int8", "_int8", "psnr"),
+    "onnx": Format(".onnx", "float32", "", "difference"),
+    "pt2": Format(".pt2", "float32", "", "difference"),
+    "ts": Format(".ts", "float32", "", "difference"),
+    "fp16": Format(".onnx", "float16", "_fp16", "psnr"),
+    "int8": Format(".onnx", "int8", "_int8", "psnr"),
 }
 LARGEST_DIFFERENCE = 1e-4  # of float32 formats, on the CPU, in [-1, 1]: one gray level is 0.0078
 FP16_PSNR = 50.0  # dB
@@ -110,12 +113,16 @@ class AnySize(nn.Module):
         return image.new_ones(n, dtype=torch.int64).cumsum(0) - 1
 
 
+def example(G):
+    """Images to export with, of no size that might be special."""
+    return torch.rand(2, G.channels, 2 * G.smallest + 3, 3 * G.smallest + 2) * 2 - 1
+
+
 def program(G, dtype=torch.float32):
     """-> torch.export.ExportedProgram of any batch, height and width"""
-    example = torch.rand(2, G.channels, 2 * G.smallest + 3, 3 * G.smallest + 2) * 2 - 1  # no size that might be special
     dynamic = torch.export.Dim.DYNAMIC
     shapes = ({0: dynamic, 2: dynamic, 3: dynamic},)
-    return torch.export.export(AnySize(G, dtype).eval(), (example,), dynamic_shapes=shapes)
+    return torch.export.export(AnySize(G, dtype).eval(), (example(G),), dynamic_shapes=shapes)
 
 
 def write_onnx(G, path, dtype=torch.float32):
@@ -141,22 +148,22 @@ def write_onnx(G, path, dtype=torch.float32):
 ##############################
 
 
-def export(kind, G, facts, images, calibration=None, least=35.0):
+def export(kind, G, facts, calibration=None, validation=None, least=35.0):
     """G in a format of FORMATS -> the bytes of its file.
 
     facts:       what is to be known about it
-    images:      list of (1, channels, H, W), of the sizes that it is compared at later
-    calibration: int8: list of images of the size that it was trained at
+    calibration: int8: list of images (1, channels, H, W) of the size that it was trained at
+    validation:  int8: others, of the sizes that it is compared at later
+    least:       int8: PSNR in dB
     """
     data, extra = io.BytesIO(), {FACTS: json.dumps(facts)}
     if kind == "pt2":
         torch.export.save(program(G), data, extra_files=extra)
         return data.getvalue()
     if kind == "ts":
-        example = torch.rand(2, G.channels, 2 * G.smallest + 3, 3 * G.smallest + 2) * 2 - 1
         with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # main says that it is deprecated, and check_size need not be traced
-            traced = torch.jit.trace(AnySize(G).eval(), (example,), check_trace=False)
+            warnings.simplefilter("ignore")  # of the deprecation, which main says, and of check_size's Python branches
+            traced = torch.jit.trace(AnySize(G).eval(), (example(G),), check_trace=False)
             torch.jit.save(traced, data, _extra_files=extra)
         return data.getvalue()
     import onnx
@@ -164,12 +171,14 @@ def export(kind, G, facts, images, calibration=None, least=35.0):
     with tempfile.TemporaryDirectory() as folder:
         made = os.path.join(folder, "made.onnx")
         if kind == "int8":
-            made, _ = quantise(G, write_onnx, calibration, images, least, folder)
+            made, _ = quantise(G, write_onnx, calibration, validation, least, folder)
         else:
             write_onnx(copy.deepcopy(G), made, torch.float16 if kind == "fp16" else torch.float32)
         model = onnx.load(made)
-    onnx.helper.set_model_props(model, {name: str(value) for name, value in facts.items()})
-    return model.SerializeToString()
+    onnx.helper.set_model_props(model, {name: str(value) for name, value in (facts | {CHECKSUM: NO_SUM}).items()})
+    data = model.SerializeToString()
+    before, _, behind = data.rpartition(NO_SUM.encode())  # the last, as metadata stand behind the weights
+    return before + hashlib.sha256(data).hexdigest().encode() + behind
 
 
 def write(data, path):
@@ -210,14 +219,22 @@ def compare(G, exported, images):
     return rows
 
 
+def show(kind, rows, paths):
+    n = len(paths)
+    print(f"{kind}, compared with PyTorch on {n} picture{'s' if n > 1 else ''} of {os.path.dirname(paths[0])}:")
+    print(f"{'size':>14}{'batch':>8}{'largest difference':>22}{'PSNR, dB':>12}{'SSIM':>10}")
+    for (height, width), n, difference, decibels, similarity in rows:
+        print(f"{f'{width} x {height}':>14}{n:>8}{difference:>22.2g}{decibels:>12.1f}{similarity:>10.5f}")
+
+
 def check(kind, rows, goal):
     """Raises InputError if an exported file is further from its original than its format may be."""
     for (height, width), n, difference, decibels, _ in rows:
         where = f"at {width} x {height}, batch {n}"
-        if FORMATS[kind][3] == "difference" and not difference <= LARGEST_DIFFERENCE:
+        if FORMATS[kind].limit == "difference" and not difference <= LARGEST_DIFFERENCE:
             raise InputError(f"--format {kind}: differs by {difference:.2g} from PyTorch {where}; nothing was written")
         needed = goal if kind == "int8" else FP16_PSNR
-        if FORMATS[kind][3] == "psnr" and not decibels >= needed:
+        if FORMATS[kind].limit == "psnr" and not decibels >= needed:
             way_out = "; try a lower --psnr, or other --calibration pictures" if kind == "int8" else ""
             raise InputError(
                 f"--format {kind}: {decibels:.1f} dB from PyTorch {where}, not {needed}{way_out}; nothing was written"
@@ -293,16 +310,14 @@ def benchmark(opt, G, facts, x, calibration, validation):
     print("writing and timing all of them: some minutes", flush=True)
     with torch.no_grad():
         wanted = torch.cat([G(image) for image in x.split(1)])
-    weights = io.BytesIO()
-    torch.save(G.state_dict(), weights)
-    quality, sizes = {}, {}
+    weights, quality, sizes = file_size(G.state_dict()), {}, {}
 
     def torch_row(name, dtype=torch.float32, compile=False):
         network = copy.deepcopy(G).to(device, dtype)
         if compile:
             network.compile(dynamic=False)
         quality[name] = psnr_of(lambda image: network(image.to(dtype)))
-        sizes[name] = weights.tell() * dtype.itemsize / 4
+        sizes[name] = weights * dtype.itemsize / 4
         image = x[:1].to(device, dtype)
         return torch.no_grad()(lambda: network(image))
 
@@ -326,8 +341,8 @@ def benchmark(opt, G, facts, x, calibration, validation):
     candidates = {name: functools.partial(torch_row, name, **how) for name, how in rows.items()}
     with tempfile.TemporaryDirectory() as folder:
         for name, kind in (("TorchScript", "ts"), ("ONNX Runtime", "onnx"), ("ONNX Runtime, INT8", "int8")):
-            path = os.path.join(folder, kind + FORMATS[kind][0])
-            write(export(kind, G, facts, validation, calibration, opt.psnr), path)
+            path = os.path.join(folder, kind + FORMATS[kind].extension)
+            write(export(kind, G, facts, calibration, validation, opt.psnr), path)
             candidates[name] = functools.partial(file_row, name, path)
         measured = in_rounds(candidates, device, opt, lambda line: None, at_least=0)
     first = next(iter(measured.values()))["seconds"]
@@ -352,9 +367,9 @@ def main(argv=None):
     G, known = load_generator(opt.checkpoint, opt.direction)
     known["options"] = options = known["options"] or options_beside(opt.checkpoint)
     paths = {kind: target(opt, known, kind) for kind in opt.format}
-    folder = os.path.dirname(opt.output or opt.checkpoint) or "."
-    if not os.path.isdir(folder) or os.path.isdir(opt.output or ""):
-        raise InputError(f"--output {opt.output}: must be a file in a folder that is there")
+    for path in paths.values():
+        if not os.path.isdir(os.path.dirname(path) or ".") or os.path.isdir(path):
+            raise InputError(f"--output {path}: must be a file in a folder that is there")
     if opt.benchmark or {"onnx", "fp16", "int8"} & set(opt.format):
         for package in ("onnx", "onnxscript", "onnxruntime"):
             if importlib.util.find_spec(package) is None:
@@ -367,6 +382,9 @@ def main(argv=None):
     if opt.benchmark or "int8" in opt.format:
         calibration = list(pictures.take(pictures.calibration, size).split(1))
         validation = [image for each in sizes for image in pictures.take(pictures.validation, each).split(1)]
+        used = pictures.calibration + pictures.validation + pictures.compared
+        if len(set(used)) < len(used):
+            print("note: too few pictures: INT8 is held against some that its ranges were measured on")
     facts = {
         "channels": G.channels, "out_channels": G.out_channels, "multiple": G.multiple, "smallest": G.smallest,
         "direction": known["direction"] or "", "epoch": known["epoch"] or "", "value_range": "-1 to 1",
@@ -379,18 +397,12 @@ def main(argv=None):
     for kind, path in paths.items():
         if kind == "ts":
             print("note: TorchScript is deprecated in PyTorch; pt2 and onnx are what is kept up")
+        described = facts | {"precision": FORMATS[kind].precision}
         replaces = ", in place of an earlier one" if os.path.exists(path) else ""
         with whole_file(path) as temporary:
-            described = facts | {"precision": FORMATS[kind][1]}
-            write(export(kind, G, described, validation, calibration, opt.psnr), temporary)
-            exported = Exported(temporary, FORMATS[kind][0])
-            rows = compare(G, exported, images)
-            del exported  # some systems rename no file that is in use
-            folder, n = os.path.dirname(pictures.compared[0]), len(pictures.compared)
-            print(f"{kind}, compared with PyTorch on {n} picture{'s' if n > 1 else ''} of {folder}:")
-            print(f"{'size':>14}{'batch':>8}{'largest difference':>22}{'PSNR, dB':>12}{'SSIM':>10}")
-            for (height, width), n, difference, decibels, similarity in rows:
-                print(f"{f'{width} x {height}':>14}{n:>8}{difference:>22.2g}{decibels:>12.1f}{similarity:>10.5f}")
+            write(export(kind, G, described, calibration, validation, opt.psnr), temporary)
+            rows = compare(G, Exported(temporary, FORMATS[kind].extension), images)
+            show(kind, rows, pictures.compared)
             check(kind, rows, opt.psnr)
         print(f"{path}: {os.path.getsize(path) / 1e6:.2f} MB{replaces}; to use it:")
         print(f"    python translate.py --checkpoint {path} --input photo.jpg --size {min(size)}")

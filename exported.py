@@ -1,8 +1,10 @@
 """
-Generators that export.py wrote, for whoever used to have a checkpoint: translate.py, evaluate.py. Each file is run by
-its own runtime: .onnx by ONNX Runtime, .pt2 (torch.export) and .ts (TorchScript) by PyTorch.
+Generators that export.py wrote, in place of a checkpoint: for translate.py and evaluate.py. Each file is run by its
+own runtime: .onnx by ONNX Runtime, .pt2 (torch.export) and .ts (TorchScript) by PyTorch.
 """
 
+import contextlib
+import hashlib
 import io
 import json
 import logging
@@ -15,12 +17,13 @@ from torch import nn
 
 from utils import InputError
 
-FORMATS = {".onnx": "ONNX", ".pt2": "torch.export", ".ts": "TorchScript"}
+RUNTIMES = {".onnx": "ONNX", ".pt2": "torch.export", ".ts": "TorchScript"}
 FACTS = "facts.json"  # the name of what .pt2 and .ts files hold beside the network
+CHECKSUM, NO_SUM = "sha256", 64 * "0"  # .onnx files: of the file, with zeros where it stands itself
 
 
 def is_exported(path):
-    return os.path.splitext(path)[1].lower() in FORMATS
+    return os.path.splitext(path)[1].lower() in RUNTIMES
 
 
 class Exported(nn.Module):
@@ -54,7 +57,7 @@ class Exported(nn.Module):
             raise InputError(f"{self.path}: broken, or not for this version ({type(error).__name__}: {reason})")
 
     def to(self, device, dtype=None):
-        """dtype: taken and left aside, the file says in which precision it computes. From a GPU there is no way back"""
+        """dtype is ignored: the file fixes its precision. Once on a GPU, it stays there."""
         if torch.device(device).type != "cpu":
             self.load(torch.device(device))
         return self
@@ -64,17 +67,23 @@ class Exported(nn.Module):
             return self.run(x.float())
 
     def __str__(self):
-        return f"{FORMATS[self.extension]}, {self.facts.get('precision', 'float32')}"
+        return f"{RUNTIMES[self.extension]}, {self.facts.get('precision', 'float32')}"
 
 
 def load_onnx(path, device):
     session = open_session(path, device)
+    facts = session.get_modelmeta().custom_metadata_map
+    if expected := facts.get(CHECKSUM):
+        with open(path, "rb") as file:
+            data = file.read().replace(expected.encode(), NO_SUM.encode())
+        if hashlib.sha256(data).hexdigest() != expected:
+            raise InputError(f"{path}: damaged, or changed since export.py wrote it. Export it again")
 
     def run(x):
         (y,) = session.run(None, {"image": x.cpu().numpy()})
         return torch.from_numpy(y).to(x.device)
 
-    return run, session.get_modelmeta().custom_metadata_map
+    return run, facts
 
 
 def open_session(path, device):
@@ -97,7 +106,7 @@ def open_session(path, device):
 
 
 def checked(path):
-    """What is in a zip file, as PyTorch writes it, if its checksums are right: PyTorch does not look at them."""
+    """The bytes of a zip file that PyTorch wrote, once its checksums are found right: PyTorch does not look at them."""
     with open(path, "rb") as file:
         data = io.BytesIO(file.read())
     with zipfile.ZipFile(data) as archive:
@@ -107,16 +116,22 @@ def checked(path):
     return data
 
 
-def load_program(path, device):
-    facts = {FACTS: ""}
-    data = checked(path)
+@contextlib.contextmanager
+def without_warnings():
+    """Silences log messages below errors."""
     level = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # of a broken file it tells at length what we say in a line
+    logging.disable(logging.WARNING)
     try:
-        program = torch.export.load(data, extra_files=facts)
+        yield
     finally:
         logging.disable(level)
-    return no_grad(program.module().to(device)), json.loads(facts[FACTS] or "{}")
+
+
+def load_program(path, device):
+    facts = {FACTS: ""}
+    with without_warnings():  # of a broken file it tells at length what we say in a line
+        program = torch.export.load(checked(path), extra_files=facts)
+    return without_grad(program.module().to(device)), json.loads(facts[FACTS] or "{}")
 
 
 def load_torchscript(path, device):
@@ -124,10 +139,10 @@ def load_torchscript(path, device):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecated, which export.py says
         module = torch.jit.load(checked(path), map_location=device, _extra_files=facts)
-    return no_grad(module), json.loads(facts[FACTS] or "{}")
+    return without_grad(module), json.loads(facts[FACTS] or "{}")
 
 
-def no_grad(module):
+def without_grad(module):
     return torch.no_grad()(lambda x: module(x))
 
 

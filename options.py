@@ -130,9 +130,8 @@ def read_options(parser, argv, demo):
         parser.set_defaults(**demo)
         opt = parser.parse_args(argv)
     run_name = opt.run_name or opt.dataset_name
-    for flag, name in (("--dataset_name", opt.dataset_name), ("--run_name", run_name)):
-        if os.path.basename(name) != name or name in ("", ".", ".."):
-            raise InputError(f"{flag} {name!r}: must be the name of a folder, not a path; --data_dir takes a path")
+    check_name("--dataset_name", opt.dataset_name)
+    check_name("--run_name", run_name)
 
     checkpoint = find_checkpoint(f"saved_models/{run_name}", opt.epoch) if opt.resume or opt.epoch else None
     if checkpoint:
@@ -159,6 +158,12 @@ def read_options(parser, argv, demo):
             print(f"note: no identity loss, as images of A have {n_A} channels and those of B {n_B}")
         opt.lambda_id = 0.0
     return opt, checkpoint
+
+
+def check_name(flag, name):
+    """Raises InputError unless `name` is that of a folder."""
+    if os.path.basename(name) != name or name in ("", ".", ".."):
+        raise InputError(f"{flag} {name!r}: must be the name of a folder, not a path; --data_dir takes a path")
 
 
 def is_done(checkpoint, opt):

@@ -49,6 +49,20 @@ def table(results, references):
     return lines
 
 
+def before_and_after(rows, before, after):
+    """rows: (label, value before, value after); before, after: as `results` of table() -> lines of text, of the rows
+    and of the measures that both have."""
+    rows = list(rows)
+    for direction, values in after.items():
+        known = before.get(direction, {})
+        for name, (title, unit, _) in MEASURES.items():
+            if name in values and name in known:
+                label = f"{direction[0]} -> {direction[1]}  {title}{f', {unit}' if unit else ''}"
+                rows.append((label, known[name], values[name]))
+    lines = [f"{'':52}{'before':>10}{'after':>10}   after/before"]
+    return lines + [f"{label:52}{a:10.4g}{b:10.4g}{f'{b / a:.3f}' if a else '-':>15}" for label, a, b in rows]
+
+
 def draw_curves(history, path):
     """history: {epoch: {direction: {measure: value}}} -> a PNG, one plot a measure."""
     try:

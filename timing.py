@@ -97,7 +97,7 @@ def in_rounds(candidates, device, opt, show, at_least=0.05):
             "max": max(t),
             "memory_gib": peaks[name] / 2**30,
             "p95": sorted(t)[math.ceil(0.95 * len(t)) - 1],
-        }  # fmt: skip
+        }
         for name, t in times.items()
     }
 

@@ -338,7 +338,8 @@ def main(argv=None):
         direction, epoch = facts["direction"], facts["epoch"]
         is_resnet = isinstance(G, GeneratorResNet)
         kind = f"{len(G.stages[1])} residual blocks" if is_resnet else type(G).__name__.removeprefix("Generator")
-        kind = "file of export.py" if isinstance(G, Exported) else kind
+        if isinstance(G, Exported):
+            kind = "file of export.py"
         if opt.features and not is_resnet:
             raise InputError(f"--features: knows the stages of a ResNet; {path} is a {kind}")
         if opt.compile and isinstance(G, Exported):
