@@ -24,7 +24,6 @@ import io
 import json
 import os
 import tempfile
-import warnings
 
 import torch
 from torch import nn
@@ -32,7 +31,7 @@ from torch import nn
 from checkpoints import file_size, load_generator, options_beside
 from datasets import ImageFiles, find_folder, stem
 from evaluate import Files, from_8_bit
-from exported import CHECKSUM, FACTS, NO_SUM, Exported, is_exported
+from exported import CHECKSUM, FACTS, NO_SUM, Exported, is_exported, without_warnings
 from losses import ssim
 from quantize import psnr, quantise
 from timing import digits, in_rounds, name_of
@@ -128,8 +127,7 @@ def program(G, dtype=torch.float32):
 def write_onnx(G, path, dtype=torch.float32):
     import onnx
 
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
+    with without_warnings(), contextlib.redirect_stdout(io.StringIO()):
         exported = torch.onnx.export(program(G, dtype), dynamo=True, input_names=["image"],
                                      output_names=["translation"], external_data=False, verbose=False)  # fmt: skip
     model = exported.model_proto
@@ -161,8 +159,8 @@ def export(kind, G, facts, calibration=None, validation=None, least=35.0):
         torch.export.save(program(G), data, extra_files=extra)
         return data.getvalue()
     if kind == "ts":
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # of the deprecation, which main says, and of check_size's Python branches
+        # of the deprecation, which main says, and of check_size's Python branches
+        with without_warnings(), torch.no_grad():
             traced = torch.jit.trace(AnySize(G).eval(), (example(G),), check_trace=False)
             torch.jit.save(traced, data, _extra_files=extra)
         return data.getvalue()

@@ -118,11 +118,13 @@ def checked(path):
 
 @contextlib.contextmanager
 def without_warnings():
-    """Silences log messages below errors."""
+    """Silences warnings, and log messages below errors."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logging.disable(level)
 
@@ -136,8 +138,7 @@ def load_program(path, device):
 
 def load_torchscript(path, device):
     facts = {FACTS: ""}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # deprecated, which export.py says
+    with without_warnings():  # deprecated, which export.py says
         module = torch.jit.load(checked(path), map_location=device, _extra_files=facts)
     return without_grad(module), json.loads(facts[FACTS] or "{}")
 

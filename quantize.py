@@ -10,6 +10,7 @@ convolutions that lose most stay in float, as many as it takes to be as close to
 import contextlib
 import copy
 import functools
+import inspect
 import io
 import itertools
 import math
@@ -184,6 +185,8 @@ def to_int8(source, target, images, nodes, cache):
     images, or kept in the file `cache`."""
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
+    # ONNX Runtime 1.23, the last one for Python 3.10, keeps no ranges and measures them each time
+    kept = "calibration_cache_path" in inspect.signature(quantize_static).parameters
     options = {"QuantizeBias": False}  # ONNX Runtime does that on loading: smaller
     if "model.1" in nodes:  # the picture, moved by half a level: all of its range, whatever these images have of it
         exact = {"scale": np.array(2 / 255, np.float32), "zero_point": np.array(127, np.uint8)}
@@ -193,7 +196,7 @@ def to_int8(source, target, images, nodes, cache):
             source, target, Reader(images), quant_format=QuantFormat.QDQ, per_channel=True,
             activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, op_types_to_quantize=["Conv"],
             nodes_to_quantize=[node.name for node in nodes.values()], calibrate_method=CalibrationMethod.MinMax,
-            calibration_cache_path=cache, extra_options=options,
+            extra_options=options, **({"calibration_cache_path": cache} if kept else {}),
         )  # fmt: skip
 
 
@@ -295,8 +298,7 @@ def quantise(G, export, calibration, validation, least, folder, say=print):
     in_float = [name.removesuffix(".conv") for name in in_float]
     if in_float:
         export(rewrite(G, calibration, in_float), float_path)
-        os.remove(cache)
         nodes = {name: node for name, node in convolutions(float_path).items() if name not in in_float}
-        to_int8(float_path, int8_path, calibration, nodes, cache)
+        to_int8(float_path, int8_path, calibration, nodes, os.path.join(folder, "other_ranges.json"))
     shrink(int8_path)
     return int8_path, in_float
