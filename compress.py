@@ -71,7 +71,7 @@ def get_parser():
     add("--lr", type=between(0.0), default=0.0001, help="learning rate; falls from half of the epochs on (%(default)s)")
     add = distill.add_argument
     add("--direction", choices=("AB", "BA"), default="AB", help="which generator teaches (%(default)s)")
-    add("--n_residual_blocks", type=between(0, 1000), help="of the student (half of the teacher's, rounded down)")
+    add("--n_residual_blocks", type=between(0, 1000), help="of the student (half of the teacher's or a bit less)")
     add("--separable", action=switch, default=False, help="depthwise separable residual blocks (%(default)s)")
     add("--ngf", type=between(1, 4096), help="filters of the student's first layer (as many as the next two allow)")
     add("--fewer_products", type=between(1.0), default=20.0, help="times fewer multiply-adds, at least (%(default)s)")
@@ -257,26 +257,48 @@ def without_channels(G, options, small):
 
 
 def make_student(opt, options, teacher):
-    """A narrow, shallow ResNet, whatever the teacher is -> the options that describe it, and itself"""
-    n_blocks = opt.n_residual_blocks
-    if n_blocks is None:
-        n_blocks = len(residual_blocks(teacher)) // 2
+    """A narrow, shallow ResNet, whatever the teacher is -> the options that describe it, and itself.
+
+    Of as many residual blocks as asked for (half of the teacher's) it is the widest that is small enough. If nearly as
+    many parameters fit into a multiple of 8 filters, with some blocks less, it is that: processors multiply 8 or 16
+    numbers at a time."""
     size = options.img_height, options.img_width
     parameters_of_teacher, products_of_teacher = costs(teacher, size)
-    for ngf in [opt.ngf] if opt.ngf else range(options.ngf, 0, -1):
-        student = dict(generator="resnet", n_residual_blocks=n_blocks, ngf=ngf, upsample=options.upsample,
-                       separable=opt.separable, attention=False, dropout=0.0, norm="instance")  # fmt: skip
-        with torch.device("meta"):
-            G = make_generator(student, teacher.channels, teacher.out_channels)
-        parameters, products = costs(G, size)
-        few = parameters_of_teacher >= opt.fewer_parameters * parameters
-        if opt.ngf or (few and products_of_teacher >= opt.fewer_products * products):
-            G = make_generator(student, teacher.channels, teacher.out_channels).apply(weights_init_normal)
-            return argparse.Namespace(**vars(options) | student), G
-    raise InputError(
-        f"--fewer_products {opt.fewer_products} --fewer_parameters {opt.fewer_parameters}: no student of {n_blocks} "
-        "residual blocks is that small. Ask for less, or name an --ngf"
-    )
+
+    def describe(ngf, n_blocks):
+        return dict(generator="resnet", n_residual_blocks=n_blocks, ngf=ngf, upsample=options.upsample,
+                    separable=opt.separable, attention=False, dropout=0.0, norm="instance")  # fmt: skip
+
+    def widest(n_blocks, step=1):
+        """-> parameters (0 if none is small enough), description"""
+        for ngf in range(options.ngf // step * step, 0, -step):
+            student = describe(ngf, n_blocks)
+            with torch.device("meta"):
+                G = make_generator(student, teacher.channels, teacher.out_channels)
+            parameters, products = costs(G, size)
+            few = parameters_of_teacher >= opt.fewer_parameters * parameters
+            if few and products_of_teacher >= opt.fewer_products * products:
+                return parameters, student
+        return 0, None
+
+    n_blocks, least = opt.n_residual_blocks, opt.n_residual_blocks
+    if n_blocks is None:
+        n_blocks = len(residual_blocks(teacher)) // 2
+        least = (n_blocks + 1) // 2
+    if opt.ngf:
+        student = describe(opt.ngf, n_blocks)
+    else:
+        parameters, student = widest(n_blocks)
+        of_eights = max((widest(n, 8) for n in range(n_blocks, least - 1, -1)), key=lambda found: found[0])
+        if of_eights[0] > 0.75 * parameters:
+            student = of_eights[1]
+    if student is None:
+        raise InputError(
+            f"--fewer_products {opt.fewer_products} --fewer_parameters {opt.fewer_parameters}: no student of "
+            f"{n_blocks} residual blocks is that small. Ask for less, or name an --ngf"
+        )
+    G = make_generator(student, teacher.channels, teacher.out_channels).apply(weights_init_normal)
+    return argparse.Namespace(**vars(options) | student), G
 
 
 def translate_and_look(G, x):

@@ -258,7 +258,7 @@ def quantise(G, export, calibration, validation, least, folder, say=print):
     calibration: list of images (1, channels, H, W), as they come in the network's use: to measure ranges on
     validation:  others, to measure errors on
     least:       PSNR in dB that translations must have, compared with those in float; those of `validation` have one
-                 more
+                 more, at each of their sizes
     """
     goal = least + 1
     float_path, int8_path, cache = (os.path.join(folder, name) for name in ("float.onnx", "int8.onnx", "ranges.json"))
@@ -273,9 +273,12 @@ def quantise(G, export, calibration, validation, least, folder, say=print):
     wanted = translate(float_path)
 
     def measured(names):
-        """Mean squared error with these layers in INT8."""
+        """Mean squared error with these layers in INT8, at the size where it is largest."""
         to_int8(float_path, int8_path, calibration, {name: nodes[name] for name in names}, cache)
-        return np.mean([np.square(x - y).mean() for x, y in zip(translate(int8_path), wanted)])
+        errors = {}
+        for x, y in zip(translate(int8_path), wanted):
+            errors.setdefault(x.shape, []).append(np.square(x - y).mean())
+        return max(map(np.mean, errors.values()))
 
     left, in_float, alone = list(nodes), [], {}
     error = measured(left)

@@ -191,24 +191,45 @@ def test_prune_goes_on(trained, monkeypatch, capsys):
 ##############################
 
 
-def test_the_student_is_as_wide_as_may_be():
+def student_of(words, teacher, **changes):
+    """-> its options, itself, and (parameters, multiply-adds) of it and of the teacher"""
+    words = compress.get_parser().parse_args(["distill", "--checkpoint", "x", *words.split()])
+    described, student = compress.make_student(words, options(**changes), teacher)
+    return described, student, *(compress.costs(G, (64, 64)) for G in (student, teacher))
+
+
+@pytest.mark.parametrize("n_blocks", [0, 3, 4])
+def test_the_student_is_as_wide_as_may_be(n_blocks):
+    six = dict(ngf=32, n_residual_blocks=6)
     teacher = GeneratorResNet(3, 6, 32)
-    words = compress.get_parser().parse_args(["distill", "--checkpoint", "x"])
-    described, student = compress.make_student(words, options(ngf=32, n_residual_blocks=6), teacher)
+    described, student, (p1, m1), (p, m) = student_of(f"--n_residual_blocks {n_blocks}", teacher, **six)
     wider = make_generator(vars(described) | {"ngf": described.ngf + 1}, 3, 3)
-    (p, m), (p1, m1), (p2, m2) = (compress.costs(G, (64, 64)) for G in (teacher, student, wider))
-    assert described.n_residual_blocks == 3
+    p2, m2 = compress.costs(wider, (64, 64))
+    assert described.n_residual_blocks == n_blocks
     assert p / p1 >= 30 and m / m1 >= 20
     assert p / p2 < 30 or m / m2 < 20
-    words = compress.get_parser().parse_args(
-        ["distill", "--checkpoint", "x", "--ngf", "6", "--separable", "--n_residual_blocks", "4"]
-    )
-    described, student = compress.make_student(words, options(ngf=32, n_residual_blocks=6), teacher)
+
+
+def test_the_student_has_widths_that_processors_like():
+    """3 blocks of 7 filters and 2 of 8 cost nearly the same; 4 of 16 are as many as fit; of 16 filters few are left."""
+    for n, ngf, found in (6, 32, (2, 8)), (9, 64, (4, 16)), (2, 16, (1, 2)):
+        described, student, (p1, m1), (p, m) = student_of("", GeneratorResNet(3, n, ngf), ngf=ngf, n_residual_blocks=n)
+        assert (described.n_residual_blocks, described.ngf) == found
+        assert student.model[1].out_channels == described.ngf and p / p1 >= 30 and m / m1 >= 20
+    teacher = GeneratorResNet(3, 2, 31)
+    described, *_ = student_of("--fewer_parameters 1 --fewer_products 1", teacher, ngf=31, n_residual_blocks=2)
+    assert described.ngf == 31  # 24 would be little over half of it
+
+
+def test_the_student_is_what_is_asked_for():
+    six = dict(ngf=32, n_residual_blocks=6)
+    teacher = GeneratorResNet(3, 6, 32)
+    described, student, *_ = student_of("--ngf 6 --separable --n_residual_blocks 4", teacher, **six)
     assert (described.ngf, described.separable, described.n_residual_blocks) == (6, True, 4)
     assert isinstance(student.model[10].conv_block[1], nn.Sequential) and student.model[1].out_channels == 6
+    assert student_of("--ngf 5", teacher, **six)[0].n_residual_blocks == 3
     with pytest.raises(InputError, match="--fewer_products 1000000.0 .*name an --ngf"):
-        words = compress.get_parser().parse_args(["distill", "--checkpoint", "x", "--fewer_products", "1e6"])
-        compress.make_student(words, options(ngf=32, n_residual_blocks=6), teacher)
+        student_of("--fewer_products 1e6", teacher, **six)
 
 
 def test_costs_of_the_default_student():
