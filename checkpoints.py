@@ -16,7 +16,7 @@ import torchvision
 
 from exported import is_exported, load_exported
 from models import GeneratorResNet
-from utils import InputError, first_process_first, whole_file
+from utils import InputError, check_zip, first_process_first, whole_file
 from variants import GENERATOR_OPTIONS, channels_of, make_generator
 
 
@@ -84,9 +84,7 @@ def load_file(path):
         raise InputError(f"{path}: no regular file")  # to open a pipe would wait for ever
     try:
         if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as file:
-                if file.testzip():  # torch.load does not look at the checksums
-                    raise ValueError("a checksum is wrong")
+            check_zip(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"{path}: no such checkpoint")

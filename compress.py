@@ -26,10 +26,10 @@ from checkpoints import (
     copy_to_cpu, file_size, generator_file, generator_in, load_file, lock_run, prepare_folders, restore, save_file,
 )  # fmt: skip
 from datasets import find_folder, prepare_dataset
+from distillation import distill_step, make_student
 from exported import is_exported
 from loading import batches, open_data
-from losses import feature_distance, load_vgg
-from models import GeneratorResNet, weights_init_normal
+from models import GeneratorResNet
 from options import check_name
 from progress import Progress, duration
 from report import before_and_after
@@ -38,8 +38,7 @@ from utils import (
     InputError, ReplayBuffer, StopSignal, between, bfloat16_pays, check_finite, choose_device, draw_grid, lr_factor,
     random_state, run, save_image, set_random_state,
 )  # fmt: skip
-from variants import GENERATOR_OPTIONS, make_generator, residual_blocks
-
+from variants import GENERATOR_OPTIONS, make_generator
 
 # What --resume takes over from a distillation that was begun
 DISTILL_OPTIONS = ("direction", "n_residual_blocks", "separable", "ngf", "fewer_products", "fewer_parameters", "lr",
@@ -256,111 +255,8 @@ def without_channels(G, options, small):
 ##############################
 
 
-def make_student(opt, options, teacher):
-    """A narrow, shallow ResNet, whatever the teacher is -> the options that describe it, and itself.
-
-    Of as many residual blocks as asked for (half of the teacher's) it is the widest that is small enough. If nearly as
-    many parameters fit into a multiple of 8 filters, with some blocks less, it is that: processors multiply 8 or 16
-    numbers at a time."""
-    size = options.img_height, options.img_width
-    parameters_of_teacher, products_of_teacher = costs(teacher, size)
-
-    def describe(ngf, n_blocks):
-        return dict(generator="resnet", n_residual_blocks=n_blocks, ngf=ngf, upsample=options.upsample,
-                    separable=opt.separable, attention=False, dropout=0.0, norm="instance")  # fmt: skip
-
-    def widest(n_blocks, step=1):
-        """-> parameters (0 if none is small enough), description"""
-        for ngf in range(options.ngf // step * step, 0, -step):
-            student = describe(ngf, n_blocks)
-            with torch.device("meta"):
-                G = make_generator(student, teacher.channels, teacher.out_channels)
-            parameters, products = costs(G, size)
-            few = parameters_of_teacher >= opt.fewer_parameters * parameters
-            if few and products_of_teacher >= opt.fewer_products * products:
-                return parameters, student
-        return 0, None
-
-    n_blocks, least = opt.n_residual_blocks, opt.n_residual_blocks
-    if n_blocks is None:
-        n_blocks = len(residual_blocks(teacher)) // 2
-        least = (n_blocks + 1) // 2
-    if opt.ngf:
-        student = describe(opt.ngf, n_blocks)
-    else:
-        parameters, student = widest(n_blocks)
-        of_eights = max((widest(n, 8) for n in range(n_blocks, least - 1, -1)), key=lambda found: found[0])
-        if of_eights[0] > 0.75 * parameters:
-            student = of_eights[1]
-    if student is None:
-        raise InputError(
-            f"--fewer_products {opt.fewer_products} --fewer_parameters {opt.fewer_parameters}: no student of "
-            f"{n_blocks} residual blocks is that small. Ask for less, or name an --ngf"
-        )
-    G = make_generator(student, teacher.channels, teacher.out_channels).apply(weights_init_normal)
-    return argparse.Namespace(**vars(options) | student), G
-
-
-def translate_and_look(G, x):
-    """-> G(x), and what a ResNet makes of x on the way: before the residual blocks, half way through, behind them"""
-    encoder, blocks, decoder = G.stages
-    seen = [nn.Sequential(*encoder)(x)]
-    for block in blocks:
-        seen.append(block(seen[-1]))
-    return nn.Sequential(*decoder)(seen[-1]), [seen[i] for i in (0, len(blocks) // 2, len(blocks))]
-
-
-def features_distance(adapters, of_student, of_teacher):
-    """Mean squared difference after a 1x1 convolution that takes the student's channels to the teacher's, as a share of
-    the teacher's variance (FitNets, Romero et al., 2015, arXiv:1412.6550)."""
-    pairs = [(adapter(x).float(), y.float()) for adapter, x, y in zip(adapters, of_student, of_teacher)]
-    return torch.stack([(x - y).square().mean() / y.var() for x, y in pairs]).mean()
-
-
-def distill_step(parts, teacher, opt, options, amp, real, real_target, draws):
-    """One update of the student and one of the discriminator -> losses: out, feat, gan, perceptual, D.
-
-    real:        (N, channels, H, W) in [-1, 1], of the domain that is translated
-    real_target: of the other one
-    """
-    student, adapters, D, optimizer_G, optimizer_D, buffer = parts.values()
-    autocast = torch.autocast(real.device.type, torch.bfloat16, enabled=amp)
-    loss_feat = loss_gan = loss_perceptual = loss_D = torch.zeros((), device=real.device)
-    look = translate_and_look if len(adapters) else lambda G, x: (G(x), [])
-    with autocast, torch.no_grad():
-        wanted, seen_by_teacher = look(teacher, real)
-        wanted = wanted.float()
-    with autocast:
-        fake, seen = look(student, real)
-        # what comes out is what the teacher makes of it ...
-        loss_out = nn.functional.l1_loss(fake.float(), wanted)
-        # ... as is what happens on the way ...
-        if len(adapters):
-            loss_feat = features_distance(adapters, seen, seen_by_teacher)
-        # ... and it looks real, where the teacher's details are beyond so small a network
-        if opt.lambda_gan:
-            loss_gan = cyclegan.criterion_GAN(D(fake), 1, options.gan_loss, of_generator=True)
-        if opt.lambda_perceptual:
-            loss_perceptual = feature_distance(load_vgg(opt.vgg_weights, real.device), fake, wanted)
-    loss_G = opt.lambda_out * loss_out + opt.lambda_feat * loss_feat + opt.lambda_gan * loss_gan
-    loss_G = loss_G + opt.lambda_perceptual * loss_perceptual
-    optimizer_G.zero_grad()
-    loss_G.backward(inputs=[*student.parameters(), *adapters.parameters()])
-    optimizer_G.step()
-
-    if opt.lambda_gan:
-        with autocast:
-            loss_D = cyclegan.discriminator_loss(D, options, real_target, buffer.push_and_pop(fake, draws))
-        optimizer_D.zero_grad()
-        loss_D.backward()
-        optimizer_D.step()
-    return torch.stack((loss_out, loss_feat, loss_gan, loss_perceptual, loss_D)).detach()
-
-
 def distill(opt):
-    """A student learns from a teacher what it makes of an image, and from its features how; and from a discriminator
-    what looks real. No pairs are needed, as the teacher makes them (after GAN Compression, Li et al., 2020,
-    arXiv:2003.08936)."""
+    """A student learns from a teacher, as distillation.py has it: the training around that."""
     state, options, checkpoint = read_training(opt)
     vars(options).update(lambda_perceptual=opt.lambda_perceptual, vgg_weights=opt.vgg_weights, lambda_style=0.0,
                          lambda_paired=0.0, accumulate=1, ratio_A=None)  # fmt: skip

@@ -34,6 +34,10 @@ BETTER = {True: "  (more is better)", False: "  (less is better)", None: ""}
 N_CASES = 4  # best and worst ones that are drawn, each
 
 
+def with_unit(title, unit):
+    return f"{title}, {unit}" if unit else title
+
+
 def table(results, references):
     """results: {direction: {measure: value}} -> lines of text."""
     columns = list(results)
@@ -41,7 +45,7 @@ def table(results, references):
     for name, (title, unit, more_is_better) in MEASURES.items():
         if any(name in results[d] for d in columns):
             values = [f"{results[d][name]:12.4g}" if name in results[d] else " " * 11 + "-" for d in columns]
-            lines.append(f"{title + (f', {unit}' if unit else ''):42}{''.join(values)}{BETTER[more_is_better]}")
+            lines.append(f"{with_unit(title, unit):42}{''.join(values)}{BETTER[more_is_better]}")
     if references:
         lines.append("for comparison, per-pixel accuracy / per-class accuracy / class IoU of")
     for title, values in references.items():
@@ -57,7 +61,7 @@ def before_and_after(rows, before, after):
         known = before.get(direction, {})
         for name, (title, unit, _) in MEASURES.items():
             if name in values and name in known:
-                label = f"{direction[0]} -> {direction[1]}  {title}{f', {unit}' if unit else ''}"
+                label = f"{direction[0]} -> {direction[1]}  {with_unit(title, unit)}"
                 rows.append((label, known[name], values[name]))
     lines = [f"{'':52}{'before':>10}{'after':>10}   after/before"]
     return lines + [f"{label:52}{a:10.4g}{b:10.4g}{f'{b / a:.3f}' if a else '-':>15}" for label, a, b in rows]

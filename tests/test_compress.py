@@ -12,6 +12,7 @@ from torch import nn
 
 import compress
 import cyclegan
+import distillation
 import timing
 import translate
 import utils
@@ -247,7 +248,7 @@ def test_features_are_those_before_within_and_behind_the_blocks():
     for i in (9, 11, 13):  # the last layer before the blocks, the second and the fourth block
         G.model[i].register_forward_hook(lambda layer, inputs, output: wanted.append(output))
     y = G(x)
-    translated, seen = compress.translate_and_look(G, x)
+    translated, seen = distillation.translate_and_look(G, x)
     assert torch.equal(translated, y)
     assert len(seen) == 3 and all(torch.equal(a, b) for a, b in zip(seen, wanted))
 
@@ -259,11 +260,11 @@ def test_distance_of_features():
     with torch.no_grad():
         adapter.bias.zero_()
         adapter.weight.copy_((2 * torch.eye(4)[[0, 1, 2, 3, 0, 1]])[:, :, None, None])
-    assert compress.features_distance([adapter], [x], [y]).item() == pytest.approx(0, abs=1e-10)
+    assert distillation.features_distance([adapter], [x], [y]).item() == pytest.approx(0, abs=1e-10)
     nothing = nn.Conv2d(4, 6, 1)
     nn.init.zeros_(nothing.weight)
     nn.init.constant_(nothing.bias, y.mean().item())
-    far = compress.features_distance([adapter, nothing], [x, x], [y, y]).item()
+    far = distillation.features_distance([adapter, nothing], [x, x], [y, y]).item()
     assert far == pytest.approx(0.5, rel=1e-2)  # mean of 0 and of all of the variance
 
 
@@ -341,7 +342,7 @@ def test_each_loss_counts(trained, monkeypatch):
     """Without a loss nothing of it is computed; with it the student becomes another one."""
     checkpoint = trained()
     words = ["distill", "--checkpoint", checkpoint, "--n_epochs", "1", "--ngf", "4", "--log_interval", "1", *COMMON]
-    monkeypatch.setattr(compress, "load_vgg", lambda path, device: lambda x: [nn.functional.avg_pool2d(x, 4)])
+    monkeypatch.setattr(distillation, "load_vgg", lambda path, device: lambda x: [nn.functional.avg_pool2d(x, 4)])
     monkeypatch.setattr(cyclegan, "load_vgg", lambda path, device: None)
     off = ["--lambda_out", "0", "--lambda_feat", "0", "--lambda_gan", "0"]
     students = {}
