@@ -22,23 +22,24 @@ from torch import nn
 
 import cyclegan
 import evaluate
-from checkpoints import (
-    copy_to_cpu, file_size, generator_file, generator_in, load_file, lock_run, prepare_folders, restore, save_file,
-)  # fmt: skip
-from datasets import find_folder, prepare_dataset
-from distillation import distill_step, make_student
-from exported import is_exported
-from loading import batches, open_data
+from datasets import find_folder
+from deploy.distillation import distill_step, make_student
+from get_data import prepare_dataset
+from inference.exported import is_exported
+from inference.load import generator_in
+from measuring.report import before_and_after
+from measuring.timing import COUNTING, costs, in_rounds, noise
+from media.files import file_size, load_file, save_file
 from models import GeneratorResNet
-from options import check_name
-from progress import Progress, duration
-from report import before_and_after
-from timing import COUNTING, costs, in_rounds, noise
-from utils import (
-    InputError, ReplayBuffer, StopSignal, between, bfloat16_pays, check_finite, choose_device, draw_grid, lr_factor,
-    random_state, run, save_image, set_random_state,
-)  # fmt: skip
-from variants import GENERATOR_OPTIONS, make_generator
+from training.checkpoints import copy_to_cpu, lock_run, prepare_folders, restore
+from training.health import check_finite
+from training.loading import batches, open_data
+from training.options import check_name
+from training.processes import StopSignal, random_state, set_random_state
+from training.progress import Progress, duration
+from utils import InputError, ReplayBuffer, between, bfloat16_pays, choose_device, draw_grid, run, save_image
+from variants.build import GENERATOR_OPTIONS, generator_file, make_generator
+from variants.schedules import lr_factor
 
 # What --resume takes over from a distillation that was begun
 DISTILL_OPTIONS = ("direction", "n_residual_blocks", "separable", "ngf", "fewer_products", "fewer_parameters", "lr",
@@ -191,7 +192,7 @@ def prune(opt):
             f"{opt.checkpoint}: was trained with {kind}, whose widths are fixed; distill takes any teacher"
         )
     saved, images = f"saved_models/{options.run_name}", f"images/{options.run_name}"
-    generators = {d: generator_in(state, opt.checkpoint, d)[0] for d in ("AB", "BA")}
+    generators = {d: generator_in(state, opt.checkpoint, d).network for d in ("AB", "BA")}
     small = argparse.Namespace(**vars(options) | {"ngf": max(1, round(opt.keep * options.ngf))})
     if begun and any(begun["options"].get(name) != getattr(small, name) for name in GENERATOR_OPTIONS):
         raise InputError(
@@ -223,7 +224,7 @@ def prune(opt):
     path = f"{saved}/latest.pth"
     result = load_file(path)
     after = quality(opt, options, path)
-    G, _ = generator_in(result, path, "AB")
+    G = generator_in(result, path, "AB").network
     networks = (generators["AB"], generator_file(state, "AB")), (G, generator_file(result, "AB"))
     report(*networks, (before, after), options, choose_device(opt.device), path)
 
@@ -273,7 +274,7 @@ def distill(opt):
     networks, _, _ = cyclegan.build(options, device)
     D = networks[f"D_{target}"]
     D.load_state_dict(state[f"D_{target}"])
-    teacher, _ = generator_in(state, opt.checkpoint, opt.direction)
+    teacher = generator_in(state, opt.checkpoint, opt.direction).network
     before = teacher, generator_file(state, opt.direction)
     described, student = make_student(opt, options, teacher)
     adapters = nn.ModuleList()

@@ -21,22 +21,32 @@ import time
 
 import torch
 
-from augment import diff_augment
-from checkpoints import copy_to_cpu, load_encoders, lock_run, prepare_folders, restore, save_run
-from datasets import prepare_dataset
-from fast import recorded, use_graph
-from loading import batches, open_data
-from losses import extra_losses, hinge, load_vgg, needs_cycle, needs_vgg, vanilla
-from models import weights_init_normal
-from monitor import Monitor
-from options import NOT_RESUMED, add_variants, count_A, is_done, implied, loss_names, read_options, size_at, turns
-from progress import as_typed, describe, duration, what_was_written
-from utils import (
-    ReplayBuffer, StopSignal, average_over_processes, average_weights, between, bfloat16_pays, check_finite,
-    choose_device, evaluating, first_process_first, gather, init_processes, lr_scheduler, random_state, run,
+from get_data import prepare_dataset
+from models import in_one_pass, weights_init_normal
+from training.averages import average_weights
+from training.checkpoints import copy_to_cpu, lock_run, prepare_folders, restore, save_run
+from training.cuda_graph import recorded, use_graph
+from training.health import check_finite
+from training.loading import batches, open_data
+from training.monitor import Monitor
+from training.options import NOT_RESUMED, implied, is_done, read_options
+from training.processes import (
+    StopSignal,
+    average_over_processes,
+    first_process_first,
+    gather,
+    init_processes,
+    random_state,
     set_random_state,
-)  # fmt: skip
-from variants import channels_of, in_one_pass, make_discriminator, make_generator, use_spectral_norm
+)
+from training.progress import as_typed, describe, duration, what_was_written
+from utils import ReplayBuffer, between, bfloat16_pays, choose_device, evaluating, run
+from variants.augment import diff_augment
+from variants.build import channels_of, make_discriminator, make_generator, use_spectral_norm
+from variants.losses import extra_losses, hinge, load_vgg, needs_cycle, needs_vgg, vanilla
+from variants.options import add_variants, loss_names
+from variants.schedules import count_A, lr_scheduler, size_at, turns
+from variants.weights import load_encoders
 
 # What the demo needs to be done on a laptop; the command line wins over it. So short a training gains from a long decay
 DEMO = dict(img_height=64, img_width=64, n_residual_blocks=3, ngf=24, ndf=32, upsample="nearest", n_epochs=6,
@@ -413,7 +423,7 @@ def main(argv=None):
     say(f"done in {duration(time.monotonic() - started)}, {what_was_written(opt, saved, images, step)}")
     has_answers = os.path.isdir(f"{root}/test_mask") and channels_of(vars(opt)) == (3, 3)
     if opt.dataset_name == "demo" and has_answers and rank == 0:
-        from demo_data import score
+        from get_data.demo import score
 
         with evaluating(*shown.values()):
             score(*shown.values(), root, device)

@@ -7,24 +7,23 @@ Two folders of images -> unpaired training samples. Both layouts are read:
 A data set that is named but missing is drawn (demo_data.py) or fetched (fetch.py).
 """
 
-import contextlib
 import os
-import re
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
-from arrays import check_smallest, is_array, load_array
-from augment import jittered, rotated
-from utils import InputError, reading
+from media.arrays import is_array, load_array
+from media.images import ImageFiles, load_image, open_image
+from utils import InputError
+from variants.augment import jittered, rotated
+from variants.pairs import read_pairs
 
 # Pillow warns of what it takes, above 89 million pixels; above 179 million it refuses, and so do we
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-IMAGE_EXTENSIONS = (*(e for e, kind in Image.registered_extensions().items() if kind in Image.OPEN), ".npy")
 CACHE_LIMIT_GIB = 4.0  # a larger data set is decoded again in every epoch, by worker processes
 CHECK_LIMIT = 100_000  # images of a domain that are looked at before training; of more, the first ones
 
@@ -34,128 +33,9 @@ CHECK_LIMIT = 100_000  # images of a domain that are looked at before training; 
 ##############################
 
 
-@contextlib.contextmanager
-def open_image(path, smallest=None):
-    """Opens a picture for the length of a `with` block, its size checked; whatever goes wrong in there is an InputError
-    that names the path."""
-    with reading(path), Image.open(path) as image:
-        check_size(path, image, smallest)
-        yield image
-
-
-def load_image(path, channels=3, size=None, smallest=None):
-    """Decodes one picture -> uint8 array (H, W, channels).
-
-    Takes all that Pillow opens: EXIF rotation is applied, transparency is laid over white, palettes and CMYK become
-    RGB, 16-bit values are scaled to 8 bits (not clipped), of an animation the first frame is taken.
-
-    channels: 1 gray, 3 RGB
-    size:     (height, width) to resize to, bicubic; None leaves the size as it is
-    smallest: (height, width) that the picture must have before it is resized
-    Raises InputError, naming the path.
-    """
-    with open_image(path, smallest) as image:
-        if size:  # a large JPEG need not be decoded at full size: DCT scaling, at least twice what is needed
-            image.draft(None, (2 * max(size), 2 * max(size)))
-        image = to_8_bit(upright(image))
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        image = image.convert({1: "L", 3: "RGB"}[channels])
-    if size:
-        image = image.resize((size[1], size[0]), Image.Resampling.BICUBIC)
-    return np.array(image).reshape(image.height, image.width, channels)
-
-
-def upright(image):
-    """The picture turned as its EXIF says, or as it is stored if its EXIF makes no sense."""
-    image.load()  # if the picture itself is broken, that is an error
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # Pillow raises nearly anything
-        return image
-
-
-def to_8_bit(image):
-    """Integer (0..65535) and float (0..1) pictures -> mode 'L', scaled. Others are returned as they are."""
-    if image.mode[0] not in "IF":
-        return image
-    top = 1.0 if image.mode == "F" else 65535
-    values = np.asarray(image)
-    if not (values.min() >= 0 and values.max() <= top):
-        raise ValueError(f"mode {image.mode} with values from {values.min()} to {values.max()}, expected 0 to {top}")
-    return Image.fromarray((values * (255 / top)).round().astype(np.uint8))
-
-
-def check_size(path, image, smallest):
-    """Raises InputError if an opened picture, turned upright, is smaller than (height, width)."""
-    width, height = image.size
-    with contextlib.suppress(Exception):  # EXIF that makes no sense, as in upright()
-        # orientations 5 to 8 lie on their side. Not image.getexif(): for a PNG that decodes the whole picture
-        if Image.Image.getexif(image).get(0x0112, 1) > 4:
-            width, height = height, width
-    check_smallest(path, height, width, smallest)
-
-
 ##############################
 #        Two folders
 ##############################
-
-
-class ImageFiles:
-    """The image files of one folder, sorted, as paths. The names are one array of fixed width: 10 million of them take
-    some hundred MB, which worker processes share; as many Python strings would take over a GB."""
-
-    def __init__(self, folder):
-        self.folder, self.n_others, self.other = folder, 0, None
-        arrays, names = [], []
-        with os.scandir(folder) as entries:  # one pass: no call per file
-            for entry in entries:
-                if entry.name.startswith("."):  # .DS_Store, and the ._* files of macOS
-                    continue
-                if entry.name.lower().endswith(IMAGE_EXTENSIONS) and entry.is_file():
-                    names.append(os.fsencode(entry.name))
-                    if len(names) == 100_000:
-                        arrays.append(np.array(names))
-                        names = []
-                else:
-                    self.n_others, self.other = self.n_others + 1, entry.name
-        self.names = np.sort(np.concatenate([*arrays, np.array(names, dtype=bytes)]))
-        if not len(self.names):
-            raise InputError(f"{folder}: holds no image (subfolders are not searched). Put this domain's images there")
-
-    def __len__(self):
-        return len(self.names)
-
-    def __getitem__(self, i):
-        return os.path.join(self.folder, os.fsdecode(self.names[i]))
-
-
-def stem(path):
-    """'a/b.c.jpg' -> 'b.c': what a picture is paired by."""
-    return os.path.splitext(os.path.basename(path))[0]
-
-
-def read_pairs(path, files):
-    """A text file, in each line the names of an image of A and its counterpart in B, apart by a tab, a comma or blanks
-    -> {number of the one in files["A"]: number of the other}. Without a path: those of the same file stem."""
-    number = {domain: {stem(files[domain][i]): i for i in range(len(files[domain]))} for domain in "AB"}
-    if not path:
-        return {i: number["B"][name] for name, i in number["A"].items() if name in number["B"]}
-    pairs = {}
-    try:
-        with open(path, encoding="utf-8") as file:
-            lines = [line.strip() for line in file]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--pairs {path}: cannot be read ({error})")
-    for n, line in enumerate(lines, 1):
-        if line:
-            names = re.split(next((mark for mark in "\t," if mark in line), " +"), line)
-            known = len(names) == 2 and all(stem(name.strip()) in number[d] for name, d in zip(names, "AB"))
-            if not known:
-                raise InputError(f"--pairs {path}, line {n}: {line!r} does not name an image of A and one of B")
-            pairs[number["A"][stem(names[0].strip())]] = number["B"][stem(names[1].strip())]
-    return pairs
 
 
 def find_folder(root, mode, domain):
@@ -334,53 +214,7 @@ class ImageDataset(torch.utils.data.Dataset):
         raise InputError(f"{self.files[domain].folder}: not one image can be used")
 
 
-def fixed_images(dataset, root, domain, n):
-    """The first n test images of a domain, resized and nothing else -> float32 (n, C, H, W) in [-1, 1]. Where there is
-    no test folder, training images: a person with two folders of photos can train too."""
-    try:
-        files = ImageFiles(find_folder(root, "test", domain))
-        order = range(len(files))
-    except InputError:
-        files, order = dataset.files[domain], dataset.index[domain]
-        dataset.notes.append(f"no test images of domain {domain}: the sample grids show training images")
-    images = []
-    for i in order:
-        try:
-            images.append(to_float(torch.from_numpy(dataset.load(domain, files[i], dataset.img_size))))
-        except InputError as error:
-            if not dataset.skip_bad_images:
-                raise InputError(f"{error}. --skip_bad_images goes on without") from error
-            dataset.notes.append(f"skipped {error}")
-        if len(images) == n:
-            break
-    if not images:
-        raise InputError(f"{files.folder}: not one image can be used")
-    return torch.stack(images)
-
-
 def to_float(image):
     """uint8, or float32 from 0 to 1, (H, W, C) -> float32 (C, H, W) in [-1, 1], the range of the generators' tanh."""
     half = 127.5 if image.dtype == torch.uint8 else 0.5
     return image.permute(2, 0, 1).contiguous().float() / half - 1
-
-
-def prepare_dataset(name, data_dir):
-    """-> data_dir/name. If it is missing, the demo is drawn and an official set is fetched."""
-    root = os.path.join(data_dir, name)
-    if os.path.isdir(root):
-        return root
-    if os.path.lexists(root):
-        raise InputError(f"{root}: is there, but no folder")
-    from demo_data import write_demo  # here, as most runs need neither
-    from fetch import OFFICIAL_SETS, fetch_dataset
-
-    if name == "demo":
-        write_demo(root)
-    elif name in OFFICIAL_SETS:
-        fetch_dataset(name, data_dir)
-    else:
-        raise InputError(
-            f"{root}: no such folder. Put your images into {root}/trainA and {root}/trainB, or name an official set: "
-            + " ".join(OFFICIAL_SETS)
-        )
-    return root

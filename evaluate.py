@@ -20,14 +20,15 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-import metrics
-from arrays import is_array, load_array
-from checkpoints import load_generators, options_beside
-from datasets import ImageFiles, find_folder, load_image, stem
-from exported import is_exported
-from loading import outlive_signals
-from progress import Progress
-from report import Cases, best_epochs, draw_curves, table
+from datasets import find_folder
+from inference.exported import is_exported
+from inference.load import load_generators, options_beside
+from measuring import metrics
+from measuring.report import Cases, best_epochs, draw_curves, table
+from media.arrays import is_array, load_array
+from media.images import ImageFiles, load_image, stem
+from training.loading import outlive_signals
+from training.progress import Progress
 from utils import InputError, as_rgb, between, bfloat16_pays, choose_device, run
 
 PROTOCOL = (
@@ -250,8 +251,10 @@ def evaluate(opt):
     """What the script does -> {epoch: {direction: {measure: value}}}"""
     opt.device = choose_device(opt.device)
     opt.amp = bfloat16_pays(opt.device) if opt.amp is None else opt.amp
-    generators, facts = load_generators(opt.checkpoint, opt.direction, opt.counterpart)
-    trained = facts["options"] or options_beside(opt.checkpoint)
+    trained_generators = load_generators(opt.checkpoint, opt.direction, opt.counterpart)
+    facts = next(g for g in trained_generators.values() if g.path == opt.checkpoint)
+    generators = {d: g.network for d, g in trained_generators.items()}
+    trained = facts.options or options_beside(opt.checkpoint)
     exported = is_exported(opt.checkpoint)
     if exported and opt.all_checkpoints:
         raise InputError(
@@ -268,7 +271,7 @@ def evaluate(opt):
     if not os.path.isdir(root):
         raise InputError(f"{root}: no such folder. --data_dir and --dataset_name say where the test images are")
 
-    checkpoints = {facts["epoch"]: opt.checkpoint}
+    checkpoints = {facts.epoch: opt.checkpoint}
     folder = os.path.dirname(opt.checkpoint) or "."
     if opt.all_checkpoints:
         kept = [re.fullmatch(r"G_(AB|BA)_(\d+)\.pth", file) for file in os.listdir(folder)]
@@ -332,7 +335,8 @@ def evaluate(opt):
         images = os.path.join(images, name)
     for epoch, path in sorted(checkpoints.items(), key=lambda item: item[0] or 0):
         if opt.all_checkpoints:
-            generators, _ = load_generators(path, opt.direction, opt.counterpart)
+            found = load_generators(path, opt.direction, opt.counterpart)
+            generators = {d: g.network for d, g in found.items()}
         for G in generators.values():
             G.to(opt.device)
         results = {}

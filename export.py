@@ -28,14 +28,16 @@ import tempfile
 import torch
 from torch import nn
 
-from checkpoints import file_size, load_generator, options_beside
-from datasets import ImageFiles, find_folder, stem
+from datasets import find_folder
+from deploy.int8 import psnr, quantise
 from evaluate import Files, from_8_bit
-from exported import CHECKSUM, FACTS, NO_SUM, Exported, is_exported, without_warnings
-from losses import ssim
-from quantize import psnr, quantise
-from timing import digits, in_rounds, name_of
+from inference.exported import CHECKSUM, FACTS, NO_SUM, Exported, is_exported, without_warnings
+from inference.load import load_generator, options_beside
+from measuring.timing import digits, in_rounds, name_of
+from media.files import file_size
+from media.images import ImageFiles, stem
 from utils import InputError, between, bfloat16_pays, choose_device, run, whole_file
+from variants.losses import ssim
 
 # suffix: what is added to the file's name; limit: what the comparison must keep to
 Format = collections.namedtuple("Format", "extension precision suffix limit")
@@ -247,7 +249,7 @@ class Pictures:
     """
 
     def __init__(self, opt, G, known):
-        options, direction = known["options"], known["direction"] or "AB"
+        options, direction = known.options, known.direction or "AB"
         root = os.path.join(options.get("data_dir", "data"), options.get("dataset_name", ""))
 
         def files(folder, mode):
@@ -292,8 +294,8 @@ def target(opt, facts, kind):
             raise InputError(f"--output {opt.output}: --format {kind} makes a file that ends in {extension}")
         return opt.output
     folder, name = os.path.dirname(opt.checkpoint), stem(opt.checkpoint)
-    if facts["full"]:
-        name = f"G_{facts['direction']}_{facts['epoch']}"
+    if facts.is_full:
+        name = f"G_{facts.direction}_{facts.epoch}"
     return os.path.join(folder, name + suffix + extension)
 
 
@@ -362,8 +364,9 @@ def main(argv=None):
         raise InputError(f"--checkpoint {opt.checkpoint}: is exported already; name what it was made of")
     if opt.output and len(opt.format) > 1:
         raise InputError("--output: names one file, so ask for one --format")
-    G, known = load_generator(opt.checkpoint, opt.direction)
-    known["options"] = options = known["options"] or options_beside(opt.checkpoint)
+    known = load_generator(opt.checkpoint, opt.direction)
+    G, known.options = known.network, known.options or options_beside(opt.checkpoint)
+    options = known.options
     paths = {kind: target(opt, known, kind) for kind in opt.format}
     for path in paths.values():
         if not os.path.isdir(os.path.dirname(path) or ".") or os.path.isdir(path):
@@ -385,7 +388,7 @@ def main(argv=None):
             print("note: too few pictures: INT8 is held against some that its ranges were measured on")
     facts = {
         "channels": G.channels, "out_channels": G.out_channels, "multiple": G.multiple, "smallest": G.smallest,
-        "direction": known["direction"] or "", "epoch": known["epoch"] or "", "value_range": "-1 to 1",
+        "direction": known.direction or "", "epoch": known.epoch or "", "value_range": "-1 to 1",
         "colours": {1: "gray", 3: "RGB"}.get(G.channels, ""), "img_height": size[0], "img_width": size[1],
         "dataset_name": options.get("dataset_name", ""),
     }  # fmt: skip

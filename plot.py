@@ -11,7 +11,7 @@ import argparse
 import json
 import os
 
-from health import ADVICE, USUAL
+from training.health import ADVICE, USUAL
 from utils import InputError, between, run, whole_file
 
 # Title of each plot -> the values of log.jsonl that it shows, as far as they are there

@@ -23,17 +23,18 @@ import numpy as np
 import torch
 from PIL import Image
 
-from bands import goes_in_bands, translate_in_bands
-from checkpoints import load_generator
-from datasets import load_image, open_image
-from exported import Exported
-from inputs import is_video, mask_for, plan, resizer
+from inference.bands import goes_in_bands, translate_in_bands
+from inference.exported import Exported
+from inference.features import feature_maps
+from inference.load import load_generator
+from media.images import load_image, open_image
+from media.inputs import is_video, mask_for, plan, resizer
+from media.pictures import format_of, read_picture, write_picture
+from media.sheets import draw_sheet
+from media.video import translate_video
 from models import GeneratorResNet
-from pictures import format_of, read_picture, write_picture
-from progress import Progress, duration
-from report import draw_sheet, feature_maps
+from training.progress import Progress, duration
 from utils import InputError, between, bfloat16_pays, choose_device, out_of_memory, run
-from video import translate_video
 
 
 def get_parser():
@@ -333,9 +334,10 @@ def main(argv=None):
 
     generators = []
     for path in opt.checkpoint:
-        G, facts = load_generator(path, opt.direction)
+        facts = load_generator(path, opt.direction)
+        G = facts.network
         generators.append(G)
-        direction, epoch = facts["direction"], facts["epoch"]
+        direction, epoch = facts.direction, facts.epoch
         is_resnet = isinstance(G, GeneratorResNet)
         kind = f"{len(G.stages[1])} residual blocks" if is_resnet else type(G).__name__.removeprefix("Generator")
         if isinstance(G, Exported):
@@ -360,7 +362,7 @@ def main(argv=None):
         raise InputError(f"--mask, --strength: {n_in} channels become {n_out}, which cannot be blended")
     if not {n_in, n_out} <= {1, 3} and any(is_video(target) for _, target in jobs):
         raise InputError(f"--input: {opt.checkpoint[0]} is for images of {n_in} and {n_out} channels, not for videos")
-    if jobs and (trained := facts["options"].get("img_height")):
+    if jobs and (trained := facts.options.get("img_height")):
         note_size(jobs[0][0], trained, opt)
     translator = Translator(generators, device, amp, opt.mix, opt.strength, opt.tile, opt.batch_size, opt.compile)
     precision = "" if all(isinstance(G, Exported) for G in generators) else ", bfloat16" if amp else ", float32"

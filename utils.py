@@ -7,16 +7,11 @@ import argparse
 import contextlib
 import math
 import os
-import signal
 import sys
 import traceback
-import warnings
-import zipfile
-from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
@@ -71,16 +66,32 @@ def whole_file(path):
             os.remove(temporary)
 
 
-def check_zip(file):
-    """Raises ValueError if a checksum in a zip file, or one at that path, is wrong: PyTorch does not look at them."""
-    with zipfile.ZipFile(file) as archive:
-        if archive.testzip():
-            raise ValueError("a checksum is wrong")
-
-
 def out_of_memory(error):
     """Whether a RuntimeError or MemoryError says so; torch has several ways."""
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "alloc" in str(error)
+
+
+class HelpFormatter(argparse.MetavarTypeHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """argparse's: "--lr float  learning rate (default: 0.0002)". Defaults of None and False are not worth a word."""
+
+    def __init__(self, prog):
+        super().__init__(prog, max_help_position=32)
+
+    def _get_help_string(self, action):
+        is_plain = action.default is None or action.default is False
+        return action.help if is_plain else super()._get_help_string(action)
+
+    def _get_default_metavar_for_optional(self, action):
+        return super()._get_default_metavar_for_optional(action) if action.type else action.dest.upper()
+
+    def _get_default_metavar_for_positional(self, action):
+        return super()._get_default_metavar_for_positional(action) if action.type else action.dest
+
+
+def argument_parser(description, usage):
+    """argparse.ArgumentParser with short lines of help. usage: the command line in short, such as
+    "python plot.py NAME [NAME ...] [options]"."""
+    return argparse.ArgumentParser(usage=usage, description=description, formatter_class=HelpFormatter)
 
 
 def between(low, high=math.inf):
@@ -96,20 +107,6 @@ def between(low, high=math.inf):
 
     parse.__name__ = type(low).__name__  # argparse's message for text that is no number names it
     return parse
-
-
-@contextlib.contextmanager
-def reading(path):
-    """For decoders: whatever goes wrong in the `with` block is an InputError that names the path."""
-    try:
-        if os.path.exists(path) and not os.path.isfile(path):
-            raise InputError(f"{path}: no regular file")  # to open a pipe would wait for ever
-        yield
-    except InputError:
-        raise
-    except Exception as error:  # on a broken file the decoders raise nearly anything
-        reason = f"{type(error).__name__}: {error}".replace("\n", " ")
-        raise InputError(f"{path}: broken, or no image ({reason})") from error
 
 
 ##############################
@@ -186,64 +183,6 @@ def linear_decay(n_epochs, decay_epoch):
     return lambda epoch: 1.0 - max(0, epoch - decay_epoch) / max(1, n_epochs - decay_epoch)
 
 
-def lr_factor(schedule, n_epochs, decay_epoch):
-    """'linear': see there; 'cosine': half a cosine instead of the line; 'step': a tenth from `decay_epoch` on, and a
-    hundredth from half way between there and the end."""
-    line = linear_decay(n_epochs, decay_epoch)
-    if schedule == "cosine":
-        return lambda epoch: (1 - math.cos(math.pi * line(epoch))) / 2
-    if schedule == "step":
-        return lambda epoch: 1.0 if epoch < decay_epoch else 0.1 if line(epoch) > 0.5 else 0.01
-    return line
-
-
-def lr_scheduler(optimizers, opt, steps_per_epoch, epochs_done=0, steps_done=0):
-    """Lets the learning rates fall, epoch by epoch, or with --n_iters step by step -> a function to call after each.
-    What the options say now counts, whatever they were when the run was started."""
-    n, unit, done = (opt.n_iters, steps_per_epoch, steps_done) if opt.n_iters else (opt.n_epochs, 1, epochs_done)
-    factor = lr_factor(opt.lr_schedule, n, n // 2 if opt.decay_epoch is None else opt.decay_epoch * unit)
-    # a run that was stopped after the last step of an epoch goes on with the schedulers' step, which is right
-    warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
-    schedulers = [torch.optim.lr_scheduler.LambdaLR(optimizer, factor) for optimizer in optimizers]
-    for optimizer, scheduler in zip(optimizers, schedulers):
-        base, now = float(optimizer.defaults["lr"]), optimizer.param_groups[0]["lr"]
-        scheduler.base_lrs, scheduler.last_epoch = [base], done
-        lr = base * factor(done)
-        optimizer.param_groups[0]["lr"] = torch.full_like(now, lr) if isinstance(now, torch.Tensor) else lr
-
-    def next_lr():
-        for scheduler in schedulers:
-            scheduler.step()
-
-    return next_lr
-
-
-@torch.no_grad()
-def average_weights(averages, networks, decay, step):
-    """Moves each of `averages` a little towards the network of the same name: an exponential moving average over about
-    1 / (1 - decay) steps, which leaves out the to and fro of adversarial training (Yazici et al., 2019,
-    arXiv:1806.04498).
-
-    step: how many there have been; the first ones are averaged over fewer, so that what was drawn at random is soon
-          forgotten"""
-    move = get_ema_multi_avg_fn(min(decay, step / (step + 9)))
-    for name, average in averages.items():
-        move(list(average.parameters()), list(networks[name].parameters()), None)
-        for mine, its in zip(average.buffers(), networks[name].buffers()):
-            mine.copy_(its)
-
-
-def check_finite(values, names, step, folder):
-    """Raises DivergedError if one of `values`, a tensor (steps, len(names)) that ends at `step`, is nan or inf."""
-    bad = (~values.isfinite().all(1)).nonzero().flatten().tolist()
-    if bad:
-        first = step - len(values) + 1 + bad[0]
-        losses = ", ".join(f"{name} {value:.4g}" for name, value in zip(names, values[bad[0]].tolist()))
-        good = os.path.join(folder, "latest.pth")
-        way_out = f"{good} is from before: go on with --resume" if os.path.exists(good) else "Start again"
-        raise DivergedError(f"diverged at step {first}: {losses}. {way_out} and a smaller --lr, or --no-amp")
-
-
 ##############################
 #   Devices and processes
 ##############################
@@ -275,92 +214,6 @@ def bfloat16_pays(device):
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities()
     return device.type == "cpu" and bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-
-
-def init_processes(device):
-    """Joins the processes that torchrun started, if it did -> (rank, world_size), (0, 1) in a plain run."""
-    if "RANK" not in os.environ:
-        return 0, 1
-    # gradients go by NCCL; the few words between processes by gloo, which needs no GPU and makes it wait for nothing
-    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=timedelta(hours=2))  # a data set may have to be fetched first
-    return dist.get_rank(), dist.get_world_size()
-
-
-def average_over_processes(tensors):
-    """Replaces each tensor by its mean over all processes. Of gradients from equal shares of a batch that is the
-    gradient of the whole batch: what DistributedDataParallel does, without a wrapper around the networks.
-
-    -> a function to call before they are used: the messages go out at once, and meanwhile there is other work."""
-    if not dist.is_initialized() or not tensors:
-        return lambda: None
-    flat = torch.cat([tensor.flatten() for tensor in tensors])  # one message instead of one a tensor
-    message = dist.all_reduce(flat, async_op=True)
-
-    def finish():
-        message.wait()
-        flat.div_(dist.get_world_size())
-        for tensor, mean in zip(tensors, flat.split([tensor.numel() for tensor in tensors])):
-            tensor.copy_(mean.view_as(tensor))
-
-    return finish
-
-
-def first_process_first(function):
-    """Calls it in one process, then in one of each machine, then in all: the first one prepares what the others find.
-    -> its result"""
-    result = None
-    for my_turn in (int(os.environ.get("RANK", "0")) == 0, int(os.environ.get("LOCAL_RANK", "0")) == 0, True):
-        if my_turn:
-            result = function()
-        gather(None)  # waits for all
-    return result
-
-
-def random_state(device):
-    """Where torch's random numbers are: those of dropout, of --diffaugment."""
-    state = {"rng": torch.get_rng_state()}
-    return state | ({"cuda_rng": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
-
-
-def set_random_state(state, device):
-    torch.set_rng_state(state["rng"])
-    if device.type == "cuda" and "cuda_rng" in state:
-        torch.cuda.set_rng_state(state["cuda_rng"], device)
-
-
-def gather(value):
-    """`value` of every process -> list by rank, on rank 0; other ranks get a list of None."""
-    if not dist.is_initialized():
-        return [value]
-    values = [None] * dist.get_world_size()
-    dist.gather_object(value, values if dist.get_rank() == 0 else None)
-    return values
-
-
-class StopSignal:
-    """Turns the first SIGINT (Ctrl-C) or SIGTERM into a request to stop after the current step; a second one stops at
-    once."""
-
-    def __init__(self):
-        self.number = 0
-        self.previous = {s: signal.signal(s, self._request) for s in (signal.SIGINT, signal.SIGTERM)}
-
-    def _request(self, number, frame):
-        self.number = number
-        self.restore()
-
-    def restore(self):
-        for s, handler in self.previous.items():
-            signal.signal(s, handler)
-
-    def requested(self):
-        """The signal's number, 0 if there was none; the same answer on every process, at the same step."""
-        if not dist.is_initialized():
-            return self.number
-        number = torch.tensor(self.number)
-        dist.all_reduce(number, dist.ReduceOp.MAX)
-        return number.item()  # a signal that came just now is asked for in the next step
 
 
 ##############################

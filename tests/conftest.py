@@ -1,20 +1,13 @@
 import os
-import sys
 
 import numpy as np
 import pytest
+from helpers import ROOT
 from PIL import Image
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path.insert(0, ROOT)
 if "PYTEST_XDIST_WORKER" in os.environ:  # several processes, whose threads would wait for each other's cores
     os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "2")
-
-
-def pytest_configure(config):
-    config.addinivalue_line("filterwarnings", "error::DeprecationWarning")
-    config.addinivalue_line("filterwarnings", "error::FutureWarning")
 
 
 @pytest.fixture
@@ -43,7 +36,7 @@ def make_set(tmp_path):
 @pytest.fixture
 def no_downloads(monkeypatch):
     """The networks that evaluate.py measures with are not to be had, which is said at once."""
-    import metrics
+    from measuring import metrics
 
     def cannot(weights):
         raise metrics.Unavailable("no network")

@@ -1,0 +1,5 @@
+"""
+Image and video files, read and written.
+
+May import utils alone.
+"""

@@ -1,0 +1,319 @@
+"""The training step against the plainest form of it, and the recorded step against the one that is not."""
+
+import contextlib
+import functools
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+import cyclegan
+from training import cuda_graph as fast
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+DEVICES = [CPU, pytest.param(CUDA, marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
+
+
+def options(*argv):
+    small = "--dataset_name x --img_height 32 --img_width 32 --n_residual_blocks 2 --ngf 4 --ndf 4 --pool_size 3"
+    return cyclegan.get_options([*small.split(), *argv])[0]
+
+
+def batches(n, size, device=CPU, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(1)
+    return [
+        [torch.rand(size, 3, 32, 32, generator=generator).to(device, dtype) * 2 - 1 for _ in "AB"] for _ in range(n)
+    ]
+
+
+def plain_step(networks, optimizers, buffers, opt, real_A, real_B, draws_A, draws_B):
+    """Each image through each network by itself; one optimizer after the other; the formulas of the paper."""
+    G_AB, G_BA, D_A, D_B = networks.values()
+    optimizer_G, optimizer_D_A, optimizer_D_B = optimizers.values()
+    means = []
+    fakes_A, fakes_B, loss_G = [], [], 0
+    for a, b in zip(real_A.split(1), real_B.split(1)):
+        fake_B, fake_A = G_AB(a), G_BA(b)
+        gan = (((D_B(fake_B) - 1) ** 2).mean() + ((D_A(fake_A) - 1) ** 2).mean()) / 2
+        cycle = ((G_BA(fake_B) - a).abs().mean() + (G_AB(fake_A) - b).abs().mean()) / 2
+        identity = ((G_BA(a) - a).abs().mean() + (G_AB(b) - b).abs().mean()) / 2
+        total = gan + opt.lambda_cyc * cycle + opt.lambda_id * identity
+        loss_G = loss_G + total / len(real_A)
+        means.append(torch.stack((total, gan, cycle, identity)).detach())
+        fakes_A.append(fake_A.detach())
+        fakes_B.append(fake_B.detach())
+    optimizer_G.zero_grad()
+    loss_G.backward()
+    optimizer_G.step()
+
+    losses_D = []
+    for D, optimizer, buffer, reals, fakes, draws in (
+        (D_A, optimizer_D_A, buffers["fake_A_buffer"], real_A, fakes_A, draws_A),
+        (D_B, optimizer_D_B, buffers["fake_B_buffer"], real_B, fakes_B, draws_B),
+    ):
+        fakes = buffer.push_and_pop(torch.cat(fakes), draws)
+        loss_D = 0
+        for real, fake in zip(reals.split(1), fakes.split(1)):
+            loss_D = loss_D + (((D(real) - 1) ** 2).mean() + (D(fake) ** 2).mean()) / 2 / len(reals)
+        optimizer.zero_grad()
+        loss_D.backward()
+        optimizer.step()
+        losses_D.append(loss_D.detach())
+    return torch.stack((sum(losses_D) / 2, *torch.stack(means).mean(0)))
+
+
+def trained(step, opt, device=CPU, dtype=torch.float32, n_steps=8, graph=False, through=lambda step: step):
+    """-> losses (n_steps, 5) and the networks' weights after these steps; the learning rate halves on the way."""
+    networks, optimizers, buffers = cyclegan.build(opt, device, graph)
+    for network in networks.values():
+        network.to(dtype)
+    schedulers = [torch.optim.lr_scheduler.LambdaLR(o, lambda t: 0.5**t) for o in optimizers.values()]
+    originals = batches(n_steps, opt.batch_size * opt.accumulate, device, dtype)
+    update, losses = through(functools.partial(step, networks, optimizers, buffers, opt)), []
+    for i, batch in enumerate(batches(n_steps, opt.batch_size * opt.accumulate, device, dtype)):
+        draws = [buffer.draw(len(batch[0])).to(device) for buffer in buffers.values()]
+        losses.append(update(*batch, *draws))
+        if i in (4, 6):
+            for scheduler in schedulers:
+                scheduler.step()
+        assert torch.equal(batch[0], originals[i][0])  # the caller's images are the caller's
+    weights = {f"{n}/{k}": w.cpu() for n, net in networks.items() for k, w in net.state_dict().items()}
+    return torch.stack(losses).cpu(), weights
+
+
+def step_in_float32(networks, optimizers, buffers, opt, *tensors):
+    return cyclegan.train_step(networks, optimizers, buffers, opt, False, *tensors)
+
+
+@pytest.fixture(autouse=True)
+def exact_products(monkeypatch):
+    """A GPU's float32 convolutions have ten bits of mantissa by default."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
+def assert_alike(one, other, **tolerance):
+    torch.testing.assert_close(one[0], other[0], **tolerance)
+    assert one[1].keys() == other[1].keys()
+    for key in one[1]:
+        # biases before a norm have no gradient but rounding, which Adam blows up to full steps
+        if key.endswith("weight"):
+            torch.testing.assert_close(one[1][key], other[1][key], msg=key, **tolerance)
+
+
+VARIANTS = [
+    (),
+    ("--batch_size", "4"),
+    ("--accumulate", "4"),
+    ("--batch_size", "2", "--accumulate", "2"),
+    ("--checkpoint_activations",),
+    ("--batch_size", "2", "--accumulate", "2", "--checkpoint_activations"),
+]
+
+
+@pytest.mark.parametrize("argv", VARIANTS, ids=" ".join)
+def test_the_step_is_the_plain_one(argv, monkeypatch):
+    """In float64, so that what differs would show."""
+    monkeypatch.setattr(cyclegan, "criterion_GAN", lambda scores, label, *_, **__: (scores - label).square().mean())
+    opt = options(*argv)
+    reference = trained(plain_step, opt, dtype=torch.float64)
+    assert_alike(trained(step_in_float32, opt, dtype=torch.float64), reference, atol=1e-9, rtol=1e-7)
+    assert (reference[0][0] - reference[0][-1]).abs().min() > 1e-4  # and it did learn
+
+
+@pytest.mark.parametrize("argv", [(), ("--batch_size", "2", "--accumulate", "2")], ids=" ".join)
+@pytest.mark.parametrize("device", DEVICES, ids=str)
+def test_the_step_is_the_plain_one_in_float32(argv, device):
+    opt = options(*argv)
+    one, other = (trained(step, opt, device, n_steps=4) for step in (step_in_float32, plain_step))
+    assert_alike(one, other, atol=1e-4 if device == CPU else 1e-3, rtol=1e-3)
+
+
+def test_bfloat16_stays_near(monkeypatch):
+    opt = options()
+    low, high = (trained(functools.partial(bfloat16_or_not, amp), opt, n_steps=6) for amp in (True, False))
+    assert 0 < (low[0] - high[0]).abs().max() < 0.05 * high[0].max()
+
+
+def bfloat16_or_not(amp, networks, optimizers, buffers, opt, *tensors):
+    return cyclegan.train_step(networks, optimizers, buffers, opt, amp, *tensors)
+
+
+def test_checkpointed_activations_are_not_kept():
+    """What autograd keeps for the backward pass of a generator, in bytes."""
+    kept = {}
+    for argv in ((), ("--checkpoint_activations",)):
+        networks, _, _ = cyclegan.build(options(*argv, "--n_residual_blocks", "9"), CPU)
+        storages = {}
+
+        def pack(tensor):
+            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            networks["G_AB"](batches(1, 1)[0][0])
+        weights = sum(p.numel() * 4 for p in networks["G_AB"].parameters())
+        kept[argv] = sum(storages.values()) - weights * (argv == ())
+    assert 0 < kept[("--checkpoint_activations",)] < 0.2 * kept[()]
+
+
+def test_no_gradient_of_the_generators_reaches_the_discriminators():
+    opt = options("--lr", "0")
+    networks, optimizers, buffers = cyclegan.build(opt, CPU)
+    (a, b), draws = batches(1, 1)[0], [torch.tensor([[0, 0]])] * 2
+    step_in_float32(networks, optimizers, buffers, opt, a, b, *draws)
+    G_AB, G_BA, D_A, D_B = networks.values()
+    with torch.no_grad():
+        fake_A = G_BA(b)
+    expected = torch.autograd.grad((((D_A(a) - 1) ** 2).mean() + (D_A(fake_A) ** 2).mean()) / 2, D_A.parameters())
+    for p, gradient in zip(D_A.parameters(), expected):
+        torch.testing.assert_close(p.grad, gradient, atol=1e-6, rtol=1e-4)
+
+
+# ----- the recorded step
+
+
+class Tape(TorchDispatchMode):
+    """What a CUDA graph is, on the CPU: operations with the addresses that they read and write. Numbers and decisions
+    of Python are fixed in it, and what asks for a value fails, as it would there."""
+
+    def __init__(self):
+        super().__init__()
+        self.operations = []
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        if operation is torch.ops.aten._local_scalar_dense.default:
+            raise RuntimeError("operation not permitted when stream is capturing\nmore lines")
+        result = operation(*args, **(kwargs or {}))
+        # the same memory, but nothing that autograd has to say of it
+        bare = tree_map_only(torch.Tensor, torch.Tensor.detach, (args, kwargs or {}, result))
+        self.operations.append((operation, *bare))
+        return result
+
+    @torch.no_grad()
+    def run(self):
+        for operation, args, kwargs, result in self.operations:
+            again = operation(*args, **kwargs)
+            for old, new in zip(tree_leaves(result), tree_leaves(again)):
+                if isinstance(old, torch.Tensor) and old.data_ptr() != new.data_ptr():
+                    old.copy_(new)
+
+
+class FakeGraph:
+    """A recording is also the first run, so the replay that follows it is left out."""
+
+    def replay(self):
+        if self.fresh:
+            self.fresh = False
+        else:
+            self.tape.run()
+
+
+class FakeStream:
+    waits = []  # (who waits, for whom), of all streams
+
+    def __init__(self, name="side"):
+        self.name = name
+
+    def wait_stream(self, other):
+        self.waits.append((self.name, other.name))
+
+
+@pytest.fixture
+def cuda_of_paper(monkeypatch):
+    """torch.cuda's graphs, played on the CPU -> list of the graphs that were recorded."""
+    recordings = []
+
+    @contextlib.contextmanager
+    def record(graph, stream, capture_error_mode):
+        with Tape() as graph.tape:
+            yield
+        graph.fresh = True
+        recordings.append(graph)
+
+    monkeypatch.setattr(torch.cuda, "Stream", FakeStream)
+    monkeypatch.setattr(FakeStream, "waits", [])
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: FakeStream("current"))
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "set_stream", lambda stream: FakeStream.waits.append(stream.name))
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", FakeGraph)
+    monkeypatch.setattr(torch.cuda, "graph", record)
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda self, stream: None)
+    return recordings
+
+
+# What may be in a recorded step; only what throws dice cannot be compared (--dropout, --diffaugment)
+RECORDED = VARIANTS + [
+    ("--spectral_norm", "--clip_grad", "1"),
+    ("--norm", "batch", "--batch_size", "2"),
+    ("--attention", "--separable"),
+    ("--lambda_ssim", "1", "--lambda_freq", "1", "--lambda_style", "1", "--lambda_feat", "1"),
+    ("--gan_loss", "hinge", "--discriminator", "pixel"),
+    ("--generator", "unet", "--num_downs", "5", "--gan_loss", "vanilla", "--label_smoothing", "0.1"),
+]
+
+
+@pytest.mark.parametrize("amp", [False, True])
+@pytest.mark.parametrize("argv", RECORDED, ids=" ".join)
+def test_the_recorded_step_is_the_step(argv, amp, cuda_of_paper):
+    opt = options(*argv)
+    step = functools.partial(bfloat16_or_not, amp)
+    one, other = trained(step, opt, graph=True), trained(step, opt, graph=True, through=fast.recorded)
+    assert len(cuda_of_paper) == 1 and len(cuda_of_paper[0].tape.operations) > 500
+    assert FakeStream.waits == [("side", "current"), ("current", "side")] * 3  # around each call that warms up
+    assert_alike(one, other, atol=0, rtol=0)
+    assert len(set(map(tuple, one[0].tolist()))) == 8  # no step is like the one before
+
+
+@pytest.mark.parametrize("argv", RECORDED, ids=" ".join)
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_the_recorded_step_is_the_step_on_a_gpu(argv):
+    opt, said = options(*argv), []
+    one = trained(step_in_float32, opt, CUDA, graph=True)
+    other = trained(step_in_float32, opt, CUDA, graph=True, through=lambda step: fast.recorded(step, said.append))
+    assert said == []
+    assert_alike(one, other, atol=1e-3, rtol=1e-3)
+
+
+def test_the_tape_notices_what_a_graph_would_not_follow(cuda_of_paper):
+    """The stand-in is as strict as what it stands for: a learning rate in Python would stay what it was."""
+    opt = options()
+    one, other = trained(step_in_float32, opt), trained(step_in_float32, opt, graph=False, through=fast.recorded)
+    assert not torch.equal(one[0][-1], other[0][-1])
+
+
+def test_a_step_that_cannot_be_recorded_runs_as_it_is(cuda_of_paper):
+    def waits(*arguments):
+        arguments[-1].max().item()
+        return step_in_float32(*arguments)
+
+    said = []
+    one = trained(step_in_float32, options(), graph=True)
+    other = trained(waits, options(), graph=True, through=lambda step: fast.recorded(step, said.append))
+    assert_alike(one, other, atol=0, rtol=0)
+    assert len(said) == 1 and "operation not permitted" in said[0] and "\n" not in said[0]
+    assert FakeStream.waits.count("current") == 1  # it is left on the stream that it came from
+
+
+def test_the_note_gives_the_first_reason(cuda_of_paper, monkeypatch):
+    """A recording that went wrong fails a second time when it ends, with words that say nothing."""
+    original = torch.cuda.graph
+
+    @contextlib.contextmanager
+    def record(*arguments, **options):
+        try:
+            with original(*arguments, **options):
+                yield
+        except RuntimeError:
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+    monkeypatch.setattr(torch.cuda, "graph", record)
+    said = []
+    step = fast.recorded(lambda x: x * x.max().item(), said.append)
+    assert [step(torch.tensor([2.0])).item() for _ in range(6)] == [4.0] * 6
+    assert len(said) == 1 and "operation not permitted" in said[0]
+
+
+def test_the_adversarial_loss_is_taken_in_float32():
+    loss = cyclegan.criterion_GAN(torch.full((1, 1, 30, 30), 0.3, dtype=torch.bfloat16), 1)
+    assert loss.dtype == torch.float32 and loss.item() == pytest.approx(0.4888, abs=1e-3)

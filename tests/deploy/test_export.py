@@ -1,0 +1,577 @@
+"""export.py, quantize.py and exported.py: every format gives what the generator gives, at any size."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import evaluate
+import export
+import translate
+from deploy import int8 as quantize
+from deploy.int8 import Shift, Subpixel, psnr, rewrite
+from inference.exported import Exported, is_exported, open_session
+from inference.load import load_generator
+from media.files import save_file
+from models import GeneratorResNet, weights_init_normal
+from utils import InputError
+from variants import build as variants
+
+CPU = torch.device("cpu")
+NETWORKS = {
+    "resnet": dict(n_residual_blocks=1),
+    "nearest, separable": dict(n_residual_blocks=1, upsample="nearest", separable=True),
+    "attention, dropout": dict(n_residual_blocks=1, attention=True, dropout=0.5),
+    "batch norm": dict(n_residual_blocks=1, norm="batch"),
+    "unet": dict(generator="unet", num_downs=5),
+    "multiscale": dict(generator="multiscale", n_residual_blocks=1),
+    "pretrained": dict(generator="pretrained"),
+}
+
+
+def network(name="resnet", channels=3, out_channels=None):
+    torch.manual_seed(0)
+    options = NETWORKS[name] | {"ngf": 8}
+    return variants.make_generator(options, channels, out_channels or channels).apply(weights_init_normal).eval()
+
+
+def enlarged(G, x):
+    """G(x) for any height and width: numpy's padding, which is not what the exported files do it with."""
+    height, width = x.shape[2:]
+    bottom, right = (max(G.smallest, -(-n // G.multiple) * G.multiple) - n for n in (height, width))
+    padded = np.pad(x.numpy(), ((0, 0), (0, 0), (0, bottom), (0, right)), "reflect")
+    with torch.no_grad():
+        return G(torch.from_numpy(padded))[:, :, :height, :width]
+
+
+def images(n, height, width, channels=3, seed=0):
+    """Smooth, as photos are, and of 8 bits."""
+    noise = torch.rand(n, channels, height // 8 + 2, width // 8 + 2, generator=torch.Generator().manual_seed(seed))
+    smooth = nn.functional.interpolate(noise, (height, width), mode="bicubic").clamp(0, 1)
+    return (smooth * 255).round() / 127.5 - 1
+
+
+def facts(G, **more):
+    return {name: getattr(G, name) for name in ("channels", "out_channels", "multiple", "smallest")} | more
+
+
+def as_trained(G):
+    """With weights as large as those of trained networks, beside which the epsilon of norms is nothing."""
+    with torch.no_grad():
+        for part in G.modules():
+            if isinstance(part, (nn.Conv2d, nn.ConvTranspose2d)):
+                part.weight *= 5
+    return G
+
+
+##############################
+#   Every format, at every size
+##############################
+
+
+@pytest.mark.parametrize("kind", ["onnx", "pt2", "ts"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_an_exported_file_gives_what_the_generator_gives(name, kind, tmp_path):
+    G = network(name)
+    path = str(tmp_path / ("g" + export.FORMATS[kind].extension))
+    export.write(export.export(kind, G, facts(G)), path)
+    made = Exported(path)
+    s = G.smallest
+    # the last two: smaller than the network takes, and less than half of what it is enlarged by
+    sizes = [(1, 2 * s, 2 * s), (3, 2 * s, 3 * s), (1, s + 5, 2 * s + 1), (3, s + 1, s + 3), (1, s - 1, s), (2, 5, 2)]
+    for n, height, width in sizes if (name, kind) != ("unet", "pt2") else sizes[:4]:
+        x = torch.rand(n, 3, height, width) * 2 - 1
+        assert made(x).shape == (n, 3, height, width)
+        assert (made(x) - enlarged(G, x)).abs().max() <= 1e-4
+    assert not any(p.is_cuda for p in made.parameters())
+
+
+@pytest.mark.parametrize("kind, channels, out_channels", [("pt2", 1, 1), ("onnx", 4, 2)])
+def test_any_channels(kind, channels, out_channels, tmp_path):
+    G = network("resnet", channels, out_channels)
+    path = str(tmp_path / ("g" + export.FORMATS[kind].extension))
+    export.write(export.export(kind, G, facts(G)), path)
+    x = torch.rand(2, channels, 37, 50) * 2 - 1
+    made = Exported(path)
+    assert (made.channels, made.out_channels) == (channels, out_channels)
+    assert (made(x) - enlarged(G, x)).abs().max() <= 1e-4
+
+
+def test_half_precision(tmp_path):
+    G = network()
+    export.write(export.export("fp16", G, facts(G)), str(tmp_path / "h.onnx"))
+    assert next(G.parameters()).dtype == torch.float32  # it is still what it was
+    x = images(2, 45, 67)
+    decibels = psnr(Exported(str(tmp_path / "h.onnx"))(x), enlarged(G, x))
+    assert export.FP16_PSNR < decibels < 110  # not float32 under another name
+    stored = {t.data_type for t in onnx.load(tmp_path / "h.onnx").graph.initializer if len(t.dims) == 4}
+    assert stored == {onnx.TensorProto.FLOAT16}
+
+
+@pytest.mark.parametrize("kind", ["pt2", "ts"])
+def test_no_device_is_fixed_in_a_program(kind, tmp_path):
+    """Nothing that is made on the way lies on the CPU for good: all follows the image."""
+    G = network()
+    path = str(tmp_path / "g.pt2")
+    if kind == "pt2":
+        fixed = [n for n in export.program(G).graph.nodes if "device" in n.kwargs and n.kwargs["device"] is not None]
+        assert not fixed
+    else:
+        export.write(export.export(kind, G, facts(G)), path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # deprecated
+            code = torch.jit.load(path).inlined_graph
+        made = [n for n in code.nodes() if n.kind() in ("aten::arange", "aten::ones", "aten::full", "aten::zeros")]
+        assert not made
+
+
+def test_onnx_says_what_it_is(tmp_path):
+    G = network()
+    path = str(tmp_path / "g.onnx")
+    known = facts(G, direction="AB", dataset_name="tiny", value_range="-1 to 1")
+    export.write(export.export("onnx", G, known), path)
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    known = {entry.key: entry.value for entry in model.metadata_props}
+    assert known["channels"] == "3" and known["direction"] == "AB" and known["dataset_name"] == "tiny"
+    (given,), (made,) = model.graph.input, model.graph.output
+    for value, name in ((given, "image"), (made, "translation")):
+        shape = [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
+        assert value.name == name and shape == ["batch", 3, "height", "width"]
+    assert os.listdir(tmp_path) == ["g.onnx"]  # one file
+    assert os.path.dirname(export.__file__).encode() not in open(path, "rb").read()
+
+
+##############################
+#            INT8
+##############################
+
+
+def test_a_transposed_convolution_is_a_convolution_and_a_shuffle():
+    torch.manual_seed(0)
+    transposed = nn.ConvTranspose2d(5, 3, 3, stride=2, padding=1, output_padding=1)
+    x = torch.randn(2, 5, 7, 9)
+    assert torch.allclose(Subpixel(transposed)(x), transposed(x), atol=1e-6)
+
+
+@pytest.mark.parametrize("kernel", [7, 4])
+def test_a_convolution_gives_four_pixels_at_once(kernel):
+    torch.manual_seed(0)
+    conv = nn.Conv2d(5, 3, kernel)
+    x = torch.randn(2, 5, kernel + 7, kernel + 11)
+    assert torch.allclose(quantize.FourAtOnce(conv)(x), conv(x), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_rewritten_network_computes_the_same(name):
+    G = as_trained(network(name))
+    side = 2 * G.smallest
+    calibration = list(images(3, side, side).split(1))
+    before = {key: value.clone() for key, value in G.state_dict().items()}
+    prepared = rewrite(G, calibration)
+    x = images(2, side, side + G.multiple, seed=1)
+    with torch.no_grad():
+        assert (prepared(x) - G(x)).abs().max() < 1e-3  # some activations are in the thousands here
+    assert all(torch.equal(value, before[key]) for key, value in G.state_dict().items())
+    if name == "resnet":
+        narrow = GeneratorResNet(3, 0, 2).apply(weights_init_normal).eval()
+        with torch.no_grad():
+            assert (rewrite(as_trained(narrow), calibration)(x) - narrow(x)).abs().max() < 1e-3
+        assert not any(isinstance(part, nn.ConvTranspose2d) for part in prepared.modules())
+        last = [key for key, part in G.named_modules() if isinstance(part, nn.Conv2d)][-1]
+        kept = rewrite(G, calibration, [last])
+        assert type(kept.get_submodule(last)) is nn.Conv2d and type(prepared.get_submodule(last)) is quantize.FourAtOnce
+
+
+def test_channels_before_a_norm_fill_the_range():
+    G = as_trained(network())
+    with torch.no_grad():
+        G.model[4].weight[0] *= 100  # without the rewriting, all other channels would share a few of the 255 steps
+        G.model[4].bias += 3
+    calibration = list(images(3, 64, 64).split(1))
+    prepared, seen = rewrite(G, calibration), []
+    prepared.model[4].register_forward_hook(lambda layer, inputs, output: seen.append(output))
+    with torch.no_grad():
+        for image in calibration:
+            prepared(image)
+    seen = torch.cat(seen)
+    assert torch.allclose(seen.amax((0, 2, 3)), torch.ones(16), atol=1e-3)
+    assert torch.allclose(seen.amin((0, 2, 3)), -torch.ones(16), atol=1e-3)
+
+
+def test_a_channel_that_hardly_varies_stays_as_it_is():
+    """The norm's epsilon keeps it down; with a scale of its own it would be as loud as the others."""
+    G = as_trained(network())
+    with torch.no_grad():
+        G.model[4].weight[0] *= 1e-4
+    calibration = list(images(3, 64, 64).split(1))
+    prepared, seen = rewrite(G, calibration), []
+    for net in (G, prepared):
+        net.model[5].register_forward_hook(lambda layer, inputs, output: seen.append(output[:, 0]))
+        with torch.no_grad():
+            net(calibration[0])
+    assert seen[0].abs().max() < 0.1 and torch.allclose(*seen, atol=1e-3)
+
+
+def test_pictures_of_8_bits_enter_without_a_loss(tmp_path):
+    """Whatever part of the range the calibration's have."""
+    dull = [image / 2 for image in images(2, 64, 64).split(1)]
+    prepared = rewrite(network(), dull)
+    assert isinstance(prepared.model[0], Shift)
+    whole, path = str(tmp_path / "float.onnx"), str(tmp_path / "int8.onnx")
+    export.write_onnx(prepared, whole)
+    first = {"model.1": quantize.convolutions(whole)["model.1"]}
+    quantize.to_int8(whole, path, dull, first, str(tmp_path / "ranges"))
+    model = onnx.load(path)
+    arrays = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+    (node,) = (n for n in model.graph.node if n.op_type == "QuantizeLinear" and "pad" in n.input[0])
+    scale, zero = (arrays[name].item() for name in node.input[1:3])
+    levels = np.arange(256) / 127.5 - 1
+    stored = np.clip(np.round((levels + prepared.model[0].by) / scale) + zero, 0, 255)
+    assert stored.tolist() == list(range(256))
+
+
+@pytest.fixture(scope="module")
+def quantised(tmp_path_factory):
+    """-> a network, (INT8 file, what was left in float) for a low goal and for one that all in INT8 do not reach, that
+    goal, and what was said"""
+    folder = tmp_path_factory.mktemp("int8")
+    torch.manual_seed(0)
+    G, said, results, goal = GeneratorResNet(3, 1, 24).apply(weights_init_normal).eval(), [], [], 10.0
+    calibration, validation = (list(images(4, 64, 64, seed=seed).split(1)) for seed in (0, 1))
+    for name in ("low", "high"):
+        os.mkdir(folder / name)
+        results.append(
+            quantize.quantise(G, export.write_onnx, calibration, validation, goal, str(folder / name), said.append)
+        )
+        goal = float(said[0].split()[-2]) + 2
+    return G, results, float(said[0].split()[-2]) + 2 + 1, said
+
+
+def test_int8_is_small_and_close(quantised, tmp_path):
+    G, ((low, none), (high, some)), goal, _ = quantised
+    whole = str(tmp_path / "float.onnx")
+    export.write_onnx(G, whole)
+    x = images(3, 64, 64, seed=2)
+    with torch.no_grad():
+        wanted = G(x)
+    of_low, of_high = (
+        psnr(torch.from_numpy(open_session(path, CPU).run(None, {"image": x.numpy()})[0]), wanted)
+        for path in (low, high)
+    )
+    assert none == [] and some
+    assert of_low > 30 and goal - 1 < of_high < 100 and of_high > of_low + 1  # on other images than the goal was for
+    assert os.path.getsize(low) < 0.35 * os.path.getsize(whole)  # a quarter of the weights, and the rest of the file
+    assert os.path.getsize(low) < os.path.getsize(high) < os.path.getsize(whole)
+
+
+def test_int8_weights_are_bytes_per_channel(quantised):
+    _, ((low, _), _), _, _ = quantised
+    model = onnx.load(low)
+    arrays = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    made_by = {name: node for node in model.graph.node for name in node.output}
+    assert len(convolutions) == 8 and not any(node.op_type == "ConvTranspose" for node in model.graph.node)
+    for node in convolutions:
+        of_input, of_weight = (made_by[name] for name in node.input[:2])
+        assert of_input.op_type == of_weight.op_type == "DequantizeLinear"
+        weight, scale = (arrays[name] for name in of_weight.input[:2])
+        assert weight.dtype == np.int8 and scale.shape == (len(weight),)
+
+
+def test_what_does_the_most_harm_for_its_work_stays_in_float(monkeypatch, tmp_path):
+    """By numbers: b, d and a have to go, in this order; by harm alone it would be a and b."""
+    harm = {"a": 0.04, "b": 0.03, "c": 0.001, "d": 0.001}
+    work = {"a": 100, "b": 10, "c": 1000, "d": 1}
+    in_int8, measured_anew, rewritten = [], [], []
+
+    class Session:
+        def __init__(self, path, device):
+            self.error = sum(harm[name] for name in in_int8) if path.endswith("int8.onnx") else 0
+
+        def run(self, outputs, given):
+            return [np.full((1, 3, 4, 4), self.error**0.5)]
+
+    def to_int8(source, target, images, nodes, cache):
+        in_int8[:] = nodes
+        measured_anew.append(not os.path.exists(cache))
+        open(cache, "w").close()
+
+    monkeypatch.setattr(quantize, "rewrite", lambda G, images, in_float=(): rewritten.append(list(in_float)))
+    monkeypatch.setattr(quantize, "convolutions", lambda path: dict.fromkeys(harm))
+    monkeypatch.setattr(quantize, "count_products", lambda G, image: work)
+    monkeypatch.setattr(quantize, "open_session", Session)
+    monkeypatch.setattr(quantize, "to_int8", to_int8)
+    monkeypatch.setattr(quantize, "shrink", lambda path: None)
+    image = torch.zeros(1, 3, 4, 4)
+    _, in_float = quantize.quantise(None, lambda G, path: None, [image], [image], 30, str(tmp_path), lambda line: None)
+    assert in_float == ["b", "d", "a"] and in_int8 == ["c"]
+    assert rewritten == [[], in_float]  # they stay what they were ...
+    assert measured_anew == [True, *[False] * (len(measured_anew) - 2), True]  # ... so ranges are others at the end
+
+
+def test_the_most_harmful_layers_stay_in_float(quantised):
+    """One after the other, and only as many as it takes."""
+    G, (_, (high, some)), goal, said = quantised
+    lines = said[2:]  # those of the high goal, but for the first
+    reached = [float(line.split()[-2]) for line in lines]
+    assert len(lines) == len(some) and all(name in line for name, line in zip(some, lines))
+    assert reached[-1] >= goal - 0.05 and all(value < goal for value in reached[:-1])
+    model = onnx.load(high)
+    kinds = {t.name: t.data_type for t in model.graph.initializer if len(t.dims) == 4}
+    in_float = {name for name, kind in kinds.items() if kind != onnx.TensorProto.INT8}
+    assert in_float == {f"G.{name}.weight_half" for name in some}
+
+
+##############################
+#       The command
+##############################
+
+
+@pytest.fixture
+def trained(tmp_path, monkeypatch, make_set):
+    """A folder with a data set and a trained checkpoint -> path of the checkpoint, generators by direction"""
+    monkeypatch.chdir(tmp_path)
+    make_set((48, 56), trainA=5, trainB=5, testA=4, testB=4)
+    torch.manual_seed(0)
+    G = {f"G_{d}": GeneratorResNet(3, 1, 8).apply(weights_init_normal).eval() for d in ("AB", "BA")}
+    options = dict(dataset_name="tiny", data_dir="data", img_height=48, img_width=48, channels=3, ngf=8,
+                   n_residual_blocks=1)  # fmt: skip
+    folder = tmp_path / "saved_models" / "tiny"
+    os.makedirs(folder)
+    state = {name: g.state_dict() for name, g in G.items()} | dict(version=1, options=options, epoch=3)
+    save_file(state, str(folder / "latest.pth"))
+    return "saved_models/tiny/latest.pth", G
+
+
+@pytest.mark.parametrize("kind", export.FORMATS)
+def test_export_and_translate(kind, trained, capsys):
+    checkpoint, G = trained
+    words = ["--psnr", "30"] if kind == "int8" else []
+    export.main(["--checkpoint", checkpoint, "--direction", "BA", "--format", kind, *words])
+    extension, precision, suffix, _ = export.FORMATS[kind]
+    path = f"saved_models/tiny/G_BA_3{suffix}{extension}"
+    said = capsys.readouterr().out
+    assert f"--checkpoint {path}" in said and ("deprecated" in said) == (kind == "ts")
+    assert all(size in said for size in ("48 x 48", "32 x 32", "55 x 37"))
+    assert sorted(os.listdir("saved_models/tiny")) == sorted(["latest.pth", os.path.basename(path)])
+    known = load_generator(path)
+    made = known.network
+    assert made.facts["precision"] == precision
+    assert (known["direction"], known["epoch"], known["options"]["dataset_name"]) == ("BA", 3, "tiny")
+
+    pixels = (images(1, 45, 39)[0].permute(1, 2, 0) * 127.5 + 127.5).round().byte().numpy()
+    Image.fromarray(pixels).save("photo.png")
+    results = []
+    for name, words in ((checkpoint, ["--direction", "BA", "--no-amp"]), (path, [])):
+        status = translate.main(["--checkpoint", name, "--input", "photo.png", "--output", "out.png", "--overwrite",
+                                 *words])  # fmt: skip
+        assert status == 0
+        results.append(np.asarray(Image.open("out.png")).astype(int))
+    assert np.abs(results[0] - results[1]).max() <= (30 if kind == "int8" else 1)
+    assert np.abs(results[0] - pixels).mean() > 5
+
+
+def test_exported_files_are_evaluated(trained, no_downloads):
+    checkpoint, _ = trained
+    export.main(["--checkpoint", checkpoint, "--direction", "AB"])
+    common = ["--data_dir", "data", "--dataset_name", "tiny", "--direction", "AB", "--no-amp"]
+    values = [
+        evaluate.evaluate(evaluate.get_parser().parse_args(["--checkpoint", path, *words, *common]))[3]["AB"]
+        for path, words in ((checkpoint, []), ("saved_models/tiny/G_AB_3.onnx", ["--counterpart", checkpoint]))
+    ]
+    assert "cycle_l1" in values[0] and values[0].keys() == values[1].keys()
+    for name, value in values[0].items():
+        assert values[1][name] == pytest.approx(value, rel=1e-3)
+
+
+@pytest.mark.parametrize("kind, off", [("ts", 0.001), ("fp16", 0.02), ("int8", 0.2)])
+def test_what_is_not_close_enough_gets_no_name(kind, off, trained, monkeypatch):
+    checkpoint, _ = trained
+    real = export.Exported.forward
+    monkeypatch.setattr(export.Exported, "forward", lambda self, x: real(self, x) + off)
+    before = f"saved_models/tiny/G_AB_3{export.FORMATS[kind].suffix}{export.FORMATS[kind].extension}"
+    open(before, "w").write("what was there before")
+    with pytest.raises(InputError, match=f"--format {kind}: .*nothing was written"):
+        export.main(["--checkpoint", checkpoint, "--format", kind, "--psnr", "20"])
+    assert open(before).read() == "what was there before"
+    assert sorted(os.listdir("saved_models/tiny")) == sorted(["latest.pth", os.path.basename(before)])
+
+
+def test_it_is_compared_at_three_sizes_one_by_one_and_together():
+    G = network()
+    sizes = export.sizes_to_compare(G, 64, 80)
+    assert sizes == [(64, 80), (32, 40), (49, 91)]
+    given = []
+
+    def exported(x):
+        given.append(tuple(x.shape))
+        return export.padded(G, x)
+
+    rows = export.compare(G, exported, {size: images(3, *size) for size in sizes})
+    assert [row[:2] for row in rows] == [(size, n) for size in sizes for n in (1, 3)]
+    assert {shape[0] for shape in given} == {1, 3} and {shape[2:] for shape in given} == set(sizes)
+    assert psnr(torch.zeros(1), torch.full((1,), 0.2)) == pytest.approx(20)  # the range is 2
+
+
+def test_int8_is_chosen_at_the_sizes_that_it_is_compared_at(trained, monkeypatch):
+    def quantise(G, write, calibration, validation, least, folder):
+        assert {image.shape[2:] for image in calibration} == {(48, 48)}
+        assert {image.shape[2:] for image in validation} == {(48, 48), (32, 32), (37, 55)} and least == 30
+        raise InputError("seen")
+
+    monkeypatch.setattr(export, "quantise", quantise)
+    refused(["--checkpoint", trained[0], "--format", "int8", "--psnr", "30"], "seen")
+
+
+def test_what_is_not_finite_is_no_result(trained, monkeypatch):
+    checkpoint, _ = trained
+    monkeypatch.setattr(export.Exported, "forward", lambda self, x: x * float("nan"))
+    with pytest.raises(InputError, match="not finite"):
+        export.main(["--checkpoint", checkpoint])
+
+
+def test_a_killed_export_leaves_nothing_that_looks_whole(trained, tmp_path, script):
+    checkpoint, _ = trained
+    process = subprocess.Popen([sys.executable, script("export.py"), "--checkpoint", checkpoint],
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+    folder = tmp_path / "saved_models" / "tiny"
+    deadline = time.monotonic() + 120
+    while not any(name.endswith(".tmp") for name in os.listdir(folder)):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not any(is_exported(name) for name in os.listdir(folder))
+    export.main(["--checkpoint", checkpoint])
+    assert sorted(os.listdir(folder)) == ["G_AB_3.onnx", "latest.pth"]
+
+
+def test_benchmark(trained, capsys, monkeypatch):
+    checkpoint, _ = trained
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **how: None)  # takes a minute
+    export.main(["--checkpoint", checkpoint, "--benchmark", "--size", "64", "--rounds", "1", "--runs", "2",
+                 "--psnr", "25"])  # fmt: skip
+    said = capsys.readouterr().out
+    rows = {line[:28].strip(): line[28:].split() for line in said.splitlines() if len(line[28:].split()) == 7}
+    assert {"PyTorch", "PyTorch, compiled", "TorchScript", "ONNX Runtime", "ONNX Runtime, INT8"} <= rows.keys()
+    rate, ratio, median, p95, size, memory, quality = (dict(zip(rows, column)) for column in zip(*rows.values()))
+    assert float(ratio["PyTorch"]) == 1 and quality["PyTorch"] == "inf" and float(quality["ONNX Runtime"]) > 80
+    assert 25 <= float(quality["ONNX Runtime, INT8"]) < 80
+    assert float(size["ONNX Runtime, INT8"]) < 0.8 * float(size["ONNX Runtime"])
+    assert all(float(p95[name]) >= float(median[name]) > 0 for name in rows)
+    assert os.listdir("saved_models/tiny") == ["latest.pth"]
+
+
+##############################
+#          Errors
+##############################
+
+
+def refused(words, message):
+    with pytest.raises(InputError, match=message):
+        export.main(words)
+
+
+def test_no_picture_is_used_twice(trained, make_set, monkeypatch):
+    checkpoint, G = trained
+    make_set((40, 40), testA=39, trainA=5)
+    parser, known = export.get_parser(), {"options": {"data_dir": "data", "dataset_name": "tiny"}, "direction": "AB"}
+    for words in ([], ["--calibration", "data/tiny/testA"]):
+        pictures = export.Pictures(parser.parse_args(["--checkpoint", checkpoint, *words]), G["G_AB"], known)
+        parts = [pictures.calibration, pictures.validation, pictures.compared]
+        assert all(parts) and len(set(sum(parts, []))) == sum(map(len, parts))
+
+
+def test_a_full_disk(trained, monkeypatch):
+    checkpoint, _ = trained
+    if not os.path.exists("/dev/full"):
+        pytest.skip("this system has no /dev/full")
+    os.symlink("/dev/full", "saved_models/tiny/G_AB_3.pt2.tmp")
+    refused(["--checkpoint", checkpoint, "--format", "pt2"], "G_AB_3.pt2: cannot be written .*No space left")
+    assert not any(is_exported(name) for name in os.listdir("saved_models/tiny"))
+
+
+def test_errors_of_the_command(trained, tmp_path, monkeypatch):
+    checkpoint, G = trained
+    refused(["--checkpoint", "nothing.pth"], "nothing.pth: no such checkpoint")
+    refused(["--checkpoint", checkpoint, "--output", "g.bin"], "--output g.bin: .*ends in .onnx")
+    refused(["--checkpoint", checkpoint, "--output", "g.onnx", "--format", "onnx", "pt2"], "--output: names one file")
+    refused(["--checkpoint", "g.onnx"], "g.onnx: is exported already")
+    os.mkdir("saved_models/tiny/G_AB_3.ts")
+    refused(["--checkpoint", checkpoint, "--format", "ts"], "G_AB_3.ts: must be a file")
+    os.rmdir("saved_models/tiny/G_AB_3.ts")
+    refused(["--checkpoint", checkpoint, "--images", "saved_models"], "saved_models: holds no image")
+    refused(
+        ["--checkpoint", checkpoint, "--format", "int8", "--psnr", "80"],
+        "--psnr 80: with a single convolution in INT8 it is",
+    )
+    os.rename("data", "elsewhere")
+    refused(["--checkpoint", checkpoint], "--images: name a folder with pictures of domain A")
+    refused(["--checkpoint", checkpoint, "--format", "int8"], "--calibration: name a folder")
+    export.main(["--checkpoint", checkpoint, "--images", "elsewhere/tiny/trainB", "--output", "g.onnx"])
+    assert is_exported("g.onnx") and os.path.exists("g.onnx")
+    real = export.importlib.util.find_spec
+    monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None if name == "onnxscript" else real(name))
+    refused(["--checkpoint", checkpoint, "--images", "elsewhere/tiny/trainB"], "needs onnxscript: pip install onnx")
+    assert os.listdir("saved_models/tiny") == ["latest.pth"]
+
+
+def test_errors_of_exported_files(trained, tmp_path, monkeypatch):
+    checkpoint, _ = trained
+    export.main(["--checkpoint", checkpoint])
+    with open("saved_models/tiny/G_AB_3.onnx", "rb") as file:
+        data = file.read()
+    for extension in (".onnx", ".pt2", ".ts"):
+        with open("half" + extension, "wb") as file:
+            file.write(data[: len(data) // 2])
+        with pytest.raises(InputError, match=f"half{extension}: broken"):
+            Exported("half" + extension)
+        with pytest.raises(InputError, match=f"none{extension}: no such file"):
+            Exported("none" + extension)
+    flipped = bytearray(data)
+    flipped[len(data) // 2] ^= 1
+    with open("flipped.onnx", "wb") as file:
+        file.write(flipped)
+    with pytest.raises(InputError, match="flipped.onnx: (damaged|broken)"):
+        Exported("flipped.onnx")
+    model = onnx.load("saved_models/tiny/G_AB_3.onnx")
+    del model.metadata_props[:]
+    onnx.save(model, "foreign.onnx")
+    with pytest.raises(InputError, match="foreign.onnx: not written by export.py"):
+        Exported("foreign.onnx")
+    with pytest.raises(InputError, match="--direction BA: .* translates AB"):
+        load_generator("saved_models/tiny/G_AB_3.onnx", "BA")
+    Image.new("RGB", (40, 40)).save("photo.png")
+    export.main(["--checkpoint", checkpoint, "--format", "pt2"])
+    with open("saved_models/tiny/G_AB_3.pt2", "rb") as file:
+        data = bytearray(file.read())
+    data[len(data) // 2] ^= 0x55
+    with open("bad.pt2", "wb") as file:
+        file.write(data)
+    with pytest.raises(InputError, match="bad.pt2: broken"):
+        Exported("bad.pt2")
+    for words, message in ((["--compile"], "--compile: .*exported"), (["--features"], "--features: knows the stages")):
+        with pytest.raises(InputError, match=message):
+            translate.main(["--checkpoint", "saved_models/tiny/G_AB_3.onnx", "--input", "photo.png", *words])
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(InputError, match="pip install onnxruntime"):
+        Exported("saved_models/tiny/G_AB_3.onnx")
+
+
+def test_facts_can_be_read_without_this_project(trained):
+    checkpoint, _ = trained
+    export.main(["--checkpoint", checkpoint, "--format", "pt2"])
+    extra = {"facts.json": ""}
+    torch.export.load("saved_models/tiny/G_AB_3.pt2", extra_files=extra)
+    assert json.loads(extra["facts.json"])["value_range"] == "-1 to 1"

@@ -1,0 +1,67 @@
+"""What several test files need: small options, and comparisons of checkpoints."""
+
+import json
+import os
+import signal
+
+import torch
+
+import utils
+from inference.load import load_generators
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+SMALL = (
+    "--dataset_name tiny --img_height 32 --img_width 32 --n_residual_blocks 1 --ngf 4 --ndf 4 --pool_size 3 "
+    "--device cpu --no-amp --log_interval 2 --sample_interval 0"
+).split()
+
+
+def small(more):
+    """SMALL, less the size where --progressive says it."""
+    i = SMALL.index("--img_height")
+    return SMALL[:i] + SMALL[i + 4 :] if "--progressive" in more else SMALL
+
+
+def load(path="saved_models/tiny/latest.pth"):
+    return torch.load(path, weights_only=True)
+
+
+def losses_logged(run_name="tiny"):
+    records = [json.loads(line) for line in open(f"saved_models/{run_name}/log.jsonl")]
+    return [record for record in records if "loss_G" in record]
+
+
+def assert_same(one, other, path=""):
+    """Bit for bit, through nested dicts and lists."""
+    assert type(one) is type(other), path
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), path
+        for key in one:
+            assert_same(one[key], other[key], f"{path}/{key}")
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(other), path
+        for i, (a, b) in enumerate(zip(one, other)):
+            assert_same(a, b, f"{path}/{i}")
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), path
+    else:
+        assert one == other, path
+
+
+def interrupt_at(monkeypatch, step, number=signal.SIGINT):
+    """Sends this process a signal in the middle of a step."""
+    count = [0]
+    original = utils.ReplayBuffer.push_and_pop
+
+    def push_and_pop(self, *images):
+        count[0] += 1
+        if count[0] == 2 * step:
+            signal.raise_signal(number)
+        return original(self, *images)
+
+    monkeypatch.setattr(utils.ReplayBuffer, "push_and_pop", push_and_pop)
+
+
+def load_networks(path):
+    """{"AB": G_AB, "BA": G_BA} from a checkpoint."""
+    return {direction: found.network for direction, found in load_generators(path).items()}

@@ -1,0 +1,391 @@
+"""evaluate.py, metrics.py and report.py: against numbers known beforehand or computed another way."""
+
+import json
+import os
+import re
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import cyclegan
+import evaluate
+from inference.load import load_generator
+from measuring import metrics
+from measuring.report import MEASURES, N_CASES, Cases
+from media.files import save_file
+from media.images import load_image
+from models import GeneratorResNet, weights_init_normal
+from utils import InputError
+
+SIZE = 32
+
+
+class MeanColour(torch.nn.Module):
+    """Stands for the Inception network: 6 features an image, the mean and deviation of each channel."""
+
+    def forward(self, images):
+        assert images.dtype == torch.uint8 and images.shape[1] == 3
+        return torch.cat((images.float().mean((2, 3)), images.float().std((2, 3))), 1)
+
+
+class Difference(torch.nn.Module):
+    """Stands for LPIPS."""
+
+    def forward(self, a, b):
+        assert a.shape[1] == 3 and a.min() >= -1 and a.max() <= 1 and b.min() >= -1 and b.max() <= 1
+        return (a - b).square().mean((1, 2, 3))
+
+
+@pytest.fixture
+def run_folder(tmp_path, monkeypatch, make_set):
+    """A folder with a data set and the plain generators of epochs 1 and 2 -> it; the networks that would have to be
+    downloaded are replaced by small ones."""
+    monkeypatch.chdir(tmp_path)
+    make_set((SIZE, SIZE), trainA=5, trainB=7, testA=6, testB=6)
+    folder = tmp_path / "saved_models" / "tiny"
+    os.makedirs(folder)
+    for epoch in (1, 2):
+        for i, name in enumerate(("G_AB", "G_BA")):
+            torch.manual_seed(10 * epoch + i)
+            G = GeneratorResNet(3, 1, 8).apply(weights_init_normal)
+            save_file(G.state_dict(), str(folder / f"{name}_{epoch}.pth"))
+    monkeypatch.setattr(metrics, "inception", lambda weights: MeanColour())
+    monkeypatch.setattr(metrics, "lpips", lambda weights: Difference())
+    return folder
+
+
+def evaluate_it(folder, *options, name="G_AB_1.pth"):
+    evaluate.main(["--checkpoint", str(folder / name), "--dataset_name", "tiny", "--img_height", str(SIZE),
+                   "--img_width", str(SIZE), "--n_cpu", "0", "--no-amp", *options])  # fmt: skip
+    return [json.loads(line) for line in open(folder / "metrics.jsonl")]
+
+
+def images(folder, names=None):
+    names = names or sorted(os.listdir(folder))
+    pixels = np.stack([load_image(os.path.join(folder, name)) for name in names])
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+
+
+def scaled(x):
+    return x.float() / 127.5 - 1
+
+
+##############################
+#       Sets of images
+##############################
+
+
+def distance(real, fake):
+    measure = metrics.SetDistance(real.shape[1], len(real), len(fake))
+    for part in real.split(7):
+        measure.update(part, real=True)
+    for part in fake.split(5):
+        measure.update(part, real=False)
+    return measure
+
+
+def test_fid_of_gaussians_that_differ_by_a_shift_or_a_scale():
+    real = torch.randn(200, 4, generator=torch.Generator().manual_seed(0)).double()
+    shift = torch.tensor([3.0, 0.0, -1.0, 2.0])
+    assert distance(real, real.clone()).compute()[0] == pytest.approx(0, abs=1e-6)
+    assert distance(real, real + shift).compute()[0] == pytest.approx(14, rel=1e-6)  # |shift|^2
+    centred = real - real.mean(0)
+    # equal means, covariances C and 4 C: the trace of C + 4 C - 2 (2 C)
+    assert distance(centred, 2 * centred).compute()[0] == pytest.approx(torch.cov(real.T).trace().item(), rel=1e-6)
+
+
+def test_kid_is_the_unbiased_mmd_also_of_few_images():
+    real, fake = (torch.randn(n, 4, generator=torch.Generator().manual_seed(n)) for n in (6, 5))
+    kernel = lambda a, b: (a @ b.T / a.shape[1] + 1) ** 3  # noqa: E731
+    chosen = 5  # as many of each as there are of the smaller set
+    values = []
+    for left_out in range(6):
+        x, y = real[[i for i in range(6) if i != left_out]], fake
+        xx, yy = (k.sum() - k.diagonal().sum() for k in (kernel(x, x), kernel(y, y)))
+        values.append(((xx + yy) / (chosen * (chosen - 1)) - 2 * kernel(x, y).mean()).item())
+    found = distance(real, fake).compute()[1]  # over 100 draws of one of these six subsets
+    assert abs(found - np.mean(values)) < np.std(values) / 2 and np.std(values) > 0.01
+    assert distance(real[1:], fake).compute()[1] == pytest.approx(values[0], abs=1e-5)  # all of both
+    assert distance(real, fake).compute()[1] == found  # the same subset each time
+
+
+def test_the_real_images_are_kept_and_the_translated_ones_forgotten():
+    real = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
+    measure = distance(real, real + 1)
+    assert measure.compute()[0] == pytest.approx(3, rel=1e-4)
+    measure.update(real + 2, real=False)
+    assert measure.compute()[0] == pytest.approx(12, rel=1e-4)
+
+
+def test_kid_keeps_a_bounded_number_of_features(monkeypatch):
+    monkeypatch.setattr(metrics, "KID_LIMIT", 10)
+    measure = distance(torch.randn(95, 3), torch.randn(33, 3))
+    assert sum(map(len, measure.kid.real_features)) == 10 and sum(map(len, measure.kid.fake_features)) == 9
+    assert measure.fid.real_features_num_samples == 95
+    measure.compute()
+
+
+##############################
+#           Labels
+##############################
+
+
+def test_label_score_by_hand():
+    score = metrics.LabelScore()
+    truth = np.array([[0, 0, 0, 1], [1, 2, metrics.VOID, metrics.VOID]], np.uint8)
+    predicted = np.array([[0, 0, 1, 1], [1, 0, 5, 0]], np.uint8)
+    assert score.update(predicted, truth) == pytest.approx(4 / 6)
+    found = score.compute()
+    assert found["pixel_accuracy"] == pytest.approx(4 / 6)
+    assert found["class_accuracy"] == pytest.approx((2 / 3 + 1 + 0) / 3)
+    assert found["class_iou"] == pytest.approx((2 / 4 + 2 / 3 + 0) / 3)
+
+
+def test_nearest_class_and_void(tmp_path):
+    colours = list(metrics.CITYSCAPES.values())
+    assert (metrics.nearest_class(np.array(colours, np.uint8)) == np.arange(19)).all() and len(colours) == 19
+    near = np.array([[130, 60, 125], [3, 2, 1]], np.uint8)
+    assert metrics.nearest_class(near).tolist()[0] == 0
+    assert metrics.nearest_class(near, with_void=True).tolist() == [0, metrics.VOID]
+    palette = Image.new("P", (2, 2))
+    palette.putpalette([*colours[0], *colours[10], 0, 0, 0])
+    palette.putdata([0, 1, 2, 2])
+    palette.save(tmp_path / "label.png")
+    labels = metrics.load_labels(str(tmp_path / "label.png"), (4, 4))
+    assert labels[0].tolist() == [0, 0, 10, 10] and (labels[2:] == metrics.VOID).all()
+
+
+def write_labels(folder, classes, names):
+    colours = np.array(list(metrics.CITYSCAPES.values()), np.uint8)
+    for name, c in zip(names, classes):
+        Image.fromarray(colours[np.asarray(c)]).save(os.path.join(folder, name))
+
+
+def test_references_are_the_truth_and_the_most_frequent_label(tmp_path):
+    train, test = [], []
+    for i, c in enumerate((3, 3, 5)):
+        write_labels(tmp_path, [np.full((8, 8), c)], [f"{i}.png"])
+        train.append(str(tmp_path / f"{i}.png"))
+    halves = np.repeat([[3] * 4 + [5] * 4], 8, 0)
+    write_labels(tmp_path, [halves], ["test.png"])
+    test.append(str(tmp_path / "test.png"))
+    truth, constant = metrics.label_references(train, test, (8, 8)).values()
+    assert set(truth.values()) == {1.0}
+    assert constant == {"pixel_accuracy": 0.5, "class_accuracy": 0.5, "class_iou": 0.25}
+
+
+def test_palette_scores_the_direction_that_ends_in_labels(run_folder, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    names = [f"{i}.png" for i in range(6)]
+    classes = rng.integers(0, 19, (6, 2, 2)).repeat(16, 1).repeat(16, 2)
+    write_labels(tmp_path / "data/tiny/testA", classes, names)
+    write_labels(tmp_path / "data/tiny/trainA", classes[:5], names[:5])
+    record = evaluate_it(run_folder, "--palette", "cityscapes")[0]
+    G_BA = load_generator(str(run_folder / "G_BA_1.pth")).network
+    with torch.no_grad():
+        fake = ((G_BA(scaled(images(tmp_path / "data/tiny/testB", names))) + 1) * 127.5).round().byte()
+    colours = torch.tensor(list(metrics.CITYSCAPES.values())).float()
+    pixels = fake.permute(0, 2, 3, 1).reshape(-1, 1, 3).float()
+    predicted = (pixels - colours).square().sum(2).argmin(1).reshape(6, SIZE, SIZE).numpy()
+    right = (predicted == classes).mean()
+    assert record["results"]["BA"]["pixel_accuracy"] == pytest.approx(right, abs=2e-3)
+    assert "pixel_accuracy" not in record["results"]["AB"]
+    assert record["references"]["the true labels"]["class_iou"] == 1.0
+    assert "the most frequent training label" in capsys.readouterr().out
+
+
+##############################
+#        The script
+##############################
+
+
+def test_every_number_of_an_unpaired_set(run_folder, tmp_path, capsys):
+    record = evaluate_it(run_folder)[0]
+    G_AB, G_BA = (load_generator(str(run_folder / f"G_{d}_1.pth")).network for d in ("AB", "BA"))
+    a, b = (images(tmp_path / f"data/tiny/test{d}") for d in "AB")
+    with torch.no_grad():
+        fake, same = G_AB(scaled(a)), G_AB(scaled(b))
+        recovered = G_BA(fake)
+    written = ((fake + 1) * 127.5).round().byte()
+    found = record["results"]["AB"]
+    assert found["cycle_l1"] == pytest.approx((recovered - scaled(a)).abs().mean().item() * 127.5, rel=1e-4)
+    assert found["identity_l1"] == pytest.approx((same - scaled(b)).abs().mean().item() * 127.5, rel=1e-4)
+    assert found["cycle_lpips"] == pytest.approx((recovered - scaled(a)).square().mean().item(), rel=1e-4)
+    assert found["change_lpips"] == pytest.approx((scaled(written) - scaled(a)).square().mean().item(), rel=1e-3)
+    features = MeanColour()
+    train = images(tmp_path / "data/tiny/trainB")
+    for protocol, real in (("test", b), ("train_test", torch.cat((b, train)))):
+        fid, kid = distance(features(real), features(written)).compute()
+        assert found[f"fid_{protocol}"] == pytest.approx(fid, rel=1e-3)
+        assert np.isfinite(kid) and found[f"kid_{protocol}"] / 1000 == pytest.approx(kid, rel=1e-2)
+    assert record["counts"] == {"testA": 6, "trainA": 5, "testB": 6, "trainB": 7}
+    assert record["epoch"] == 1 and record["size"] == [SIZE, SIZE] and "Inception" in record["protocol"]
+    assert set(record["results"]["BA"]) == set(found) and record["versions"]["torch"]
+    output = capsys.readouterr().out
+    assert all(MEASURES[name][0] in output for name in found)
+    sheet = Image.open("images/tiny/evaluate_G_AB_1_AB.png")
+    assert sheet.height > 2 * N_CASES * SIZE
+    evaluate_it(run_folder)
+    assert len(open(run_folder / "metrics.jsonl").readlines()) == 2  # appended, not replaced
+
+
+def test_paired(run_folder, tmp_path, capsys):
+    os.rename(tmp_path / "data/tiny/testA/5.png", tmp_path / "data/tiny/testA/alone.png")
+    found = evaluate_it(run_folder, "--paired", "--batch_size", "2")[0]["results"]["AB"]
+    G_AB = load_generator(str(run_folder / "G_AB_1.pth")).network
+    names = [f"{i}.png" for i in range(5)]
+    a, b = (images(tmp_path / f"data/tiny/test{d}", names) for d in "AB")
+    with torch.no_grad():
+        seen = scaled(((G_AB(scaled(a)) + 1) * 127.5).round().byte())
+    error = (seen - scaled(b)).square().mean((1, 2, 3))
+    assert found["paired_l1"] == pytest.approx((seen - scaled(b)).abs().mean().item() * 127.5, rel=1e-3)
+    assert found["paired_psnr"] == pytest.approx((10 * torch.log10(4 / error)).mean().item(), rel=1e-3)
+    assert found["paired_lpips"] == pytest.approx(error.mean().item(), rel=1e-3)
+    assert -1 <= found["paired_ssim"] <= 1
+    assert "2 test images have no counterpart" in capsys.readouterr().out
+
+
+def test_psnr_and_ssim_of_equal_and_of_opposite_images():
+    measures = metrics.pair_measures()
+    x = torch.rand(2, 3, SIZE, SIZE) * 2 - 1
+    assert measures["ssim"](x, x).tolist() == pytest.approx([1, 1]) and measures["psnr"](x, x).tolist() == [100, 100]
+    assert (measures["ssim"](x, -x) < -0.9).all()
+    black, white = -torch.ones_like(x), torch.ones_like(x)
+    assert measures["psnr"](black, white).tolist() == pytest.approx([0, 0], abs=1e-5)
+    assert metrics.l1(black, white).tolist() == [255, 255]
+
+
+def test_all_checkpoints_tell_which_epoch_is_best(run_folder, capsys):
+    records = evaluate_it(run_folder, "--all_checkpoints")
+    assert [record["epoch"] for record in records] == [1, 2]
+    values = {record["epoch"]: record["results"]["BA"]["cycle_l1"] for record in records}
+    best = min(values, key=values.get)
+    lines = [
+        line for line in capsys.readouterr().out.splitlines() if line.startswith("B -> A  cycle: there and back, L1 ")
+    ]
+    assert len(lines) == 1 and f"epoch {best:>5}" in lines[0]
+    assert Image.open("images/tiny/metrics.png").width > 1000
+
+
+def test_without_optional_packages_the_rest_is_measured(run_folder, monkeypatch, capsys):
+    monkeypatch.undo()
+    os.chdir(run_folder.parent.parent)
+    for module in ("torchmetrics", "torchmetrics.image.fid", "torchmetrics.functional.image", "torch_fidelity"):
+        monkeypatch.setitem(sys.modules, module, None)
+    record = evaluate_it(run_folder, "--paired")[0]
+    assert set(record["results"]["AB"]) == {"cycle_l1", "identity_l1", "paired_l1"}
+    output = capsys.readouterr().out
+    assert output.count("pip install torchmetrics") == 3 and len(record["missing"]) == 3
+
+
+@pytest.mark.parametrize("flag, function", [("--inception_weights", "inception"), ("--lpips_weights", "lpips")])
+def test_weights_that_are_named_but_no_good(tmp_path, flag, function):
+    path = tmp_path / "weights.pth"
+    for content in (None, b"", b"no weights"):
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(InputError, match=f"{flag} {path}") as error:
+            getattr(metrics, function)(str(path))
+        assert not isinstance(error.value, metrics.Unavailable)
+
+
+def test_one_direction_alone(run_folder):
+    os.remove(run_folder / "G_BA_1.pth")
+    found = evaluate_it(run_folder)[0]["results"]
+    assert list(found) == ["AB"] and "cycle_l1" not in found["AB"] and "fid_test" in found["AB"]
+
+
+def test_a_full_checkpoint_brings_its_size_and_data_set(make_set, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_set((48, 40))
+    cyclegan.main(["--dataset_name", "tiny", "--img_height", "40", "--img_width", "36", "--n_residual_blocks", "1",
+                   "--ngf", "4", "--ndf", "4", "--n_epochs", "1", "--sample_interval", "0"])  # fmt: skip
+    monkeypatch.setattr(metrics, "inception", lambda weights: MeanColour())
+    monkeypatch.setattr(metrics, "lpips", lambda weights: Difference())
+    for name in ("latest.pth", "G_BA_1.pth"):
+        evaluate.main(["--checkpoint", f"saved_models/tiny/{name}"])
+    records = [json.loads(line) for line in open("saved_models/tiny/metrics.jsonl")]
+    assert [r["size"] for r in records] == [[40, 36]] * 2 and [r["epoch"] for r in records] == [1, 1]
+    assert records[0]["results"] == records[1]["results"]
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--dataset_name", "nothing"], "data/nothing: no such folder"),
+        (["--img_height", "34"], "must be divisible by 4"),
+        (["--paired"], "no file stem is the same"),
+    ],
+)
+def test_errors(run_folder, tmp_path, options, message):
+    for name in os.listdir(tmp_path / "data/tiny/testA"):
+        os.rename(tmp_path / "data/tiny/testA" / name, tmp_path / "data/tiny/testA" / ("x" + name))
+    with pytest.raises(InputError, match=message):
+        evaluate_it(run_folder, *options)
+    assert not os.path.exists(run_folder / "metrics.jsonl")
+
+
+def test_a_broken_test_image_is_named(run_folder, tmp_path):
+    (tmp_path / "data/tiny/testA/2.png").write_bytes(b"broken")
+    with pytest.raises(InputError, match="testA/2.png: broken"):
+        evaluate_it(run_folder)
+
+
+def test_cases_keep_the_best_and_the_worst(tmp_path):
+    cases = Cases("A -> B, by value", ["input", "translation", "truth"])
+    order = np.random.default_rng(0).permutation(50)
+    for value in order:
+        cases.add(float(value), f"{value}.png", [torch.full((3, 4, 4), value, dtype=torch.uint8)] * 3)
+    assert sorted(item[2] for item in cases.best) == [0, 1, 2, 3]
+    assert sorted(item[2] for item in cases.worst) == [46, 47, 48, 49]
+    cases.add(float("nan"), "nothing.png", None)
+    cases.draw(str(tmp_path / "sheets" / "x.png"))
+    sheet = np.array(Image.open(tmp_path / "sheets" / "x.png"))
+    assert (sheet[28 : 28 + 256, : 3 * 256] == 0).all() and (sheet[-256:, : 3 * 256] == 49).all()  # enlarged 64 times
+    assert os.listdir(tmp_path / "sheets") == ["x.png"]
+
+
+def test_palette_needs_labels_in_its_colours_and_a_direction_that_ends_in_them(run_folder, tmp_path):
+    with pytest.raises(InputError, match="--palette cityscapes: .* is not in the colours of its classes"):
+        evaluate_it(run_folder, "--palette", "cityscapes")
+    names = [f"{i}.png" for i in range(6)]
+    write_labels(tmp_path / "data/tiny/testA", np.zeros((6, SIZE, SIZE), int), names)
+    with pytest.raises(InputError, match="the labels are domain A, which --direction leaves out"):
+        evaluate_it(run_folder, "--palette", "cityscapes", "--direction", "AB")
+
+
+def test_another_data_set_than_that_of_the_training_gets_sheets_of_its_own(run_folder):
+    G = {name: load_generator(str(run_folder / f"{name}_1.pth")).network.state_dict() for name in ("G_AB", "G_BA")}
+    save_file({"version": 1, "options": {"dataset_name": "horses"}, "epoch": 1, **G}, str(run_folder / "latest.pth"))
+    evaluate_it(run_folder, name="latest.pth")
+    assert sorted(os.listdir("images/tiny/tiny")) == ["evaluate_latest_AB.png", "evaluate_latest_BA.png"]
+
+
+def test_an_epoch_without_its_counterpart_does_not_spoil_the_others(run_folder, capsys):
+    os.remove(run_folder / "G_BA_2.pth")
+    records = evaluate_it(run_folder, "--all_checkpoints")
+    assert [sorted(record["results"]) for record in records] == [["AB", "BA"], ["AB"]]
+    out = capsys.readouterr().out
+    assert "G_AB_2.pth: no counterpart beside it, so no BA" in out and "metrics.png" in out
+    assert re.search(r"B -> A  identity.*epoch +1 ", out)
+
+
+def test_palette_is_for_colour(run_folder):
+    for name in ("G_AB", "G_BA"):
+        save_file(GeneratorResNet(1, 1, 8).state_dict(), str(run_folder / f"{name}_1.pth"))
+    with pytest.raises(InputError, match="its labels are colours"):
+        evaluate_it(run_folder, "--palette", "cityscapes")
+
+
+def test_a_line_that_a_killed_run_left_does_not_swallow_the_next(tmp_path):
+    path = str(tmp_path / "log.jsonl")
+    evaluate.append(path, "")
+    evaluate.append(path, "1")
+    with open(path, "a") as file:
+        file.write("half")
+    evaluate.append(path, "2")
+    evaluate.append(path, "3")
+    assert open(path).read() == "1\nhalf\n2\n3\n"

@@ -1,0 +1,516 @@
+import os
+import struct
+import sys
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from media.video import Smoother, VideoReader, ahead, translate_video
+from utils import InputError
+
+RED, GREEN, BLUE, GRAY = (200, 40, 40), (40, 180, 60), (50, 60, 190), (128, 128, 128)
+LOSSLESS = {"qp": "0", "bf": "2"}
+
+
+def identity(frames):
+    return frames
+
+
+def quarters(height=48, width=64, colours=(RED, GREEN, BLUE, GRAY)):
+    """A picture with a colour in each corner, so that each turn or flip of it shows: uint8 (height, width, 3)."""
+    image = np.zeros((height, width, 3), np.uint8)
+    h, w = height // 2, width // 2
+    image[:h, :w], image[:h, w:], image[h:, :w], image[h:, w:] = colours
+    return image
+
+
+def to_yuv(rgb, kr, kb, full):
+    """BT.601, BT.709 and the like from their definition: (H, W, 3) -> uint8 planes (3, H, W)."""
+    r, g, b = np.moveaxis(rgb.astype(float), 2, 0)
+    y = kr * r + (1 - kr - kb) * g + kb * b
+    cb, cr = (b - y) / (2 * (1 - kb)), (r - y) / (2 * (1 - kr))
+    planes = np.stack(
+        [y, cb + 128, cr + 128] if full else [16 + y * 219 / 255, 128 + cb * 224 / 255, 128 + cr * 224 / 255]
+    )
+    return planes.round().astype(np.uint8)
+
+
+def write_clip(
+    path, images, rate=10, ticks=None, sound=(), pix_fmt="yuv420p", options=LOSSLESS, codec="libx264", **video
+):
+    """images: uint8 (H, W, 3), RGB; ticks: when they are shown, in 1/1000 s; sound: an audio codec for each track."""
+    with av.open(str(path), "w", options={"movflags": "faststart"} if str(path).endswith(".mp4") else {}) as container:
+        stream = container.add_stream(codec, rate=rate, options=options)
+        stream.height, stream.width = images[0].shape[:2]
+        stream.pix_fmt = pix_fmt
+        base = stream.codec_context.time_base = Fraction(1, 1000) if ticks else Fraction(1, rate)
+        for name, value in video.items():
+            setattr(stream.codec_context, name, value)
+        tracks = [container.add_stream(name, rate=48000) for name in sound]
+        for i, image in enumerate(images):
+            frame = av.VideoFrame.from_ndarray(image, "rgb24").reformat(format=pix_fmt)
+            frame.pts, frame.time_base = ticks[i] if ticks else i, base
+            container.mux(stream.encode(frame))
+            for number, track in enumerate(tracks, 1):
+                n = 48000 // rate
+                wave = np.sin(np.arange(i * n, (i + 1) * n) * 0.03 * number).astype(np.float32)
+                samples = av.AudioFrame.from_ndarray(np.stack([wave, wave]), "fltp", "stereo")
+                samples.sample_rate, samples.pts = 48000, i * n
+                container.mux(track.encode(samples))
+        for stream in (stream, *tracks):
+            container.mux(stream.encode(None))
+    return str(path)
+
+
+def read_clip(path):
+    """-> list of decoded frames"""
+    with av.open(str(path)) as container:
+        return list(container.decode(video=0))
+
+
+def times(path):
+    return [frame.pts * frame.time_base for frame in read_clip(path)]
+
+
+def sound(path, track=0):
+    """-> what the packets of an audio track hold, and when each one is played, in seconds"""
+    with av.open(str(path)) as container:
+        packets = [p for p in container.demux(audio=track) if p.size]
+        return [bytes(p) for p in packets], [float(p.pts * p.time_base) for p in packets]
+
+
+def difference(a, b):
+    return np.abs(a.astype(float) - b.astype(float)).mean()
+
+
+def noise(n):
+    """n gray pictures that do not compress, so that a place in the file belongs to a frame."""
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (48, 64, 1), dtype=np.uint8).repeat(3, axis=2) for _ in range(n)]
+
+
+##############################
+#   The file stays the same
+##############################
+
+
+@pytest.mark.parametrize("extension", [".mp4", ".mov", ".mkv", ".webm"])
+def test_the_translated_frames_are_in_the_file(tmp_path, extension):
+    source = write_clip(tmp_path / "clip.mp4", [np.full((48, 64, 3), 10 * i, np.uint8) for i in range(12)])
+    target, sizes, told = str(tmp_path / f"out{extension}"), [], []
+
+    def negative(frames):
+        sizes.append(len(frames))
+        return 255 - frames
+
+    result = translate_video(source, target, negative, batch_size=5, progress=lambda *numbers: told.append(numbers))
+    assert result == {"frames": 12, "broken": "", "pix_fmt": "yuv420p"}
+    assert sizes == [5, 5, 2] and told == [(5, 12), (10, 12), (12, 12)]
+    means = [frame.to_ndarray(format="rgb24").mean() for frame in read_clip(target)]
+    assert np.allclose(means, [255 - 10 * i for i in range(12)], atol=2)
+    assert sorted(os.listdir(tmp_path)) == sorted(["clip.mp4", f"out{extension}"])
+
+
+def test_avi_has_all_frames(tmp_path):
+    source = write_clip(tmp_path / "clip.mp4", [np.full((48, 64, 3), 10 * i, np.uint8) for i in range(12)])
+    translate_video(source, str(tmp_path / "out.avi"), identity)
+    means = [frame.to_ndarray(format="rgb24").mean() for frame in read_clip(tmp_path / "out.avi")]
+    assert np.allclose(means, [10 * i for i in range(12)], atol=2)
+    assert np.allclose(np.diff(np.array(times(tmp_path / "out.avi"), float)), 0.1)
+
+
+@pytest.mark.parametrize("extension", [".mp4", ".mkv"])
+def test_variable_frame_rate_keeps_each_time(tmp_path, extension):
+    ticks = [0, 40, 80, 500, 520, 1000, 1033, 1066, 1900, 2000]
+    source = write_clip(tmp_path / "clip.mkv", [quarters()] * 10, ticks=ticks)
+    translate_video(source, str(tmp_path / f"out{extension}"), identity, batch_size=4)
+    assert times(tmp_path / f"out{extension}") == [Fraction(tick, 1000) for tick in ticks]
+
+
+def test_fractional_rate_and_duration(tmp_path):
+    rate = Fraction(30000, 1001)
+    source = str(tmp_path / "clip.mp4")
+    with av.open(source, "w") as container:
+        stream = container.add_stream("libx264", rate=rate, options=LOSSLESS)
+        stream.width, stream.height = 64, 48
+        for _ in range(12):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(quarters(), "rgb24")))
+        container.mux(stream.encode(None))
+    translate_video(source, str(tmp_path / "out.mp4"), identity)
+    with av.open(source) as a, av.open(str(tmp_path / "out.mp4")) as b:
+        assert a.streams.video[0].average_rate == b.streams.video[0].average_rate == rate
+        assert a.duration == b.duration
+    assert times(source) == times(tmp_path / "out.mp4") == [i / rate for i in range(12)]
+
+
+@pytest.mark.parametrize("kind", [".mp4", ".mkv", ".ts"])
+def test_sound_is_copied_packet_by_packet(tmp_path, kind):
+    source = write_clip(tmp_path / f"clip{kind}", [quarters()] * 12, sound=["aac", "aac"])
+    translate_video(source, str(tmp_path / "out.mp4"), identity, batch_size=3)
+    lag = float(times(tmp_path / "out.mp4")[0] - times(source)[0])  # MPEG-TS does not begin at 0
+    for track in (0, 1):
+        packets, played = sound(source, track)
+        copied, copied_played = sound(tmp_path / "out.mp4", track)
+        # AAC has a header of 7 bytes before each packet in MPEG-TS, and none elsewhere
+        assert copied == [packet[7 if kind == ".ts" else 0 :] for packet in packets] and len(packets) > 50
+        assert np.allclose(np.array(copied_played) - lag, played, atol=0.002)
+    assert sound(source, 0)[0] != sound(source, 1)[0]
+    # interleaved: nowhere in the file does one stream run far ahead of the others
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        order = sorted((p.pos, float(p.dts * p.time_base), p.stream_index) for p in container.demux() if p.size)
+    latest = [0.0] * 3
+    for _, time, index in order:
+        latest[index] = time
+        assert max(latest) - min(latest) < 1.01  # what the muxer gathers of one stream in a row
+
+
+def test_sound_of_an_unknown_kind_is_left_out(tmp_path):
+    source = write_clip(tmp_path / "clip.mp4", [quarters()] * 4, sound=["aac", "aac"])
+    data = open(source, "rb").read()
+    for old, new in ((b"mp4a", b"apac"), (b"esds", b"free")):  # in the header of the second track
+        at = data.rindex(old)
+        data = data[:at] + new + data[at + 4 :]
+    open(source, "wb").write(data)
+    assert translate_video(source, str(tmp_path / "out.mp4"), identity)["broken"] == ""
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert len(container.streams.audio) == 1
+    assert sound(tmp_path / "out.mp4")[0] == sound(source)[0]
+
+
+def test_language_of_a_track(tmp_path):
+    source = write_clip(tmp_path / "clip.mp4", [quarters()] * 4, sound=["aac"])
+    data = open(source, "rb").read()
+    at = data.rindex(b"mdhd") + 4 + 20  # three letters of five bits
+    french = sum((ord(letter) - 0x60) << shift for letter, shift in zip("fra", (10, 5, 0)))
+    open(source, "wb").write(data[:at] + struct.pack(">H", french) + data[at + 2 :])
+    translate_video(source, str(tmp_path / "out.mkv"), identity)
+    with av.open(str(tmp_path / "out.mkv")) as container:
+        assert container.streams.audio[0].language == "fra"
+
+
+def test_sound_that_the_target_cannot_hold(tmp_path):
+    source = write_clip(tmp_path / "clip.mp4", [quarters()] * 4, sound=["aac"])
+    with pytest.raises(InputError, match=r"out.webm: a .webm file cannot hold the sound of .*clip.mp4 \(aac\).*\.mkv"):
+        translate_video(source, str(tmp_path / "out.webm"), identity)
+    assert os.listdir(tmp_path) == ["clip.mp4"]
+
+
+def turn(path, matrix):
+    """Writes the display matrix [[a, b], [c, d]] into the track header of an mp4 file."""
+    data = bytearray(open(path, "rb").read())
+    at = data.index(b"tkhd") + 4 + 40
+    (a, b), (c, d) = matrix
+    fixed = [a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30]
+    data[at : at + 36] = struct.pack(">9i", *fixed)
+    open(path, "wb").write(data)
+
+
+@pytest.mark.parametrize(
+    "matrix, displayed",
+    [
+        ([[0, 1], [-1, 0]], lambda image: np.rot90(image, -1)),  # a phone held upright: turned clockwise by the player
+        ([[0, -1], [1, 0]], lambda image: np.rot90(image, 1)),
+        ([[-1, 0], [0, -1]], lambda image: np.rot90(image, 2)),
+        ([[-1, 0], [0, 1]], np.fliplr),
+        ([[0, 1], [1, 0]], lambda image: image.transpose(1, 0, 2)),
+    ],
+)
+def test_rotation_is_in_the_pixels(tmp_path, matrix, displayed):
+    source = write_clip(tmp_path / "clip.mp4", [quarters()] * 3, sample_aspect_ratio=Fraction(4, 3))
+    turn(source, matrix)
+    seen = []
+    translate_video(source, str(tmp_path / "out.mp4"), lambda frames: seen.append(frames) or frames)
+    truth = displayed(quarters())
+    frame = read_clip(tmp_path / "out.mp4")[0]
+    assert seen[0].shape == (3, *truth.shape)
+    assert difference(seen[0][0], truth) < 2
+    assert difference(frame.to_ndarray(format="rgb24"), truth) < 4
+    assert frame.rotation == 0 and not frame.side_data.get("DISPLAYMATRIX")
+    with av.open(str(tmp_path / "out.mp4")) as container:  # pixels that were wide are high once they are turned
+        turned = truth.shape[0] > truth.shape[1]
+        assert container.streams.video[0].sample_aspect_ratio == (Fraction(3, 4) if turned else Fraction(4, 3))
+
+
+def test_rotation_agrees_with_pyav(tmp_path):
+    source = write_clip(tmp_path / "clip.mp4", [quarters()])
+    turn(source, [[0, 1], [-1, 0]])
+    assert read_clip(source)[0].rotation == -90  # counterclockwise
+    with VideoReader(source) as reader:
+        assert (reader.width, reader.height) == (48, 64)
+
+
+@pytest.mark.parametrize("extension, pix_fmt", [(".mp4", "yuv444p"), (".webm", "yuv420p")])
+def test_odd_sizes(tmp_path, extension, pix_fmt):
+    image = quarters(47, 63)
+    source = write_clip(tmp_path / "clip.mp4", [image] * 3, pix_fmt="yuv444p")
+    target = str(tmp_path / f"out{extension}")
+    assert translate_video(source, target, identity)["pix_fmt"] == pix_fmt
+    frame = read_clip(target)[0].to_ndarray(format="rgb24")
+    assert frame.shape == image.shape and difference(frame, image) < 6
+
+
+def test_pixels_that_are_not_square(tmp_path):
+    source = write_clip(tmp_path / "clip.mp4", [quarters()] * 3, sample_aspect_ratio=Fraction(16, 11))
+    for name in ("out.mkv", "out.mp4", "out.avi"):
+        translate_video(source, str(tmp_path / name), identity)
+        with av.open(str(tmp_path / name)) as container:
+            assert container.streams.video[0].sample_aspect_ratio == Fraction(16, 11)
+    with pytest.raises(InputError, match=r"out.webm: .*16:11.*\.mkv"):
+        translate_video(source, str(tmp_path / "out.webm"), identity)
+
+
+@pytest.mark.parametrize(
+    "tags, kr, kb",
+    [
+        ((1, 1), 0.2126, 0.0722),  # BT.709
+        ((6, 1), 0.299, 0.114),  # BT.601
+        ((5, 2), 0.299, 0.114),  # full range, as phones write it
+        ((1, 2), 0.2126, 0.0722),
+        ((9, 1), 0.2627, 0.0593),  # BT.2020
+        ((2, 0), 0.299, 0.114),  # not told: small pictures are BT.601
+    ],
+)
+@pytest.mark.parametrize("extension", [".mp4", ".webm"])
+def test_colours(tmp_path, tags, kr, kb, extension):
+    image, source, target = quarters(), str(tmp_path / "clip.mkv"), str(tmp_path / f"out{extension}")
+    planes = to_yuv(image, kr, kb, full=tags[1] == 2)
+    with av.open(source, "w") as container:
+        stream = container.add_stream("libx264", rate=10, options=LOSSLESS)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv444p"
+        stream.codec_context.colorspace, stream.codec_context.color_range = tags
+        for _ in range(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(planes, "yuv444p", channel_last=False)))
+        container.mux(stream.encode(None))
+    seen = []
+    translate_video(source, target, lambda frames: seen.append(frames) or frames)
+    assert np.abs(seen[0][0].astype(int) - image).max() <= 3  # the network sees the true colours
+    frame = read_clip(target)[0]
+    y, (u, v) = frame.to_ndarray()[:48], frame.to_ndarray()[48:].reshape(2, 24, 32)
+    for plane, original in zip((y, u, v), (planes[0], planes[1][::2, ::2], planes[2][::2, ::2])):
+        error = np.abs(plane.astype(int) - original)
+        h, w = error.shape[0] // 2, error.shape[1] // 2
+        middles = [error[i * h + 4 : i * h + h - 4, j * w + 4 : j * w + w - 4] for i in (0, 1) for j in (0, 1)]
+        assert np.max(middles) <= 3 and np.mean(middles) < 1.5
+    # said as it was, in the names that the codec has: 5 and 6 are both BT.601
+    assert {5: 6}.get(frame.colorspace, frame.colorspace) == {5: 6}.get(tags[0], tags[0])
+    assert frame.color_range == tags[1] or tags[1] == 0 and frame.color_range == 1
+
+
+def test_gif(tmp_path):
+    images = [Image.fromarray(np.roll(quarters(), 8 * i, axis=1)) for i in range(4)]
+    images[0].save(tmp_path / "clip.gif", save_all=True, append_images=images[1:], duration=[100, 300, 100, 200])
+    assert translate_video(str(tmp_path / "clip.gif"), str(tmp_path / "out.mp4"), identity)["broken"] == ""
+    assert np.allclose(np.array(times(tmp_path / "out.mp4"), float), [0, 0.1, 0.4, 0.5])
+    for frame, image in zip(read_clip(tmp_path / "out.mp4"), images):
+        assert difference(frame.to_ndarray(format="rgb24"), np.asarray(image)) < 4
+
+
+##############################
+#        What goes wrong
+##############################
+
+
+def test_files_that_are_no_video(tmp_path):
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    (tmp_path / "noise.mp4").write_bytes(np.random.default_rng(0).bytes(5000))
+    with av.open(str(tmp_path / "sound.mp4"), "w") as container:
+        track = container.add_stream("aac", rate=48000)
+        samples = av.AudioFrame.from_ndarray(np.zeros((2, 48000), np.float32), "fltp", "stereo")
+        samples.sample_rate = 48000
+        container.mux([*track.encode(samples), *track.encode(None)])
+    reasons = {"empty.mp4": "broken, or no video", "noise.mp4": "broken, or no video", "sound.mp4": "holds no video"}
+    for name, reason in {**reasons, "missing.mp4": "no such file"}.items():
+        with pytest.raises(InputError, match=f"{name}: {reason}") as error:
+            translate_video(str(tmp_path / name), str(tmp_path / "out.mp4"), identity)
+        assert "\n" not in str(error.value)
+    assert sorted(os.listdir(tmp_path)) == sorted(reasons)
+
+
+def test_a_first_frame_that_cannot_be_decoded(tmp_path):
+    source = write_clip(tmp_path / "clip.mp4", [quarters()] * 3)
+    data = bytearray(open(source, "rb").read())
+    at = data.index(b"mdat") + 4
+    data[at:] = bytes(len(data) - at)
+    open(source, "wb").write(data)
+    with pytest.raises(InputError, match="clip.mp4: broken, not one frame"):
+        translate_video(source, str(tmp_path / "out.mp4"), identity)
+
+
+@pytest.mark.parametrize("kind", [".mp4", ".mkv", ".avi"])
+def test_what_is_left_of_a_file_that_was_cut_off(tmp_path, kind):
+    images = noise(30)
+    source = write_clip(tmp_path / f"clip{kind}", images, options={**LOSSLESS, "bf": "0"})
+    data = open(source, "rb").read()
+    open(source, "wb").write(data[: len(data) // 2])
+    result = translate_video(source, str(tmp_path / "out.mp4"), identity)
+    assert 12 <= result["frames"] <= 17 and result["broken"]
+    frames = read_clip(tmp_path / "out.mp4")
+    assert len(frames) == result["frames"]
+    assert difference(frames[5].to_ndarray(format="rgb24"), images[5]) < 8
+
+
+def test_a_hole_in_the_middle(tmp_path):
+    source = write_clip(tmp_path / "clip.mp4", noise(30), options={**LOSSLESS, "g": "5"})
+    data = bytearray(open(source, "rb").read())
+    at = len(data) // 2
+    data[at : at + 8000] = b"\xff" * 8000
+    open(source, "wb").write(data)
+    result = translate_video(source, str(tmp_path / "out.mp4"), identity)
+    assert result["broken"] and 20 <= result["frames"] <= 30
+    assert times(tmp_path / "out.mp4")[-1] == Fraction(29, 10)  # what comes after it is still at its time
+
+
+def test_an_error_or_ctrl_c_leaves_the_old_file(tmp_path):
+    source, target = write_clip(tmp_path / "clip.mp4", [quarters()] * 12), tmp_path / "out.mp4"
+    target.write_text("old")
+    for error in (KeyboardInterrupt, RuntimeError):
+        calls = []
+
+        def translate(frames):
+            calls.append(1)
+            if len(calls) == 3:
+                raise error("stop")
+            return frames
+
+        with pytest.raises(error):
+            translate_video(source, str(target), translate, batch_size=2)
+        assert target.read_text() == "old" and sorted(os.listdir(tmp_path)) == ["clip.mp4", "out.mp4"]
+
+
+def test_targets_that_cannot_be_written(tmp_path):
+    source = write_clip(tmp_path / "clip.mp4", [quarters()] * 3)
+    with pytest.raises(InputError, match=r"out.gif: .* \.mp4, \.mov, \.mkv, \.webm, \.avi"):
+        translate_video(source, str(tmp_path / "out.gif"), identity)
+    with pytest.raises(InputError, match="none/out.mp4: cannot be written"):
+        translate_video(source, str(tmp_path / "none" / "out.mp4"), identity)
+    before = open(source, "rb").read()
+    with pytest.raises(InputError, match="would replace"):
+        translate_video(source, str(tmp_path / "." / "clip.mp4"), identity)
+    assert open(source, "rb").read() == before
+
+
+def test_a_full_disk(tmp_path):
+    resource = pytest.importorskip("resource")  # Windows has none
+    source = write_clip(tmp_path / "clip.mp4", noise(60))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with pytest.raises(InputError, match="out.mkv: cannot be written"):
+            translate_video(source, str(tmp_path / "out.mkv"), identity)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert os.listdir(tmp_path) == ["clip.mp4"]
+
+
+@pytest.mark.parametrize("module, hint", [("av", "pip install av"), ("cv2", "pip install opencv-python-headless")])
+def test_missing_packages(tmp_path, monkeypatch, module, hint):
+    source = write_clip(tmp_path / "clip.mp4", [quarters()])
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(InputError, match=hint):
+        translate_video(source, str(tmp_path / "out.mp4"), identity, smooth=0.5)
+
+
+def test_only_a_few_batches_are_alive():
+    made, used = [], []
+
+    def numbers():
+        for i in range(20):
+            made.append(i)
+            yield i
+
+    for i in ahead(numbers(), n=2):
+        used.append(i)
+        assert len(made) <= len(used) + 2
+    assert used == list(range(20))
+
+
+def test_an_error_of_the_thread_arrives():
+    def broken():
+        yield 1
+        raise InputError("file.mp4: broken")
+
+    batches = ahead(broken())
+    assert next(batches) == 1
+    with pytest.raises(InputError, match="file.mp4"):
+        next(batches)
+
+
+##############################
+#          Flicker
+##############################
+
+
+def texture(height, width, seed=0):
+    """A smooth random pattern, uint8 (height, width, 3)."""
+    coarse = np.random.default_rng(seed).integers(30, 226, (height // 8, width // 8, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def test_flicker_of_alternating_brightness():
+    smoother, still = Smoother(0.8), texture(48, 64)
+    outs = [smoother.smooth(still, still // 2 + np.uint8(60 + d)) for d in [10, -10] * 6]
+    flicker = smoother.flicker()
+    assert flicker["flicker_input"] < 0.01
+    assert abs(flicker["flicker_before"] - 20) < 0.01
+    # out_t = 0.8 out_{t-1} + 0.2 x_t settles to +-10 * 0.2 / 1.8
+    change = np.abs(outs[-1].astype(float) - outs[-2]).mean()
+    assert abs(change - 2 * 10 * 0.2 / 1.8) < 0.5
+    assert flicker["flicker_after"] < 4
+
+
+def test_motion_is_no_flicker():
+    wide = texture(64, 160)
+    smoother, plain = Smoother(0.5), []
+    frames = [np.ascontiguousarray(wide[:, 3 * i : 3 * i + 96]) for i in range(8)]
+    for frame in frames:
+        out = smoother.smooth(frame, 255 - frame)
+        assert difference(out, 255 - frame) < 2  # and smoothing does not blur or drag what moves
+    plain = np.mean([difference(a, b) for a, b in zip(frames, frames[1:])])
+    flicker = smoother.flicker()
+    assert plain > 12
+    assert flicker["flicker_input"] < 1.5 and flicker["flicker_before"] < 1.5 and flicker["flicker_after"] < 1.5
+
+
+def test_smoothing_follows_the_motion():
+    wide, rng = texture(64, 160), np.random.default_rng(1)
+    smoother, errors = Smoother(0.8), []
+    for i in range(10):
+        frame = np.ascontiguousarray(wide[:, 3 * i : 3 * i + 96])
+        noisy = (255.0 - frame + rng.normal(0, 12, frame.shape)).clip(0, 255).astype(np.uint8)
+        errors.append((difference(noisy, 255 - frame), difference(smoother.smooth(frame, noisy), 255 - frame)))
+    assert errors[-1][1] < 0.5 * errors[-1][0]
+    assert smoother.flicker()["flicker_after"] < 0.5 * smoother.flicker()["flicker_before"]
+
+
+def test_a_scene_cut_leaves_no_ghost():
+    first, second = texture(48, 64, seed=1), texture(48, 64, seed=2)
+    smoother = Smoother(1.0)
+    for frame in (first, first, second):
+        out = smoother.smooth(frame, 255 - frame)
+    assert np.abs(out.astype(int) - (255 - second)).max() <= 3
+
+
+def test_strength_1_holds_a_still_picture_and_0_changes_nothing():
+    still = texture(48, 64)
+    for strength, expected in ((1.0, 100), (0.0, 140)):
+        smoother = Smoother(strength)
+        smoother.smooth(still, np.full_like(still, 100))
+        assert np.abs(smoother.smooth(still, np.full_like(still, 140)).astype(int) - expected).max() <= 1
+
+
+def test_a_smoothed_video(tmp_path):
+    source, calls = write_clip(tmp_path / "clip.mp4", [texture(48, 64)] * 12), []
+
+    def flickers(frames):
+        calls.extend(range(len(frames)))
+        first = len(calls) - len(frames)
+        return np.stack([frame // 2 + np.uint8(50 + 20 * ((first + i) % 2)) for i, frame in enumerate(frames)])
+
+    result = translate_video(source, str(tmp_path / "out.mp4"), flickers, batch_size=5, smooth=0.8)
+    assert abs(result["flicker_before"] - 20) < 0.5
+    assert result["flicker_input"] < 0.5 and result["flicker_after"] < 4.5
+    means = [frame.to_ndarray(format="rgb24").mean() for frame in read_clip(tmp_path / "out.mp4")]
+    assert abs(means[-1] - means[-2]) < 4

@@ -1,0 +1,247 @@
+"""Each condition is provoked, by a training or by networks that do what it names; a healthy training has none."""
+
+import json
+import os
+import re
+import sys
+
+import numpy as np
+import pytest
+import torch
+from helpers import ROOT, SMALL, load_networks
+from PIL import Image
+
+import cyclegan
+import plot
+from training.health import ADVICE, Health
+from utils import InputError, sample_images
+
+FINE = dict(loss_D=0.2, loss_G=1.5, loss_GAN=0.3, loss_cycle=0.1)
+DRAW = torch.full((5, 1, 4, 4), 0.6), torch.full((5, 1, 4, 4), 0.55)  # scores of real and translated images
+SEEN_THROUGH = torch.full((5, 1, 4, 4), 0.98), torch.full((5, 1, 4, 4), 0.03)
+
+
+def pictures(seed):
+    g = torch.Generator().manual_seed(seed)
+    return torch.nn.functional.interpolate(torch.rand(5, 3, 4, 4, generator=g), 32) * 2 - 1
+
+
+def conditions(G_AB, G_BA, scores=DRAW, gan_loss="lsgan", step=1000, **losses):
+    health = Health(gan_loss)
+    for at in (step - 100, step):
+        health.losses(at, FINE | losses)
+    health.look_at(sample_images(G_AB, G_BA, pictures(0), pictures(1)), scores, scores)
+    return health.conditions(step)
+
+
+def other_colours(x):
+    return x.roll(1, 1) * 0.8
+
+
+def test_a_healthy_training_has_none():
+    assert conditions(other_colours, other_colours) == []
+
+
+@pytest.mark.parametrize(
+    "condition, G, facts",
+    [
+        ("D too strong", other_colours, dict(scores=SEEN_THROUGH, loss_D=0.01, loss_GAN=0.95)),
+        ("D too strong", other_colours, dict(scores=(DRAW[0] + 9, DRAW[1] - 9), gan_loss="hinge", loss_D=0.0)),
+        ("cycle loss stuck", other_colours, dict(loss_cycle=0.5)),
+        ("output equals input", lambda x: x + 0.01, dict(scores=SEEN_THROUGH, loss_D=0.1)),
+        ("colours inverted", lambda x: -0.7 * x, {}),
+        ("collapse", lambda x: 0.05 * x + pictures(7)[:1], {}),
+    ],
+)
+def test_conditions_are_named(condition, G, facts):
+    assert conditions(G, G, **facts) == [condition]
+    assert conditions(G, G, **facts, step=200) == []  # too early to tell
+
+
+@pytest.mark.parametrize("gan_loss, tells", [("lsgan", 0.5), ("vanilla", 1.0), ("hinge", 1.0)])
+def test_which_scores_mean_real_depends_on_the_loss(gan_loss, tells):
+    scores = torch.full((5, 1, 4, 4), 0.2), torch.full((5, 1, 4, 4), -0.2)
+    columns = sample_images(other_colours, other_colours, pictures(0), pictures(1))
+    assert Health(gan_loss).look_at(columns, scores, scores)["tells"] == tells
+
+
+def test_an_input_that_is_kept_is_fine_if_it_passes_for_real():
+    assert conditions(lambda x: x + 0.01, lambda x: x + 0.01, scores=DRAW) == []
+
+
+def test_averages_are_over_200_steps_and_the_line_names_what_is_unusual():
+    health = Health()
+    health.losses(1, FINE | {"loss_D": 9.0})
+    for step in range(50, 401, 50):
+        health.losses(step, FINE | {"loss_D": 0.01 * step})
+    assert health.averages["loss_D"] == pytest.approx(0.01 * (250 + 300 + 350 + 400) / 4)
+    uneven = Health()
+    for step, value in ((1, 9.0), (51, 1.0), (201, 2.0)):
+        uneven.losses(step, FINE | {"loss_D": value})
+    assert uneven.averages["loss_D"] == pytest.approx((50 * 1 + 150 * 2) / 200)
+    health.look_at(sample_images(other_colours, other_colours, pictures(0), pictures(1)), DRAW, DRAW)
+    (line,) = health.line(400)
+    assert "D 3.25 (usual: 0.1 to 0.3)" in line and "cycle 0.10, " in line and "D tells 50%" in line
+    health.losses(450, FINE | {"loss_cycle": 2.0})
+    line, advice = health.line(450)
+    assert advice == f"  cycle loss stuck: {ADVICE['cycle loss stuck']}"
+
+
+def test_different_channels_are_compared_where_they_can_be():
+    health = Health()
+    gray, colour = pictures(0)[:, :1], pictures(1)
+    columns = sample_images(lambda x: x.expand(-1, 3, -1, -1), lambda x: x[:, :1], gray, colour)
+    assert "change" not in health.look_at(columns, DRAW, DRAW) and "changes" not in health.line(300)[0]
+
+
+# ----- in real trainings
+
+
+@pytest.fixture
+def tiny(make_set, tmp_path, monkeypatch):
+    make_set(trainA=4, trainB=5, testA=9, testB=9)
+    monkeypatch.chdir(tmp_path)
+
+    def train(*options):
+        small = [*SMALL, "--sample_interval", "50", "--log_interval", "10", *options]
+        return cyclegan.main(small)
+
+    return train
+
+
+def found(name="tiny"):
+    records = [json.loads(line) for line in open(f"saved_models/{name}/log.jsonl")]
+    return [record["conditions"] for record in records if "conditions" in record][-1]
+
+
+def test_a_training_that_cannot_learn_is_named(tiny, capsys):
+    tiny("--n_iters", "250", "--lr", "0")
+    assert "cycle loss stuck" in found()
+    out = capsys.readouterr().out
+    assert f"  cycle loss stuck: {ADVICE['cycle loss stuck']}\n" in out and "health at step 250: D " in out
+
+
+def test_too_strong_discriminators_are_named(tiny):
+    tiny("--n_iters", "250", "--lr_G", "0", "--lr_D", "0.002", "--discriminator", "pixel", "--ndf", "16")
+    assert found() == ["D too strong"]  # and not what comes of it: the cycle loss is stuck
+
+
+def test_nothing_is_said_of_what_has_no_weight_or_no_usual_range(tiny, capsys):
+    tiny("--n_iters", "250", "--lambda_cyc", "0", "--lambda_id", "0", "--gan_loss", "hinge")
+    out = capsys.readouterr().out
+    assert "inf" not in out and "cycle" not in out.split("step 1/")[1].split("done in")[0] and "usual" not in out
+    records = [json.loads(line) for line in open("saved_models/tiny/log.jsonl")]
+    assert (
+        not any("loss_cycle" in r or "loss_identity" in r for r in records)
+        and min(r.get("loss_GAN", 0) for r in records) < 0
+    )
+    assert len([r for r in records if r["step"] == 250 and "tells" in r]) == 1  # the last grid is drawn once
+    plot.main(["tiny"])
+
+
+def test_a_resumed_training_tells_too(tiny):
+    tiny("--n_iters", "250", "--lr", "0")
+    tiny("--n_iters", "300", "--resume")
+    assert "cycle loss stuck" in found()
+
+
+# ----- curves, TensorBoard, test images
+
+
+def test_losses_on_test_images(tiny, capsys):
+    tiny("--n_epochs", "4", "--val_interval", "2", "--norm", "batch", "--dropout", "0.5")
+    records = [json.loads(line) for line in open("saved_models/tiny/log.jsonl")]
+    tested = [record for record in records if "val_cycle" in record]
+    assert [record["epoch"] for record in tested] == [1, 3]
+    from datasets import ImageDataset
+
+    G = load_networks("saved_models/tiny/latest.pth")
+    dataset = ImageDataset("data/tiny", "test", img_size=(32, 32))
+    cycle = identity = 0
+    with torch.no_grad():
+        for i in range(9):
+            a, b = dataset[i]["A"][None], dataset[i]["B"][None]
+            cycle += ((G["BA"](G["AB"](a)) - a).abs().mean() + (G["AB"](G["BA"](b)) - b).abs().mean()) / 18
+            identity += ((G["BA"](a) - a).abs().mean() + (G["AB"](b) - b).abs().mean()) / 18
+    assert tested[-1]["val_cycle"] == pytest.approx(cycle.item(), rel=1e-3)
+    assert tested[-1]["val_identity"] == pytest.approx(identity.item(), rel=1e-3)
+    assert f"cycle {cycle:.3f}  identity {identity:.3f}" in capsys.readouterr().out
+
+
+def test_bad_test_images_end_no_training(tiny, capsys):
+    with open("data/tiny/testA/8.png", "r+b") as file:
+        file.truncate(200)
+    tiny("--n_epochs", "2", "--val_interval", "1")
+    assert "note: --val_interval: data/tiny/testA/8.png: broken" in capsys.readouterr().out
+    tiny("--n_epochs", "2", "--val_interval", "1", "--skip_bad_images")
+    assert "test images: cycle 0." in capsys.readouterr().out
+
+
+def test_domains_with_different_numbers_of_test_images(make_set, tmp_path, monkeypatch):
+    make_set(trainA=4, trainB=4, testA=5, testB=2)
+    monkeypatch.chdir(tmp_path)
+    cyclegan.main([*SMALL, "--n_epochs", "1", "--sample_interval", "4"])
+    assert Image.open("images/tiny/000004.png").height == 2 * 34 + 2
+
+
+def test_without_test_images_a_note_says_so(make_set, tmp_path, monkeypatch, capsys):
+    make_set(trainA=4, trainB=4)
+    monkeypatch.chdir(tmp_path)
+    cyclegan.main([*SMALL, "--n_epochs", "1", "--val_interval", "1"])
+    assert "note: --val_interval: data/tiny/testA: no such folder" in capsys.readouterr().out
+
+
+def test_tensorboard_holds_what_the_log_holds(tiny):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    tiny("--n_epochs", "20", "--tensorboard", "--val_interval", "10")
+    tiny("--n_epochs", "30", "--resume")
+    board = EventAccumulator("saved_models/tiny/tensorboard", size_guidance={"images": 0, "histograms": 0}).Reload()
+    tags = board.Tags()
+    assert {"loss/G", "loss/cycle", "lr", "test/cycle", "health/tells"} <= set(tags["scalars"])
+    assert tags["images"] == ["samples"]
+    assert set(tags["histograms"]) == {"D_A/real", "D_A/translated", "D_B/real", "D_B/translated"}
+    logged = {}
+    for line in open("saved_models/tiny/log.jsonl"):
+        record = json.loads(line)
+        if "loss_G" in record:
+            logged[record["step"]] = record["loss_G"]
+    shown = {event.step: event.value for event in board.Scalars("loss/G")}
+    assert shown.keys() == logged.keys() and shown == pytest.approx(logged, rel=1e-4)
+    assert "_hparams_/session_start_info" in board.summary_metadata
+
+
+def test_tensorboard_missing_is_one_line(tiny, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises(InputError, match="--tensorboard: pip install tensorboard"):
+        tiny("--tensorboard", "--n_epochs", "1")
+    assert os.listdir(tmp_path) == ["data"]
+
+
+def test_curves(tiny, capsys):
+    tiny("--n_epochs", "3", "--lambda_ssim", "1")
+    tiny("--n_epochs", "2", "--run_name", "other", "--gan_loss", "hinge")
+    plot.main(["tiny"])
+    picture = Image.open("images/tiny/curves.png")
+    assert picture.width == 1200 and np.asarray(picture.convert("L")).std() > 10
+    plot.main(["tiny", "other", "--output", "both.png", "--smooth", "0"])
+    assert os.path.exists("both.png")
+    for name, text in (("nothere", None), ("empty", ""), ("broken", '{"step"')):
+        if text is not None:
+            os.makedirs(f"saved_models/{name}")
+            open(f"saved_models/{name}/log.jsonl", "w").write(text)
+        with pytest.raises(InputError, match=f"saved_models/{name}/log.jsonl: "):
+            plot.main([name])
+
+
+def test_smoothed_curves_weigh_by_steps():
+    records = [{"step": 1, "loss_D": 9.0}, {"step": 10, "loss_D": 1.0}, {"step": 40, "loss_D": 2.0}, {"step": 40}]
+    assert plot.curve(records, "loss_D") == ([1, 10, 40], [9.0, 1.0, 2.0])
+    assert plot.curve(records, "loss_D", 100)[1] == pytest.approx([9, 1, (9 * 1 + 30 * 2) / 39])
+    assert plot.curve(records, "nothing") == ([], [])
+
+
+def test_all_advice_names_options_that_exist():
+    known = {o for action in cyclegan.get_parser()._actions for o in action.option_strings}
+    mentioned = set(re.findall(r"--\w+", " ".join(ADVICE.values())))
+    assert mentioned and mentioned <= known and os.path.exists(os.path.join(ROOT, "plot.py"))

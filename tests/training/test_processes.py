@@ -1,0 +1,162 @@
+"""Two processes on the CPU (gloo), against one."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from helpers import SMALL, assert_same, load
+
+import cyclegan
+import models
+from measuring import timing
+from training.processes import average_over_processes, gather, init_processes
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def join(rank, port):
+    os.environ.update(
+        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2", MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port), OMP_NUM_THREADS="1",
+    )  # fmt: skip
+    torch.set_num_threads(1)
+
+
+def generator_and_batch():
+    torch.manual_seed(0)
+    network = models.GeneratorResNet(n_residual_blocks=1, ngf=4).apply(models.weights_init_normal).double()
+    return network, torch.rand(4, 3, 32, 32, dtype=torch.double) * 2 - 1
+
+
+def loss(network, batch):
+    return (network(batch) - batch).abs().mean()
+
+
+def average_in_one_of_two(rank, port, folder):
+    join(rank, port)
+    assert init_processes(torch.device("cpu")) == (rank, 2)
+    network, batch = generator_and_batch()
+    loss(network, batch[2 * rank : 2 * rank + 2]).backward()
+    average_over_processes([p.grad for p in network.parameters()])()
+    assert gather(rank * 10) == ([0, 10] if rank == 0 else [None, None])
+    torch.save([p.grad for p in network.parameters()], f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_averaged_gradient_is_that_of_the_joined_batch(tmp_path):
+    mp.spawn(average_in_one_of_two, (free_port(), str(tmp_path)), nprocs=2)
+    network, batch = generator_and_batch()
+    loss(network, batch).backward()
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    assert_same(first, second)
+    for (name, parameter), gradient in zip(network.named_parameters(), first):
+        torch.testing.assert_close(gradient, parameter.grad, msg=name)
+
+
+def train_one_of_two(rank, port, folder, options):
+    """main, and then the networks of this process into a file."""
+    join(rank, port)
+    os.chdir(folder)
+    networks = []
+    for kind in ("make_generator", "make_discriminator"):
+        original = getattr(cyclegan, kind)
+        setattr(cyclegan, kind, lambda *a, o=original: (networks.append(o(*a)), networks[-1])[1])
+    with open(f"out_{rank}.txt", "w") as sys.stdout:
+        cyclegan.main(options)
+    torch.save([network.state_dict() for network in networks], f"networks_{rank}.pt")
+
+
+@pytest.fixture
+def two_trained(make_set, tmp_path, monkeypatch):
+    make_set(trainA=9, trainB=12, testA=1, testB=1)
+    monkeypatch.chdir(tmp_path)
+    mp.spawn(train_one_of_two, (free_port(), str(tmp_path), [*SMALL, "--n_epochs", "1", "--pool_size", "50"]), nprocs=2)
+
+
+def test_two_processes_act_as_one_with_twice_the_batch(two_trained, tmp_path):
+    one, other = (torch.load(tmp_path / f"networks_{rank}.pt") for rank in (0, 1))
+    assert_same(one, other)
+    assert os.path.getsize("out_1.txt") == 0 and "2 processes" in open("out_0.txt").read()
+    assert_same(dict(one[0]), load()["G_AB"])
+
+    cyclegan.main([*SMALL, "--n_epochs", "1", "--pool_size", "50", "--batch_size", "2", "--run_name", "single"])
+    single = load("saved_models/single/latest.pth")
+    assert single["step"] == load()["step"] == 6
+    for name in ("G_AB", "G_BA", "D_A", "D_B"):
+        for key, weight in load()[name].items():
+            # biases before a norm have no gradient but rounding, which Adam blows up to full steps
+            if key.endswith("weight"):
+                torch.testing.assert_close(weight, single[name][key], atol=2e-5, rtol=1e-3, msg=f"{name}/{key}")
+
+
+def test_two_processes_that_accumulate_are_one_with_four_times_the_batch(make_set, tmp_path, monkeypatch):
+    make_set(trainA=9, trainB=12, testA=1, testB=1)
+    monkeypatch.chdir(tmp_path)
+    options = [*SMALL, "--n_epochs", "1", "--pool_size", "0"]
+    mp.spawn(train_one_of_two, (free_port(), str(tmp_path), [*options, "--accumulate", "2"]), nprocs=2)
+    one, other = (torch.load(tmp_path / f"networks_{rank}.pt") for rank in (0, 1))
+    assert_same(one, other)
+    cyclegan.main([*options, "--batch_size", "4", "--run_name", "single"])
+    single = load("saved_models/single/latest.pth")
+    assert single["step"] == load()["step"] == 3
+    for name in ("G_AB", "G_BA", "D_A", "D_B"):
+        for key in (key for key in single[name] if key.endswith("weight")):
+            torch.testing.assert_close(load()[name][key], single[name][key], atol=1e-4, rtol=1e-3, msg=f"{name}/{key}")
+
+
+def steps_timed_in_one_of_two(rank, port, folder):
+    join(rank, port)
+    init_processes(torch.device("cpu"))
+    calls = [0]
+
+    def step():
+        calls[0] += 1
+        time.sleep(0.001 * rank)  # their clocks disagree on what is short
+        average_over_processes([torch.ones(1)])()
+
+    timing.seconds(step, torch.device("cpu"), 2, at_least=0.02)
+    torch.save(calls[0], f"{folder}/calls_{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_processes_that_are_timed_take_the_same_number_of_steps(tmp_path):
+    """They wait for each other in each step, so otherwise they would wait for ever."""
+    mp.spawn(steps_timed_in_one_of_two, (free_port(), str(tmp_path)), nprocs=2)
+    one, other = (torch.load(tmp_path / f"calls_{rank}.pt") for rank in (0, 1))
+    assert one == other > 4
+
+
+def test_pools_of_all_processes_are_saved(two_trained):
+    pools = [rank["fake_A_buffer"]["data"] for rank in load()["ranks"]]
+    assert [len(pool) for pool in pools] == [6, 6] and not torch.equal(pools[0][0], pools[1][0])
+
+
+def test_torchrun_resumes_exactly(make_set, tmp_path, monkeypatch, script):
+    make_set(trainA=4, trainB=4, testA=1, testB=1)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+    def torchrun(*options):
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port()}"]
+        done = subprocess.run(
+            [*command, script("cyclegan.py"), *SMALL, *options], capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    out = torchrun("--n_epochs", "4", "--run_name", "whole", "--checkpoint_interval", "2")
+    assert out.count("CycleGAN on") == 1
+    os.mkdir("saved_models/half")
+    os.link("saved_models/whole/checkpoint_2.pth", "saved_models/half/latest.pth")
+    torchrun("--resume", "--run_name", "half")
+    whole, resumed = load("saved_models/whole/latest.pth"), load("saved_models/half/latest.pth")
+    assert_same(whole | {"options": None}, resumed | {"options": None})

@@ -1,0 +1,31 @@
+"""
+Published weights of other networks.
+"""
+
+import torchvision
+
+from media.files import load_file
+from utils import InputError
+
+
+def load_encoders(generators, path):
+    """Gives each GeneratorPretrained the weights of ImageNet, from a file or from PyTorch's server."""
+    weights = published_weights(torchvision.models.ResNet18_Weights.IMAGENET1K_V1, path, "--encoder_weights")
+    for generator in generators:
+        try:
+            generator.load_encoder(weights)
+        except (ValueError, TypeError, AttributeError, RuntimeError) as error:
+            raise InputError(f"--encoder_weights {path}: {str(error).splitlines()[0]}")
+
+
+def published_weights(weights, path, flag):
+    """The state dict in a file, or, where there is none, torchvision's `weights`, downloaded when first needed."""
+    if path:
+        try:
+            return load_file(path)
+        except InputError as error:
+            raise InputError(f"{flag} {error}")
+    try:
+        return weights.get_state_dict(progress=True, check_hash=True)
+    except OSError as error:
+        raise InputError(f"{weights.url}: cannot be downloaded ({error}). Get it elsewhere, and name it by {flag}")
