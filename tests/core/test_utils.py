@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 import utils
+from media.files import load_file, save_file
 from training import checkpoints, monitor, processes
 from training.checkpoints import copy_to_cpu, cut_log, find_checkpoint
 from training.progress import Progress, duration

@@ -401,7 +401,7 @@ def test_errors(trained, monkeypatch):
         ({"attention": True}, "--attention"),
         ({"generator": "pretrained"}, "--generator pretrained"),
     ):
-        utils.torch.save(state | {"options": state["options"] | changes}, "other.pth")
+        torch.save(state | {"options": state["options"] | changes}, "other.pth")
         refused(["prune", "--checkpoint", "other.pth", *COMMON], f"other.pth: was trained with {kind}, .*distill takes")
     monkeypatch.setitem(sys.modules, "torch_pruning", None)
     refused(["prune", "--checkpoint", checkpoint, *COMMON], "pip install torch-pruning")
