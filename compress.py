@@ -22,6 +22,9 @@ from torch import nn
 
 import cyclegan
 import evaluate
+from command_line.parser import between
+from command_line.progress import Progress, duration
+from command_line.run import run_script
 from datasets import find_folder
 from deploy.distillation import distill_step, make_student
 from get_data import prepare_dataset
@@ -36,8 +39,7 @@ from training.health import check_finite
 from training.loading import batches, open_data
 from training.options import check_name
 from training.processes import StopSignal, random_state, set_random_state
-from training.progress import Progress, duration
-from utils import InputError, ReplayBuffer, between, bfloat16_pays, choose_device, draw_grid, run, save_image
+from utils import InputError, ReplayBuffer, bfloat16_pays, choose_device, draw_grid, save_image
 from variants.build import GENERATOR_OPTIONS, generator_file, make_generator
 from variants.schedules import lr_factor
 
@@ -378,4 +380,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    run(main)
+    run_script(main)

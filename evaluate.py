@@ -20,6 +20,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from command_line.parser import between
+from command_line.progress import Progress
+from command_line.run import run_script
 from datasets import find_folder
 from inference.exported import is_exported
 from inference.load import load_generators, options_beside
@@ -28,8 +31,7 @@ from measuring.report import Cases, best_epochs, draw_curves, table
 from media.arrays import is_array, load_array
 from media.images import ImageFiles, load_image, stem
 from training.loading import outlive_signals
-from training.progress import Progress
-from utils import InputError, as_rgb, between, bfloat16_pays, choose_device, run
+from utils import InputError, as_rgb, bfloat16_pays, choose_device
 
 PROTOCOL = (
     "all images resized to one size; translations rounded to 8 bits; FID and KID of all translated test images of the "
@@ -387,4 +389,4 @@ def versions():
 
 
 if __name__ == "__main__":
-    run(main)
+    run_script(main)

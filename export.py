@@ -28,6 +28,8 @@ import tempfile
 import torch
 from torch import nn
 
+from command_line.parser import between
+from command_line.run import run_script
 from datasets import find_folder
 from deploy.int8 import psnr, quantise
 from evaluate import Files, from_8_bit
@@ -36,7 +38,7 @@ from inference.load import load_generator, options_beside
 from measuring.timing import digits, in_rounds, name_of
 from media.files import file_size
 from media.images import ImageFiles, stem
-from utils import InputError, between, bfloat16_pays, choose_device, run, whole_file
+from utils import InputError, bfloat16_pays, choose_device, whole_file
 from variants.losses import ssim
 
 # suffix: what is added to the file's name; limit: what the comparison must keep to
@@ -410,4 +412,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    run(main)
+    run_script(main)

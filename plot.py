@@ -11,8 +11,10 @@ import argparse
 import json
 import os
 
+from command_line.parser import between
+from command_line.run import run_script
 from training.health import ADVICE, USUAL
-from utils import InputError, between, run, whole_file
+from utils import InputError, whole_file
 
 # Title of each plot -> the values of log.jsonl that it shows, as far as they are there
 PLOTS = {
@@ -119,4 +121,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    run(main)
+    run_script(main)

@@ -23,6 +23,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from command_line.parser import between
+from command_line.progress import Progress, duration
+from command_line.run import out_of_memory, run_script
 from inference.bands import goes_in_bands, translate_in_bands
 from inference.exported import Exported
 from inference.features import feature_maps
@@ -33,8 +36,7 @@ from media.pictures import format_of, read_picture, write_picture
 from media.sheets import draw_sheet
 from media.video import translate_video
 from models import GeneratorResNet
-from training.progress import Progress, duration
-from utils import InputError, between, bfloat16_pays, choose_device, out_of_memory, run
+from utils import InputError, bfloat16_pays, choose_device
 
 
 def get_parser():
@@ -404,4 +406,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    run(main)
+    run_script(main)

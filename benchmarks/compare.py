@@ -26,6 +26,8 @@ from PIL import Image
 from torchvision.transforms.functional import to_pil_image
 
 import cyclegan
+from command_line.parser import between
+from command_line.run import run_script
 from datasets import to_float
 from get_data.demo import draw_scene, score, write_demo
 from inference.load import load_generators
@@ -33,7 +35,6 @@ from measuring.timing import costs
 from media.files import save_file
 from media.images import load_image
 from media.sheets import draw_sheet
-from utils import between, run
 from variants.build import make_discriminator, make_generator
 
 FOLDER = "saved_models/compare"
@@ -241,4 +242,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    run(main)
+    run_script(main)

@@ -29,15 +29,17 @@ import torch
 from PIL import Image, ImageFilter
 
 import cyclegan
+from command_line.parser import between
+from command_line.progress import as_typed
+from command_line.run import run_script
 from datasets import ImageDataset
 from measuring.timing import count_flops, digits, in_rounds, matmul_rate, name_of, noise
 from models import GeneratorResNet
 from training.cuda_graph import may_record, recorded
 from training.loading import EpochSampler, make_loader
 from training.processes import init_processes
-from training.progress import as_typed
 from translate import Translator
-from utils import InputError, ReplayBuffer, between, bfloat16_pays, choose_device, run
+from utils import InputError, ReplayBuffer, bfloat16_pays, choose_device
 
 # What the step gains: name -> options of our_step that switch one optimisation off, or one on that it does without
 ABLATIONS = {
@@ -386,4 +388,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    run(main)
+    run_script(main)

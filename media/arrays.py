@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from media.files import reading
-from media.images import check_smallest
+from media.images import check_smallest, load_image
 from utils import InputError, whole_file
 
 TIFF = (".tif", ".tiff")
@@ -63,6 +63,15 @@ def load_array(path, channels, size=None, smallest=None):
         ]
         pixels = np.stack(resized, 2).clip(0, 1)  # cubic curves overshoot
     return np.ascontiguousarray(pixels)
+
+
+def load_pixels(path, channels, size, smallest, as_float):
+    """Decodes a photo or an array -> uint8 (H, W, channels), or float32 from 0 to 1 if `as_float`. Arguments as for
+    load_array and images.load_image."""
+    if as_float and is_array(path, channels):
+        return load_array(path, channels, size, smallest)
+    image = load_image(path, channels, size, smallest)
+    return image.astype(np.float32) / 255 if as_float else image
 
 
 def read_array(path):

@@ -118,3 +118,9 @@ def check_smallest(path, height, width, smallest):
             f"{path}: {width} x {height} pixels, smaller than the crop of {smallest[1]} x {smallest[0]}. "
             "Train at a smaller --img_height and --img_width, or let --enlarge scale such images up"
         )
+
+
+def pair_by_stem(files_A, files_B):
+    """Two lists of paths -> {i of A: i of B} of the files with the same stem."""
+    number = {stem(files_B[i]): i for i in range(len(files_B))}
+    return {i: number[stem(files_A[i])] for i in range(len(files_A)) if stem(files_A[i]) in number}

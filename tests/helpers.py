@@ -6,8 +6,10 @@ import signal
 
 import torch
 
+import cyclegan
 import utils
 from inference.load import load_generators
+from training.run import Run
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SMALL = (
@@ -65,3 +67,10 @@ def interrupt_at(monkeypatch, step, number=signal.SIGINT):
 def load_networks(path):
     """{"AB": G_AB, "BA": G_BA} from a checkpoint."""
     return {direction: found.network for direction, found in load_generators(path).items()}
+
+
+def build(opt, **changes):
+    """cyclegan.build without data -> (CycleGAN, Run); changes: attributes of Run, such as device or rank"""
+    run = Run(opt)
+    vars(run).update(changes)
+    return cyclegan.build(opt, run), run

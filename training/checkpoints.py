@@ -1,6 +1,5 @@
 """
-Checkpoints, and the folders they lie in: nothing half-written, nothing overwritten, nothing in a file executed. And the
-way back: a generator from whatever file holds one.
+Checkpoints of a training and the folders they are in. Files are never half-written, and nothing is overwritten.
 """
 
 import json
@@ -16,7 +15,7 @@ from variants.build import generator_file
 
 
 def copy_to_cpu(state):
-    """Of all tensors in nested dicts, lists and tuples, so that they can be saved while training goes on."""
+    """Copies all tensors in nested dicts, lists and tuples, so that they can be saved while training continues."""
     if isinstance(state, torch.Tensor):
         return state.detach().to("cpu", copy=True)
     if isinstance(state, dict):
@@ -24,103 +23,104 @@ def copy_to_cpu(state):
     return type(state)(map(copy_to_cpu, state)) if isinstance(state, (list, tuple)) else state
 
 
-def save_run(state, saved, keep=0):
-    """Writes latest.pth into the folder `saved`; keep: 0, or the number in the names of the files that stay."""
+def save_run(state, folder, keep=0):
+    """Writes latest.pth, and if `keep` is not 0 also checkpoint_KEEP.pth and each generator in a file of its own."""
     if keep:
-        save_file(state, f"{saved}/checkpoint_{keep}.pth")
+        save_file(state, f"{folder}/checkpoint_{keep}.pth")
         for direction in ("AB", "BA"):
-            save_file(generator_file(state, direction), f"{saved}/G_{direction}_{keep}.pth")
-    save_file(state, f"{saved}/latest.pth")
+            if f"G_{direction}" in state:
+                save_file(generator_file(state, direction), f"{folder}/G_{direction}_{keep}.pth")
+    save_file(state, f"{folder}/latest.pth")
 
 
 def find_checkpoint(folder, epoch=0):
-    """The newest checkpoint of a run, or the one that was kept after `epoch` epochs -> dict, its path under "path".
-    None if nothing has been saved yet, as when a run is killed in its first epoch: it can only start again."""
+    """The newest checkpoint of a run, or the one kept after `epoch` epochs -> dict, with its path under "path". None if
+    the run has not saved any yet; then it can only start again. Raises InputError."""
     names = os.listdir(folder) if os.path.isdir(folder) else []
     kept = sorted(int(name[11:-4]) for name in names if re.fullmatch(r"checkpoint_\d+\.pth", name))
     if epoch and epoch not in kept:
         raise InputError(
-            f"--epoch {epoch}: none was kept in {folder}; kept epochs: {', '.join(map(str, kept)) or 'none'}"
+            f"--epoch {epoch}: {folder} has no checkpoint of that epoch; it has: {', '.join(map(str, kept)) or 'none'}"
         )
     if not kept and "latest.pth" not in names:
-        print(f"{folder}: nothing to go on from yet, starting from the beginning")
+        print(f"{folder}: no checkpoint yet, starting from the beginning")
         return None
     newest = "latest.pth" if "latest.pth" in names else f"checkpoint_{kept[-1]}.pth"
     path = os.path.join(folder, f"checkpoint_{epoch}.pth" if epoch else newest)
     state = load_file(path)
     required = {"version", "options", "epoch", "batch", "step", "data", "ranks", "G_AB", "G_BA", "D_A", "D_B"}
     if not isinstance(state, dict) or not required <= state.keys() or not isinstance(state["options"], dict):
-        raise InputError(f"{path}: not a full checkpoint as cyclegan.py writes it")
+        raise InputError(f"{path}: not a full checkpoint of cyclegan.py")
     if state["version"] != 1:
-        raise InputError(f"{path}: format {state['version']} of a newer cyclegan.py; update this copy")
+        raise InputError(f"{path}: written by a newer cyclegan.py (format {state['version']}). Update this copy")
     return state | {"path": path}
 
 
 def restore(checkpoint, parts):
-    """load_state_dict for each of `parts`, a dict by name. Optimizers keep the options that they were made with."""
+    """Calls load_state_dict of each of `parts`, a dict by name. Optimizers keep their own learning rate and options."""
     try:
         for name, part in parts.items():
             if isinstance(part, torch.optim.Optimizer):
-                # those of this run count, and decide on which device it counts its steps
-                checkpoint[name]["param_groups"][0] |= part.defaults
+                own = {key: value for key, value in part.param_groups[0].items() if key != "params"}
+                checkpoint[name]["param_groups"][0] |= own
             part.load_state_dict(checkpoint[name])
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{checkpoint['path']}: damaged, {name} does not fit ({type(error).__name__}: {reason})")
 
 
-def lock_run(saved):
-    """Holds `saved`.lock until this process ends, however it ends: two runs in one folder would destroy each other."""
+def lock_run(folder):
+    """Locks FOLDER.lock until this process ends: two runs would overwrite each other's files -> the open file."""
     try:
         import fcntl
-    except ImportError:  # Windows: no such lock
+    except ImportError:  # Windows has no such locks
         return None
-    os.makedirs(os.path.dirname(saved), exist_ok=True)
-    file = open(saved + ".lock", "w")
+    os.makedirs(os.path.dirname(folder), exist_ok=True)
+    file = open(folder + ".lock", "w")
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        raise InputError(f"{saved}: another process is training there. Give this run a --run_name of its own")
+        raise InputError(f"{folder}: another process is training there. Give this run another --run_name")
     return file
 
 
-def prepare_folders(saved, images, checkpoint, resume):
-    """The folders of a run, for its checkpoints and sample grids. Nothing is overwritten: a new run, or one that goes
-    back to an earlier epoch, renames what is there to NAME.1, NAME.2 …
+def prepare_folders(checkpoint_dir, sample_dir, checkpoint, resume):
+    """Creates the folders of a run. Nothing is overwritten: a new run, or one that returns to an earlier epoch, renames
+    existing folders to NAME.1, NAME.2 …
 
-    checkpoint: that the run goes on from, or None
-    resume:     it goes on from the newest, or would have if there were one
+    checkpoint: that the run continues from, or None
+    resume:     it continues from the newest one, or would if there were one
     """
-    source = saved
-    if not resume and any(os.path.isdir(folder) and os.listdir(folder) for folder in (saved, images)):
+    source = checkpoint_dir
+    if not resume and any(os.path.isdir(folder) and os.listdir(folder) for folder in (checkpoint_dir, sample_dir)):
         number = 1
-        while any(os.path.lexists(f"{folder}.{number}") for folder in (saved, images)):
+        while any(os.path.lexists(f"{folder}.{number}") for folder in (checkpoint_dir, sample_dir)):
             number += 1
         renamed = []
         try:
-            for folder in filter(os.path.isdir, (saved, images)):
+            for folder in filter(os.path.isdir, (checkpoint_dir, sample_dir)):
                 os.rename(folder, f"{folder}.{number}")
                 renamed.append(folder)
         except OSError:  # both or none
             for folder in renamed:
                 os.rename(f"{folder}.{number}", folder)
             raise
-        source = f"{saved}.{number}"
-        print(f"the earlier run is kept as {' and '.join(f'{folder}.{number}' for folder in renamed)}")
-    for folder in (saved, images):
+        source = f"{checkpoint_dir}.{number}"
+        print(f"the earlier run was renamed to {' and '.join(f'{folder}.{number}' for folder in renamed)}")
+    for folder in (checkpoint_dir, sample_dir):
         os.makedirs(folder, exist_ok=True)
         for name in os.listdir(folder):
-            if name.endswith(".tmp"):  # what a killed run was writing
+            if name.endswith(".tmp"):  # a killed run was writing it
                 os.remove(os.path.join(folder, name))
     step = checkpoint["step"] if checkpoint else 0
-    cut_log(os.path.join(source, "log.jsonl"), os.path.join(saved, "log.jsonl"), step)
-    if checkpoint and not resume:  # so that --resume finds it, should the run be killed before its first own one
-        with whole_file(f"{saved}/latest.pth") as temporary:
+    cut_log(os.path.join(source, "log.jsonl"), os.path.join(checkpoint_dir, "log.jsonl"), step)
+    if checkpoint and not resume:  # for --resume, if the run is killed before it saves a checkpoint of its own
+        with whole_file(f"{checkpoint_dir}/latest.pth") as temporary:
             shutil.copyfile(os.path.join(source, os.path.basename(checkpoint["path"])), temporary)
 
 
 def cut_log(source, path, step):
-    """Copies a log up to `step`: what a killed run logged after its last checkpoint is done, and logged, once more."""
+    """Copies a log up to `step`. A killed run may have logged steps after its last checkpoint; they are repeated."""
     kept = []
     if os.path.exists(source):
         with open(source, encoding="utf-8", errors="replace") as file:
@@ -132,13 +132,3 @@ def cut_log(source, path, step):
                     continue
     with whole_file(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         file.writelines(kept)
-
-
-##############################
-#   Generators, ours and others'
-##############################
-
-
-##############################
-#   Weights of other networks
-##############################

@@ -1,71 +1,79 @@
 """
-All that a running training tells: losses, sample grids, its health, losses on the test images; in a terminal, in
-log.jsonl and, if asked for, in TensorBoard.
+What a running training shows: losses, sample grids, its health, losses on the test images. In a terminal, in log.jsonl
+and, with --tensorboard, for TensorBoard.
 """
-
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 
+from command_line.progress import Progress
 from datasets import ImageDataset
-from training.health import Health
-from training.progress import Progress
-from utils import InputError, draw_grid, evaluating, sample_images, save_image
+from training.health import Health, check_finite
+from training.processes import average_over_processes
+from utils import InputError, draw_grid, evaluating, sample_images, whole_file
 from variants.build import channels_of
 from variants.losses import needs_cycle
 
 
-def open_board(folder, step):
-    """TensorBoard's log; what a killed run wrote after `step` is hidden."""
-    from torch.utils.tensorboard import SummaryWriter  # optional; options.py has looked whether it is there
-
-    return SummaryWriter(folder, purge_step=step + 1)
-
-
 class Monitor:
-    """Quiet in all processes but the first.
+    """Prints and writes in the first process only. Losses stay on the device until a line is due, so that no step waits
+    for them."""
 
-    saved, images: the folders of the run
-    step, n_steps: where it begins and where it will end
-    background:    (attribute) what is compressed and written beside the training
-    """
+    def __init__(self, opt, run, gan, data):
+        self.opt, self.run, self.gan, self.data, self.quiet = opt, run, gan, data, run.rank > 0
+        last_step = opt.n_iters or run.step + (opt.n_epochs - run.epoch) * len(data.loader) - run.batch
+        self.progress = Progress(f"{run.checkpoint_dir}/log.jsonl", run.step, last_step, self.quiet)
+        self.health = Health(opt.gan_loss, opt.lambda_cyc)
+        self.losses, self.sampled_at = [], None
+        # losses without a weight are 0 or not computed, and not shown
+        self.hidden = {"loss_cycle": not needs_cycle(opt), "loss_identity": opt.lambda_id == 0}
+        self.board = (
+            open_board(f"{run.checkpoint_dir}/tensorboard", run.step) if opt.tensorboard and not self.quiet else None
+        )
+        if run.step == 0 and opt.sample_interval > 0:
+            self.sample_images(first=True)  # by the untrained networks
 
-    def __init__(self, opt, saved, images, device, amp, step, n_steps, quiet):
-        self.opt, self.images, self.device, self.amp, self.quiet = opt, images, device, amp, quiet
-        self.first_step = step
-        self.progress = Progress(f"{saved}/log.jsonl", step, n_steps, quiet)
-        self.background, self.health = Background(), Health(opt.gan_loss, opt.lambda_cyc)
-        self.shown_at = None
-        # what has no weight is 0, or not computed: nobody wants to read that
-        self.off = {"loss_cycle": not needs_cycle(opt), "loss_identity": opt.lambda_id == 0}
-        self.board = open_board(f"{saved}/tensorboard", step) if opt.tensorboard and not quiet else None
+    def log(self, losses):
+        """Call after each step. losses: a tensor in the order of run.loss_names"""
+        self.losses.append(losses)
+        if self.run.step % self.opt.log_interval == 0 or self.run.step == self.run.first_step + 1:
+            self.flush()
 
-    def losses(self, step, images_per_step, epoch, lr, **values):
-        """values: the losses by name, means since the last call."""
+    def flush(self):
+        """Prints and logs the mean losses since the last time."""
+        if not self.losses:
+            return
+        run, losses = self.run, torch.stack(self.losses)
+        self.losses.clear()
+        average_over_processes([losses])
+        # except for samples and checkpoints, this is the only place that waits for the device
+        check_finite(losses, run.loss_names, run.step, run.checkpoint_dir)
         if self.quiet:
             return
-        self.health.losses(step, values)
-        values = {name: value for name, value in values.items() if not self.off.get(name)}
-        record = self.progress.update(step, images_per_step, self.device, epoch=epoch, lr=lr, **values)
+        values = dict(zip(run.loss_names, losses.mean(0).tolist()))
+        self.health.losses(run.step, values)
+        values = {name: value for name, value in values.items() if not self.hidden.get(name)}
+        lr = float(self.gan.optimizer_G.param_groups[0]["lr"])
+        record = self.progress.update(run.step, run.images_per_step, run.device, epoch=run.epoch, lr=lr, **values)
         if self.board:
             for name, value in record.items():
                 if name not in ("step", "epoch"):
-                    self.board.add_scalar(name.replace("loss_", "loss/"), value, step)
+                    self.board.add_scalar(name.replace("loss_", "loss/"), value, run.step)
 
-    def samples(self, step, generators, D_A, D_B, images):
-        """Writes the sample grid and looks at its translations. images: of A and of B, (N, channels, H, W) each."""
-        if self.quiet or step == self.shown_at:
+    def sample_images(self, first=False, last=False):
+        """Writes a sample grid if one is due, and measures the translations on it."""
+        step, interval = self.run.step, self.opt.sample_interval
+        due = first or last or (interval > 0 and step % interval == 0)
+        if not due or self.quiet or step == self.sampled_at:
             return
-        self.shown_at = step
-        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp)
-        with autocast, evaluating(*generators.values(), D_A, D_B), torch.no_grad():
-            columns = sample_images(*generators.values(), *images)
+        self.sampled_at = step
+        gan, autocast = self.gan, torch.autocast(self.run.device.type, torch.bfloat16, enabled=self.run.amp)
+        with autocast, evaluating(gan.sample_G_AB, gan.sample_G_BA, gan.D_A, gan.D_B), torch.no_grad():
+            columns = sample_images(gan.sample_G_AB, gan.sample_G_BA, *self.data.samples)
             real_A, fake_B, _, real_B, fake_A, _ = columns
-            scores = {"D_A": (D_A(real_A), D_A(fake_A)), "D_B": (D_B(real_B), D_B(fake_B))}
-        seen = self.health.look_at(columns, *scores.values())
-        grid = draw_grid(columns)
-        self.background.start(save_image, grid, f"{self.images}/{step:06d}.png")
+            scores = {"D_A": (gan.D_A(real_A), gan.D_A(fake_A)), "D_B": (gan.D_B(real_B), gan.D_B(fake_B))}
+        seen, grid = self.health.look_at(columns, scores["D_A"], scores["D_B"]), draw_grid(columns)
+        self.run.background.start(save_png, grid, f"{self.run.sample_dir}/{step:06d}.png")
         if self.health.averages:  # not before the first step
             self.progress.note({"step": step, **seen, "conditions": self.health.conditions(step)})
             self.say(self.health.line(step))
@@ -77,69 +85,63 @@ class Monitor:
                 self.board.add_histogram(f"{name}/real", of_real.float(), step)
                 self.board.add_histogram(f"{name}/translated", of_fake.float(), step)
 
-    @torch.no_grad()
-    def validate(self, step, epoch, generators, root, size):
-        """Cycle and identity loss on the test images, which nothing was trained on."""
-        if self.quiet:
+    def validate(self, epoch):
+        """Logs the cycle and the identity loss on the test images, if --val_interval says so."""
+        interval = self.opt.val_interval
+        if self.quiet or not interval or (epoch + 1) % interval:
             return
-        sums, channels = {}, channels_of(vars(self.opt))
-        G_AB, G_BA = generators.values()
         try:
-            dataset = ImageDataset(root, "test", True, size, channels=channels, cache=False,
-                                   skip_bad_images=self.opt.skip_bad_images)  # fmt: skip
-            # with a generator of its own, as otherwise it takes from the random numbers of the training
-            loader = torch.utils.data.DataLoader(dataset, batch_size=8, generator=torch.Generator())
-            with evaluating(G_AB, G_BA), torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
-                for batch in loader:
-                    real_A, real_B = batch["A"].to(self.device), batch["B"].to(self.device)
-                    pairs = {"val_cycle": ((G_BA(G_AB(real_A)), real_A), (G_AB(G_BA(real_B)), real_B))}
-                    if channels[0] == channels[1]:  # each generator on images of its target domain
-                        pairs["val_identity"] = (G_BA(real_A), real_A), (G_AB(real_B), real_B)
-                    for name, both in pairs.items():
-                        losses = [(x.float() - y).abs().mean().item() for x, y in both]
-                        sums[name] = sums.get(name, 0.0) + sum(losses) / 2 * len(real_A) / len(dataset)
-        except InputError as error:  # no test images, or bad ones: nothing that a training has to end for
+            means = self.test_losses()
+        except InputError as error:  # test images are missing or corrupt: no reason to end a training
             self.say([f"note: --val_interval: {error}"])
             return
-        self.progress.note({"step": step, "epoch": epoch, **sums})
-        self.say(["test images: " + "  ".join(f"{name[4:]} {value:.3f}" for name, value in sums.items())])
-        for name, value in sums.items() if self.board else ():
-            self.board.add_scalar(name.replace("val_", "test/"), value, step)
+        self.progress.note({"step": self.run.step, "epoch": epoch, **means})
+        self.say(["test images: " + "  ".join(f"{name[4:]} {value:.3f}" for name, value in means.items())])
+        for name, value in means.items() if self.board else ():
+            self.board.add_scalar(name.replace("val_", "test/"), value, self.run.step)
+
+    @torch.no_grad()
+    def test_losses(self):
+        """-> {"val_cycle": mean, "val_identity": mean} over the test images"""
+        run, G_AB, G_BA = self.run, self.gan.sample_G_AB, self.gan.sample_G_BA
+        channels, means = channels_of(vars(self.opt)), {}
+        dataset = ImageDataset(run.root, "test", img_size=self.data.dataset.img_size, channels=channels, cache=False,
+                               skip_bad_images=self.opt.skip_bad_images)  # fmt: skip
+        # with its own generator: the default one draws from the random numbers of the training
+        loader = torch.utils.data.DataLoader(dataset, batch_size=8, generator=torch.Generator())
+        with evaluating(G_AB, G_BA), torch.autocast(run.device.type, torch.bfloat16, enabled=run.amp):
+            for batch in loader:
+                real_A, real_B = batch["A"].to(run.device), batch["B"].to(run.device)
+                pairs = {"val_cycle": ((G_BA(G_AB(real_A)), real_A), (G_AB(G_BA(real_B)), real_B))}
+                if channels[0] == channels[1]:
+                    pairs["val_identity"] = (G_BA(real_A), real_A), (G_AB(real_B), real_B)
+                for name, both in pairs.items():
+                    losses = [(x.float() - y).abs().mean().item() for x, y in both]
+                    means[name] = means.get(name, 0.0) + sum(losses) / 2 * len(real_A) / len(dataset)
+        return means
 
     def say(self, lines):
         self.progress.end_line()
         print("\n".join(lines), flush=True)
 
     def close(self):
-        """When all is done; waits for what is still being written."""
-        self.background.finish()
+        """Waits for files that are still being written."""
+        self.run.background.finish()
         self.progress.end_line()
         if self.board:
             options = {k: v if type(v) in (int, float, bool, str) else str(v) for k, v in vars(self.opt).items()}
-            self.board.add_hparams(
-                options, {"final/" + k[5:]: v for k, v in self.health.averages.items()}, run_name="."
-            )
+            finals = {"final/" + k[5:]: v for k, v in self.health.averages.items()}
+            self.board.add_hparams(options, finals, run_name=".")
             self.board.close()
 
 
-class Background:
-    """Does things in a thread beside the training: to compress a picture or to write a checkpoint takes as long as many
-    steps of a GPU. One at a time: `start` waits for what was started before, and raises its error if it had one; what
-    is started now is done all the same.
+def open_board(folder, step):
+    """TensorBoard's log; hides what a killed run wrote after `step`."""
+    from torch.utils.tensorboard import SummaryWriter  # optional; variants/options.py checks that it is installed
 
-    Not for what torch computes with several threads: on a CPU a second team of OpenMP threads then competes with the
-    training's for good, which measured 11 images a second instead of 19 (benchmarks/NOTES.md)."""
+    return SummaryWriter(folder, purge_step=step + 1)
 
-    def __init__(self):
-        self.executor, self.task = ThreadPoolExecutor(1), None
 
-    def start(self, function, *arguments):
-        before, self.task = self.task, self.executor.submit(function, *arguments)
-        if before:
-            before.result()
-
-    def finish(self):
-        """Waits for what was started."""
-        if self.task:
-            task, self.task = self.task, None
-            task.result()
+def save_png(image, path):
+    with whole_file(path) as temporary:
+        image.save(temporary, format="png")

@@ -1,5 +1,5 @@
 """
-How the options of the command line, of a checkpoint and of the demo come together.
+Where the options of a training come from: the command line, a checkpoint, the demo's defaults, the parser's.
 """
 
 import argparse
@@ -11,77 +11,92 @@ from variants.build import DISCRIMINATOR_OPTIONS, GENERATOR_OPTIONS, channels_of
 from variants.options import check
 from variants.schedules import stages
 
-# A checkpoint only fits networks of the same shape ...
-ARCHITECTURE = ("channels", "channels_A", "channels_B", *GENERATOR_OPTIONS, *DISCRIMINATOR_OPTIONS)
-
-
-# ... and its other options are taken over, but for these
+# --resume takes all options from the checkpoint except these
 NOT_RESUMED = ("epoch", "resume", "device", "run_name")
+# These cannot be changed: the weights would not fit
+ARCHITECTURE = ("channels", "channels_A", "channels_B", *GENERATOR_OPTIONS, *DISCRIMINATOR_OPTIONS)
+# Two options that contradict each other
+EXCLUSIVE = (("n_iters", "n_epochs"), ("progressive", "n_epochs"), ("progressive", "img_height"),
+             ("progressive", "img_width"))  # fmt: skip
 
 
 def read_options(parser, argv, demo):
-    """Command line -> (options, checkpoint to go on from or None). The command line wins over a checkpoint's options,
-    those over the demo's defaults, and those over the parser's."""
+    """Command line -> (options, the checkpoint to continue from or None). An option on the command line overrides that
+    of the checkpoint, which overrides the demo's defaults, which override the parser's. Raises InputError.
 
-    def typed(name):  # what has a value already gets no default
-        return getattr(parser.parse_args(argv, argparse.Namespace(**{name: None})), name) is not None
-
-    opt = parser.parse_args(argv)
-    for one, other in (("n_iters", "n_epochs"), ("progressive", "n_epochs"), ("progressive", "img_height"),
-                       ("progressive", "img_width")):  # fmt: skip
-        if typed(one) and typed(other):
-            raise InputError(f"--{one} --{other}: both say the same thing. Choose one")
-    if opt.dataset_name == "demo":
-        parser.set_defaults(**demo)
-        opt = parser.parse_args(argv)
-    run_name = opt.run_name or opt.dataset_name
-    check_name("--dataset_name", opt.dataset_name)
+    demo: {name: value}, the defaults for --dataset_name demo
+    """
+    defaults = vars(parser.parse_args([]))
+    # argparse leaves alone what the namespace has, so what is not given stays None
+    given = vars(parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(defaults))))
+    given = {name: value for name, value in given.items() if value is not None}
+    for one, other in EXCLUSIVE:
+        if one in given and other in given:
+            raise InputError(f"--{one} --{other}: give only one of these")
+    dataset_name = given.get("dataset_name", defaults["dataset_name"])
+    run_name = given.get("run_name") or dataset_name
+    check_name("--dataset_name", dataset_name)
     check_name("--run_name", run_name)
-
-    checkpoint = find_checkpoint(f"saved_models/{run_name}", opt.epoch) if opt.resume or opt.epoch else None
+    if dataset_name == "demo":
+        defaults |= demo
+    checkpoint = None
+    if given.get("resume") or given.get("epoch"):
+        checkpoint = find_checkpoint(f"saved_models/{run_name}", given.get("epoch", 0))
     if checkpoint:
-        stored = {k: v for k, v in checkpoint["options"].items() if k not in NOT_RESUMED and hasattr(opt, k)}
-        if typed("n_epochs"):
-            stored["n_iters"] = None
-        parser.set_defaults(**stored)
-        trained, opt = parser.parse_args([]), parser.parse_args(argv)
-        for key in ARCHITECTURE:
-            if getattr(opt, key) != getattr(trained, key):
-                raise InputError(
-                    f"--{key} {getattr(opt, key)}: {checkpoint['path']} was trained with {getattr(trained, key)}. "
-                    "Leave the option out, or train anew without --resume and --epoch"
-                )
-    opt.run_name = run_name
+        defaults |= stored_options(checkpoint, defaults, given)
+    opt = argparse.Namespace(**defaults | given | {"run_name": run_name})
     if opt.progressive:
-        if not typed("n_epochs"):  # resumed for longer than the stages, the last size stays
+        if "n_epochs" not in given:  # if resumed for longer than its stages, it stays at the last size
             opt.n_epochs = sum(n for _, n in stages(opt))
-        opt.img_height, opt.img_width = stages(opt)[-1][0]  # what the result is for
+        opt.img_height, opt.img_width = stages(opt)[-1][0]  # the size that the result is for
     check(opt)
     n_A, n_B = channels_of(vars(opt))
     if n_A != n_B and opt.lambda_id:
         if os.environ.get("RANK", "0") == "0":
-            print(f"note: no identity loss, as images of A have {n_A} channels and those of B {n_B}")
+            print(f"note: no identity loss, because images of A have {n_A} channels and those of B have {n_B}")
         opt.lambda_id = 0.0
     return opt, checkpoint
 
 
+def stored_options(checkpoint, known, given):
+    """-> {name: value}, the options that a run takes over from its checkpoint. Raises InputError if those given now
+    would change the networks."""
+    stored = {k: v for k, v in checkpoint["options"].items() if k not in NOT_RESUMED and k in known}
+    if "n_epochs" in given:
+        stored["n_iters"] = None
+    for key in ARCHITECTURE:
+        trained = stored.get(key, known[key])
+        if given.get(key, trained) != trained:
+            raise InputError(
+                f"--{key} {given[key]}: {checkpoint['path']} was trained with {trained}. Omit the option, or start a "
+                "new training without --resume and --epoch"
+            )
+    return stored
+
+
 def check_name(flag, name):
-    """Raises InputError unless `name` is that of a folder."""
+    """Raises InputError unless `name` can be the name of a folder."""
     if os.path.basename(name) != name or name in ("", ".", ".."):
         raise InputError(f"{flag} {name!r}: must be the name of a folder, not a path; --data_dir takes a path")
 
 
-def is_done(checkpoint, opt):
-    """Whether a checkpoint is as far as the options say; if it is, says so."""
+def is_finished(checkpoint, opt):
+    """Whether the checkpoint to continue from has already been trained as long as the options say; prints so."""
+    if checkpoint is None:
+        return False
     epoch, step = checkpoint["epoch"], checkpoint["step"]
-    done = step >= opt.n_iters if opt.n_iters else epoch >= opt.n_epochs
-    if done:
+    finished = step >= opt.n_iters if opt.n_iters else epoch >= opt.n_epochs
+    if finished:
         count, flag = (f"{step} steps", "--n_iters") if opt.n_iters else (f"{epoch} epochs", "--n_epochs")
-        print(f"{checkpoint['path']}: {count} are done; a larger {flag} than that goes on")
-    return done
+        print(f"{checkpoint['path']}: already trained for {count}; pass a larger {flag} to train longer")
+    return finished
 
 
-def implied(opt):
-    """Options that others say already, or that are printed elsewhere."""
-    epochs, size = bool(opt.progressive or opt.n_iters), bool(opt.progressive)
-    return ("dataset_name", "data_dir", *["n_epochs"] * epochs, *["img_height", "img_width"] * size)
+def as_typed(opt, defaults):
+    """The options that differ from the defaults, as they would be typed; except those that are printed elsewhere."""
+    hidden = {*NOT_RESUMED, "dataset_name", "data_dir"}
+    hidden |= {"n_epochs"} if opt.progressive or opt.n_iters else set()
+    hidden |= {"img_height", "img_width"} if opt.progressive else set()
+    changed = {k: v for k, v in vars(opt).items() if v != defaults[k] and k not in hidden}
+    words = [f"--{k} {v}" if type(v) is not bool else f"--{k}" if v else f"--no-{k}" for k, v in changed.items()]
+    return " ".join(words) or "none"

@@ -1,5 +1,5 @@
 """
-Several processes that act as one, and signals.
+Several processes that act as one, and signals that stop them.
 """
 
 import os
@@ -11,47 +11,40 @@ import torch.distributed as dist
 
 
 def init_processes(device):
-    """Joins the processes that torchrun started, if it did -> (rank, world_size), (0, 1) in a plain run."""
+    """Joins the processes that torchrun started -> (rank, world_size); (0, 1) without torchrun."""
     if "RANK" not in os.environ:
         return 0, 1
-    # gradients go by NCCL; the few words between processes by gloo, which needs no GPU and makes it wait for nothing
+    # NCCL for gradients; gloo for the few other messages, which should not make the GPU wait
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=timedelta(hours=2))  # a data set may have to be fetched first
+    dist.init_process_group(backend, timeout=timedelta(hours=2))  # the first process may have to download a data set
     return dist.get_rank(), dist.get_world_size()
 
 
 def average_over_processes(tensors):
-    """Replaces each tensor by its mean over all processes. Of gradients from equal shares of a batch that is the
-    gradient of the whole batch: what DistributedDataParallel does, without a wrapper around the networks.
-
-    -> a function to call before they are used: the messages go out at once, and meanwhile there is other work."""
+    """Replaces each tensor by its mean over all processes. For gradients from equal shares of a batch that is the
+    gradient of the whole batch, as DistributedDataParallel computes it, without a wrapper around the networks."""
     if not dist.is_initialized() or not tensors:
-        return lambda: None
-    flat = torch.cat([tensor.flatten() for tensor in tensors])  # one message instead of one a tensor
-    message = dist.all_reduce(flat, async_op=True)
-
-    def finish():
-        message.wait()
-        flat.div_(dist.get_world_size())
-        for tensor, mean in zip(tensors, flat.split([tensor.numel() for tensor in tensors])):
-            tensor.copy_(mean.view_as(tensor))
-
-    return finish
+        return
+    flat = torch.cat([tensor.flatten() for tensor in tensors])  # one message for all
+    dist.all_reduce(flat)
+    flat.div_(dist.get_world_size())
+    for tensor, mean in zip(tensors, flat.split([tensor.numel() for tensor in tensors])):
+        tensor.copy_(mean.view_as(tensor))
 
 
 def first_process_first(function):
-    """Calls it in one process, then in one of each machine, then in all: the first one prepares what the others find.
-    -> its result"""
+    """Calls a function in the first process, then in one of each machine, then in all others, which find what the first
+    has prepared -> its result"""
     result = None
     for my_turn in (int(os.environ.get("RANK", "0")) == 0, int(os.environ.get("LOCAL_RANK", "0")) == 0, True):
         if my_turn:
             result = function()
-        gather(None)  # waits for all
+        gather(None)  # waits for all processes
     return result
 
 
 def random_state(device):
-    """Where torch's random numbers are: those of dropout, of --diffaugment."""
+    """The state of torch's random numbers, which dropout and --diffaugment use."""
     state = {"rng": torch.get_rng_state()}
     return state | ({"cuda_rng": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
 
@@ -63,7 +56,7 @@ def set_random_state(state, device):
 
 
 def gather(value):
-    """`value` of every process -> list by rank, on rank 0; other ranks get a list of None."""
+    """Collects `value` from every process -> list by rank on rank 0, a list of None on other ranks."""
     if not dist.is_initialized():
         return [value]
     values = [None] * dist.get_world_size()
@@ -72,8 +65,8 @@ def gather(value):
 
 
 class StopSignal:
-    """Turns the first SIGINT (Ctrl-C) or SIGTERM into a request to stop after the current step; a second one stops at
-    once."""
+    """Turns the first SIGINT (Ctrl-C) or SIGTERM into a request to stop after the current step. A second one stops
+    immediately."""
 
     def __init__(self):
         self.number = 0
@@ -88,9 +81,9 @@ class StopSignal:
             signal.signal(s, handler)
 
     def requested(self):
-        """The signal's number, 0 if there was none; the same answer on every process, at the same step."""
+        """-> the number of the signal, or 0; the same in every process at the same step"""
         if not dist.is_initialized():
             return self.number
         number = torch.tensor(self.number)
         dist.all_reduce(number, dist.ReduceOp.MAX)
-        return number.item()  # a signal that came just now is asked for in the next step
+        return number.item()  # a signal since then counts in the next step

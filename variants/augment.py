@@ -1,6 +1,6 @@
 """
-More images out of few: the training images changed at random, beyond the crop and the flip that all get
-(--color_jitter, --rotate), and what a discriminator sees (--diffaugment).
+More variety from few images: random changes of the training images beyond crop and flip (--color_jitter, --rotate), and
+of what the discriminators see (--diffaugment).
 """
 
 import math
@@ -11,10 +11,29 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as transforms
 
 
+class ImageAugmentation:
+    """For datasets.ImageDataset: its `augment`.
+
+    color_jitter: strength of random changes of brightness, contrast and saturation, 0 to 1
+    rotate:       largest random rotation, in degrees
+    """
+
+    def __init__(self, color_jitter, rotate):
+        self.color_jitter, self.rotate = color_jitter, rotate
+
+    def before_crop(self, image, dice):
+        """(H, W, C); dice: random numbers from 0 to 1, three for the crop, three for colours, one for the angle"""
+        return rotated(image, (2 * dice[6] - 1) * self.rotate) if self.rotate else image
+
+    def after_crop(self, image, dice):
+        """(C, H, W) in [-1, 1]"""
+        return jittered(image, 1 + (2 * dice[3:6] - 1) * self.color_jitter) if self.color_jitter else image
+
+
 def rotated(image, angle):
-    """(H, W, C) turned by `angle` degrees around its middle; the corners are filled by reflection."""
+    """Rotates (H, W, C) by `angle` degrees about its centre and fills the corners by reflection."""
     height, width = image.shape[:2]
-    # no more is needed: the diagonal, turned into a side. numpy's padding, as it reflects to and fro
+    # the diagonal may become a side. Padding by numpy, which can reflect more than once
     rows, columns = (math.ceil((math.hypot(height, width) - side) / 2) for side in (height, width))
     larger = np.pad(image.numpy(), ((rows, rows), (columns, columns), (0, 0)), "reflect")
     larger = torch.from_numpy(larger).permute(2, 0, 1)
@@ -23,7 +42,7 @@ def rotated(image, angle):
 
 
 def jittered(image, factors):
-    """(C, H, W) in [-1, 1] with brightness, contrast and, if it is RGB, saturation times `factors`."""
+    """Multiplies brightness, contrast and, for RGB, saturation of (C, H, W) in [-1, 1] by three `factors`."""
     brightness, contrast, saturation = factors
     image = (image + 1) / 2
     image = (image * brightness).clamp(0, 1)
@@ -34,9 +53,9 @@ def jittered(image, factors):
 
 
 def diff_augment(x):
-    """Changes colours, shifts by up to an eighth, and cuts out a square of half the size, for each image anew (Zhao et
-    al., 2020, arXiv:2006.10738): with few images D cannot learn them by heart, and, as real images and translations are
-    treated alike and gradients flow through, the translations do not learn these changes."""
+    """DiffAugment (Zhao et al., 2020, arXiv:2006.10738): randomly changes the colours of each image, shifts it by up to
+    an eighth and cuts out a square of half its size. The discriminators then cannot memorise a small data set. Real
+    images and translations are changed alike and gradients flow through, so translations do not learn these changes."""
     n, channels, height, width = x.shape
 
     def dice(low, high):
@@ -50,13 +69,13 @@ def diff_augment(x):
 
     rows = torch.arange(height, device=x.device).view(1, 1, -1, 1)
     columns = torch.arange(width, device=x.device).view(1, 1, 1, -1)
-    # a shift: each pixel is fetched from elsewhere; what comes from beyond the border is gray
+    # shift: gather each pixel from its source; beyond the border it is gray
     from_row = rows + (dice(-1, 1) * height / 8).round().long()
     from_column = columns + (dice(-1, 1) * width / 8).round().long()
     inside = (from_row >= 0) & (from_row < height) & (from_column >= 0) & (from_column < width)
     x = x.gather(2, from_row.clamp(0, height - 1).expand(-1, channels, -1, width))
     x = x.gather(3, from_column.clamp(0, width - 1).expand(-1, channels, height, -1)) * inside
-    # a hole, whose centre may lie anywhere
+    # cutout, with its centre anywhere
     hole = (rows - dice(0, 1) * height).abs() < height / 4
     hole = hole & ((columns - dice(0, 1) * width).abs() < width / 4)
     return x * ~hole

@@ -5,8 +5,24 @@ Networks other than the paper's, chosen by --generator, --discriminator and --at
 import torch
 import torchvision
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from models import Discriminator, GeneratorResNet, ResidualBlock, check_size, upsampling
+
+
+class GeneratorResNetCheckpointed(GeneratorResNet):
+    """GeneratorResNet that saves memory in training: the backward pass computes the activations inside each stage again
+    instead of keeping them (Chen et al., 2016, arXiv:1604.06174)."""
+
+    def forward(self, x):
+        if not torch.is_grad_enabled():
+            return super().forward(x)
+        check_size(self, x)
+        encoder, blocks, decoder = self.stages
+        has_dropout = any(isinstance(layer, nn.Dropout) for layer in self.modules())  # the same elements again
+        for stage in (nn.Sequential(*encoder), *blocks, nn.Sequential(*decoder)):
+            x = checkpoint(stage, x, use_reentrant=False, preserve_rng_state=has_dropout)
+        return x
 
 
 class GeneratorUNet(nn.Module):

@@ -1,155 +1,209 @@
 """
-The options that the paper does not need: other networks, losses, schedules and data. And how those of the command line,
-of a checkpoint and of the demo come together. The ones that everybody needs stand in cyclegan.py.
-
-All of these are off by default, and cost nothing then. docs/variants.md shows what each does.
+The options that the paper does not need: other networks, losses, schedules and data. All are off by default and then
+cost nothing. docs/variants.md says what each one does.
 """
 
 import argparse
+import functools
 import importlib.util
 
-from utils import InputError, between
+from command_line.parser import between
+from utils import InputError
 from variants.build import channels_of
 from variants.losses import EXTRA_LOSSES, needs_vgg
-from variants.schedules import stages
+from variants.schedules import ratio_by_epoch, sizes_by_epoch, stages
+
+
+class HelpAll(argparse.Action):
+    """--help_all: prints the help of all options. --help does not list those of add_variants."""
+
+    def __call__(self, parser, *_):
+        for action in self.const:
+            action.help = action.full_help
+        parser.print_help()
+        parser.exit()
 
 
 def add_variants(parser):
-    """All of them are off by default."""
+    """Adds all optional options to a parser."""
+    hidden = []
+    parser.add_argument("--help_all", action=HelpAll, nargs=0, const=hidden, default=argparse.SUPPRESS,
+                        help="show the options of all variants too, and exit")  # fmt: skip
+    for add_group in (add_networks, add_losses, add_schedules, add_machine):
+        actions = add_group(parser)
+        for action in actions:
+            action.full_help, action.help = action.help, argparse.SUPPRESS
+        hidden += actions
+
+
+def adder(parser, title):
+    """-> a function like parser.add_argument for a new group, and the list of what it has added"""
+    group, actions = parser.add_argument_group(title), []
+
+    def add(*names, **options):
+        actions.append(group.add_argument(*names, **options))
+
+    return add, actions
+
+
+# fmt: off
+def add_networks(parser):
+    add, actions = adder(parser, "other networks")
     switch = argparse.BooleanOptionalAction
-    # fmt: off
-    add = parser.add_argument_group("other networks").add_argument
     add("--generator", default="resnet", choices=("resnet", "unet", "multiscale", "pretrained"),
-        help="docs/variants.md tells what each one is for (%(default)s)")
-    add("--num_downs", type=between(3, 14), default=8, help="unet: how often the size is halved (%(default)s)")
-    add("--encoder_weights", help="pretrained: file of torchvision's resnet18 weights, where there is no network")
-    add("--norm", default="instance", choices=("instance", "batch", "none"), help="in all networks (%(default)s)")
+        help="architecture of the generators")
+    add("--num_downs", type=between(3, 14), default=8, help="unet: number of downsamplings")
+    add("--encoder_weights", metavar="FILE", help="pretrained: torchvision's resnet18 weights (default: download them)")
+    add("--norm", default="instance", choices=("instance", "batch", "none"), help="normalisation of all networks")
     add("--attention", action=switch, default=False, help="self-attention in the middle of the generators")
-    add("--separable", action=switch, default=False, help="depthwise separable: a ninth of the residual blocks' work")
-    add("--dropout", type=between(0.0, 0.99), nargs="?", const=0.5, default=0.0, help="in the generators; alone 0.5")
-    add("--discriminator", default="patch", choices=("patch", "multiscale", "pixel"), help="see there (%(default)s)")
-    add("--n_scales", type=between(1, 8), default=3, help="multiscale: discriminators, at halved sizes (%(default)s)")
-    add("--spectral_norm", action=switch, default=False, help="discriminators whose scores cannot become steep")
-    add("--channels_A", type=between(1, 4096), help="of domain A: any number, as TIFF or .npy (--channels)")
-    add("--channels_B", type=between(1, 4096), help="of domain B (--channels)")
-    add = parser.add_argument_group("other losses; a weight of 0, the default, is without").add_argument
-    add("--gan_loss", default="lsgan", choices=("lsgan", "vanilla", "hinge"), help="see there (%(default)s)")
-    add("--label_smoothing", type=between(0.0, 0.5), default=0.0, help="D wants 1 less this of real ones (%(default)s)")
-    add("--lambda_ssim", type=between(0.0), default=0.0, help="1 - SSIM of there and back: keeps structure")
-    add("--lambda_freq", type=between(0.0), default=0.0, help="frequencies of there and back: keeps sharpness")
-    add("--lambda_perceptual", type=between(0.0), default=0.0, help="VGG features of there and back: keeps objects")
-    add("--lambda_style", type=between(0.0), default=0.0, help="Gram matrices of D's features: textures of the target")
-    add("--lambda_feat", type=between(0.0), default=0.0, help="means of D's features: a steadier aim than D's scores")
-    add("--lambda_paired", type=between(0.0), default=0.0, help="L1 to the counterpart, for files that have one")
-    add("--pairs", help="paired: list of 'file of A<tab>file of B' (files of the same stem)")
-    add("--vgg_weights", help="file of torchvision's vgg16 weights, for perceptual, and for style instead of D")
-    add = parser.add_argument_group("other ways to train").add_argument
-    add("--n_iters", type=between(1, 10**12), help="steps in all, instead of --n_epochs")
-    add("--lr_schedule", default="linear", choices=("linear", "cosine", "step"), help="from decay_epoch (%(default)s)")
-    add("--lr_G", type=between(0.0), help="learning rate of the generators (--lr)")
-    add("--lr_D", type=between(0.0), help="learning rate of the discriminators (--lr)")
-    add("--n_critic", type=between(1, 1000), default=1, help="steps of D for one of G (%(default)s)")
-    add("--n_gen", type=between(1, 1000), default=1, help="steps of G for one of D (%(default)s)")
-    add("--clip_grad", type=between(0.0), default=0.0, help="largest norm of gradients, 0 for any (%(default)s)")
+    add("--separable", action=switch, default=False, help="depthwise separable residual blocks, a ninth of the work")
+    add("--dropout", type=between(0.0, 0.99), nargs="?", const=0.5, default=0.0,
+        help="dropout in the generators; 0.5 without a value")
+    add("--discriminator", default="patch", choices=("patch", "multiscale", "pixel"),
+        help="architecture of the discriminators")
+    add("--n_scales", type=between(1, 8), default=3, help="multiscale: number of discriminators, each at half the size")
+    add("--spectral_norm", action=switch, default=False, help="spectral normalisation of the discriminators")
+    add("--channels_A", type=between(1, 4096), help="channels of domain A, any number for TIFF and .npy (default: --channels)")
+    add("--channels_B", type=between(1, 4096), help="channels of domain B (default: --channels)")
+    return actions
+
+
+def add_losses(parser):
+    add, actions = adder(parser, "other losses; with weight 0 they are not computed")
+    add("--gan_loss", default="lsgan", choices=("lsgan", "vanilla", "hinge"), help="adversarial loss")
+    add("--label_smoothing", type=between(0.0, 0.5), default=0.0,
+        help="discriminator target for real images is 1 minus this value")
+    for name, loss in EXTRA_LOSSES.items():
+        add(f"--lambda_{name}", type=between(0.0), default=0.0, help=loss.help)
+    add("--pairs", metavar="FILE", help="paired: list of pairs, one a line (default: files with the same stem)")
+    add("--vgg_weights", metavar="FILE", help="perceptual: torchvision's vgg16 weights (default: download them); "
+        "for style, use VGG instead of D")
+    return actions
+
+
+def add_schedules(parser):
+    add, actions = adder(parser, "other schedules")
+    switch = argparse.BooleanOptionalAction
+    add("--n_iters", type=between(1, 10**12), help="number of steps, instead of --n_epochs")
+    add("--lr_schedule", default="linear", choices=("linear", "cosine", "step"), help="decay of the learning rate")
+    add("--lr_G", type=between(0.0), help="learning rate of the generators (default: --lr)")
+    add("--lr_D", type=between(0.0), help="learning rate of the discriminators (default: --lr)")
+    add("--n_critic", type=between(1, 1000), default=1, help="discriminator steps for each generator step")
+    add("--n_gen", type=between(1, 1000), default=1, help="generator steps for each discriminator step")
+    add("--clip_grad", type=between(0.0), default=0.0, help="largest gradient norm of a network; 0 does not clip")
     add("--ema", type=between(0.0, 0.999999), nargs="?", const=0.999, default=0.0,
-        help="average the generators' weights, for samples and translation; alone 0.999")
-    add("--progressive", type=sizes_by_epoch, help="sizes: 128:50,256:150 is 50 epochs at 128 pixels, then 150 at 256")
-    add("--ratio_A", type=ratio_by_epoch, help="images of A for one of B in a batch: 0.5, or 0.5:1 from first to last")
-    add("--color_jitter", type=between(0.0, 1.0), nargs="?", const=0.2, default=0.0, help="of training images (0.2)")
-    add("--rotate", type=between(0.0, 180.0), nargs="?", const=10.0, default=0.0, help="by up to so many degrees (10)")
-    add("--diffaugment", action=switch, default=False, help="for small sets: D sees all images changed at random")
-    add = parser.add_argument_group("memory, speed and odd data").add_argument
-    add("--cache", action=switch, help="keep decoded images in memory (if they fit into 4 GiB)")
-    add("--n_cpu", type=between(0), help="processes that load images (0 if cached, else 1, or 8 beside a GPU)")
-    add("--skip_bad_images", action=switch, default=False, help="go on without unusable images (%(default)s)")
-    add("--enlarge", action=switch, default=False, help="accept images smaller than the crop (%(default)s)")
-    add("--accumulate", type=between(1, 10**6), default=1, help="batches whose gradients make one step (%(default)s)")
-    add("--checkpoint_activations", action=switch, default=False, help="less memory, a third more time (%(default)s)")
-    add("--graph", action=switch, help="replay the step as one CUDA graph (with one process on CUDA)")
-    add("--compile", action=switch, default=False, help="torch.compile: slow to start, then faster (%(default)s)")
-    add = parser.add_argument_group("seeing more").add_argument
-    add("--val_interval", type=between(0), default=0, help="epochs between test losses, 0: never (%(default)s)")
-    add("--tensorboard", action=switch, default=False, help="log for TensorBoard, too: pip install tensorboard")
-    # fmt: on
+        help="average the generators' weights for samples and translation; 0.999 without a value")
+    add("--progressive", type=sizes_by_epoch, metavar="SIZE:EPOCHS,...",
+        help="increase the image size: 128:50,256:150 is 50 epochs at 128 pixels, then 150 at 256")
+    add("--ratio_A", type=ratio_by_epoch, metavar="RATIO[:RATIO]",
+        help="images of A for each of B in a batch: 0.5, or 0.5:1 from the first to the last epoch")
+    add("--color_jitter", type=between(0.0, 1.0), nargs="?", const=0.2, default=0.0,
+        help="strength of random colour changes of training images; 0.2 without a value")
+    add("--rotate", type=between(0.0, 180.0), nargs="?", const=10.0, default=0.0,
+        help="rotate training images by up to this many degrees; 10 without a value")
+    add("--diffaugment", action=switch, default=False, help="for small data sets: augment all images that D sees")
+    return actions
 
 
-def sizes_by_epoch(text):
-    """'128:50,256:150' -> as it is, checked; read by stages()"""
-    for stage in text.split(","):
-        size, _, epochs = stage.partition(":")
-        if not (size.isdecimal() and epochs.isdecimal() and int(size) >= 32 and int(epochs) >= 1):
-            raise argparse.ArgumentTypeError(f"{text}: not SIZE:EPOCHS,SIZE:EPOCHS …, such as 128:50,256:150")
-    return text
+def add_machine(parser):
+    add, actions = adder(parser, "memory, speed, odd data, logs")
+    switch = argparse.BooleanOptionalAction
+    add("--cache", action=switch, help="keep decoded images in memory (default: if they fit into 4 GiB)")
+    add("--n_cpu", type=between(0), help="worker processes that load images (default: 0 if cached; else 8 for a GPU, 1 for a CPU)")
+    add("--skip_bad_images", action=switch, default=False, help="train without corrupt and too small images")
+    add("--enlarge", action=switch, default=False, help="accept images smaller than the crop")
+    add("--accumulate", type=between(1, 10**6), default=1, help="number of batches whose gradients are added up for a step")
+    add("--checkpoint_activations", action=switch, default=False, help="less memory, a third more time")
+    add("--graph", action=switch, help="replay the step as one CUDA graph (default: with one process on CUDA)")
+    add("--compile", action=switch, default=False, help="torch.compile: slower to start, faster steps")
+    add("--val_interval", type=between(0), default=0, help="epochs between measurements of the losses on test images; 0: none")
+    add("--tensorboard", action=switch, default=False, help="log for TensorBoard too (pip install tensorboard)")
+    return actions
+# fmt: on
 
 
-def ratio_by_epoch(text):
-    """'0.5' or '0.5:1' -> as it is, checked; read by count_A()"""
-    try:
-        if 1 <= len([between(0.01, 100.0)(value) for value in text.split(":")]) <= 2:
-            return text
-    except ValueError:
-        pass
-    raise argparse.ArgumentTypeError(f"{text}: neither a number from 0.01 to 100, nor two such as 0.5:1")
+def dataset_options(opt):
+    """-> {name: value} for datasets.ImageDataset"""
+    options = dict(cache=opt.cache, skip_bad_images=opt.skip_bad_images, enlarge=opt.enlarge)
+    if opt.color_jitter or opt.rotate:
+        from variants.augment import ImageAugmentation
+
+        options["augment"] = ImageAugmentation(opt.color_jitter, opt.rotate)
+    if opt.lambda_paired:
+        from variants.pairs import read_pairs
+
+        options["pairs"] = functools.partial(read_pairs, opt.pairs)
+    return options
 
 
 def check(opt):
-    """Raises InputError for options that do not go together."""
-    multiple, smallest = 4, 32
-    if opt.generator == "unet":
-        multiple = smallest = 2**opt.num_downs
-    elif opt.generator != "resnet":
-        multiple, smallest = {"multiscale": (8, 64), "pretrained": (16, 64)}[opt.generator]
+    """Raises InputError for options that cannot be combined."""
+    check_image_size(opt)
+    check_networks(opt)
+    check_losses(opt)
+    check_schedules(opt)
+
+
+def require(condition, message):
+    if not condition:
+        raise InputError(message)
+
+
+def check_image_size(opt):
+    multiple, smallest = {"unet": (2**opt.num_downs,) * 2, "multiscale": (8, 64), "pretrained": (16, 64)}.get(
+        opt.generator, (4, 32)
+    )
     if opt.discriminator == "multiscale":
         smallest = max(smallest, 32 * 2 ** (opt.n_scales - 1))
+    unet = f" for --generator unet --num_downs {opt.num_downs}; try a smaller --num_downs"
+    scales = "; try a smaller --n_scales" if opt.discriminator == "multiscale" else ""
     for (height, width), _ in stages(opt):
-        size = f"--img_height {height} --img_width {width}" if not opt.progressive else f"--progressive {height}"
-        if height % multiple or width % multiple:
-            unet = f" for --generator unet --num_downs {opt.num_downs}; a smaller --num_downs may do"
-            way_out = unet if opt.generator == "unet" else ""
-            raise InputError(f"{size}: must be divisible by {multiple}{way_out}")
-        if min(height, width) < smallest:
-            hint = "; a smaller --n_scales may do" if opt.discriminator == "multiscale" else ""
-            raise InputError(f"{size}: must be at least {smallest} for these networks{hint}")
-    if opt.load_size and opt.load_size < min(opt.img_height, opt.img_width):
-        raise InputError(f"--load_size {opt.load_size}: must not be smaller than the crop")
+        size = f"--progressive {height}" if opt.progressive else f"--img_height {height} --img_width {width}"
+        divisible = height % multiple == width % multiple == 0
+        require(divisible, f"{size}: must be divisible by {multiple}{unet if opt.generator == 'unet' else ''}")
+        require(min(height, width) >= smallest, f"{size}: must be at least {smallest} for these networks{scales}")
+    fits = not opt.load_size or opt.load_size >= min(opt.img_height, opt.img_width)
+    require(fits, f"--load_size {opt.load_size}: must not be smaller than the crop")
 
+
+def check_networks(opt):
     has_blocks = opt.generator in ("resnet", "multiscale")
-    # fmt: off
-    wrong = {
-        "--attention: stands between residual blocks, so it needs some, and --generator resnet or multiscale":
-            opt.attention and not (has_blocks and opt.n_residual_blocks),
-        "--separable: is made for residual blocks, so it needs --generator resnet or multiscale":
-            opt.separable and not has_blocks,
-        "--dropout: not in --generator pretrained": opt.dropout and opt.generator == "pretrained",
-        "--generator pretrained: knows pictures of 1 or 3 channels only":
-            opt.generator == "pretrained" and not {*channels_of(vars(opt))} <= {1, 3},
-        "--encoder_weights: is for --generator pretrained": opt.encoder_weights and opt.generator != "pretrained",
-        "--checkpoint_activations: only with --generator resnet":
-            opt.checkpoint_activations and opt.generator != "resnet",
-        "--checkpoint_activations --norm batch: running statistics would count each batch twice. Choose one":
-            opt.checkpoint_activations and opt.norm == "batch",
-        "--label_smoothing: hinge loss has no labels": opt.gan_loss == "hinge" and opt.label_smoothing,
-        "--pairs: without --lambda_paired it does nothing": opt.pairs and not opt.lambda_paired,
-        "--vgg_weights: without --lambda_perceptual or --lambda_style it does nothing":
-            opt.vgg_weights and not (opt.lambda_perceptual or opt.lambda_style),
-        "--vgg_weights: VGG knows pictures of 1 or 3 channels only":
-            needs_vgg(opt) and not {*channels_of(vars(opt))} <= {1, 3},
-        "--n_critic --n_gen: only one of them can be more than 1": opt.n_critic > 1 and opt.n_gen > 1,
-        "--progressive: counts epochs, so not together with --n_iters": opt.progressive and opt.n_iters,
-        "--tensorboard: pip install tensorboard; log.jsonl and plot.py do without":
-            opt.tensorboard and importlib.util.find_spec("tensorboard") is None,
-        f"--ratio_A {opt.ratio_A}: would leave no image of A in a batch of {opt.batch_size}. Raise --batch_size":
-            opt.ratio_A and round(min(map(float, opt.ratio_A.split(":"))) * opt.batch_size) < 1,
-        "--ratio_A: not together with --lambda_paired or --accumulate":
-            opt.ratio_A and (opt.lambda_paired or opt.accumulate > 1),
-    }
-    # fmt: on
-    for message, holds in wrong.items():
-        if holds:
-            raise InputError(message)
+    pretrained, photos = opt.generator == "pretrained", {*channels_of(vars(opt))} <= {1, 3}
+    require(
+        not opt.attention or (has_blocks and opt.n_residual_blocks),
+        "--attention: is inserted between residual blocks; use --generator resnet or multiscale with at least one",
+    )
+    require(not opt.separable or has_blocks,
+            "--separable: changes residual blocks; use --generator resnet or multiscale")  # fmt: skip
+    require(not (opt.dropout and pretrained), "--dropout: not available with --generator pretrained")
+    require(photos or not pretrained, "--generator pretrained: takes images with 1 or 3 channels only")
+    require(pretrained or not opt.encoder_weights, "--encoder_weights: needs --generator pretrained")
+    require(not opt.checkpoint_activations or opt.generator == "resnet",
+            "--checkpoint_activations: needs --generator resnet")  # fmt: skip
+    require(not (opt.checkpoint_activations and opt.norm == "batch"),
+            "--checkpoint_activations --norm batch: running statistics would count each batch twice; "
+            "give only one of these")  # fmt: skip
 
 
-def loss_names(opt):
-    """What is logged of a step, in the order of train_step's result."""
-    extra = [f"loss_{name}" for name in EXTRA_LOSSES if getattr(opt, "lambda_" + name) > 0]
-    return ("loss_D", "loss_G", "loss_GAN", "loss_cycle", "loss_identity", *extra)
+def check_losses(opt):
+    photos = {*channels_of(vars(opt))} <= {1, 3}
+    require(not (opt.gan_loss == "hinge" and opt.label_smoothing), "--label_smoothing: the hinge loss has no labels")
+    require(opt.lambda_paired or not opt.pairs, "--pairs: has no effect without --lambda_paired")
+    require(opt.lambda_perceptual or opt.lambda_style or not opt.vgg_weights,
+            "--vgg_weights: has no effect without --lambda_perceptual or --lambda_style")  # fmt: skip
+    require(photos or not needs_vgg(opt), "--vgg_weights: VGG takes images with 1 or 3 channels only")
+
+
+def check_schedules(opt):
+    require(opt.n_critic == 1 or opt.n_gen == 1, "--n_critic --n_gen: only one of them can be greater than 1")
+    require(not (opt.progressive and opt.n_iters), "--progressive: counts epochs, so it cannot be used with --n_iters")
+    require(not opt.tensorboard or importlib.util.find_spec("tensorboard"),
+            "--tensorboard: pip install tensorboard; log.jsonl and plot.py need no package")  # fmt: skip
+    if opt.ratio_A:
+        fewest = round(min(map(float, opt.ratio_A.split(":"))) * opt.batch_size)
+        require(
+            fewest >= 1,
+            f"--ratio_A {opt.ratio_A}: leaves no image of A in a batch of {opt.batch_size}; raise --batch_size",
+        )
+        require(not opt.lambda_paired and opt.accumulate == 1,
+                "--ratio_A: cannot be used with --lambda_paired or --accumulate")  # fmt: skip

@@ -1,48 +1,25 @@
 """
-What changes over a training: learning rates, image sizes, whose turn it is.
+What changes in the course of a training: the learning rate, the image size, the ratio of the domains.
 """
 
+import argparse
 import math
-import warnings
-
-import torch
 
 from utils import linear_decay
 
 
-def stages(opt):
-    """-> list of ((height, width), epochs) of the training, one after the other."""
-    if not opt.progressive:
-        return [((opt.img_height, opt.img_width), opt.n_epochs)]
-    return [((int(size),) * 2, int(n)) for size, n in (stage.split(":") for stage in opt.progressive.split(","))]
+def lr_factor(opt, run):
+    """-> lr_lambda for LambdaLR: linear_decay by epochs, unless --lr_schedule or --n_iters say otherwise"""
+    if opt.n_iters:
+        decay = opt.n_iters // 2 if opt.decay_epoch is None else opt.decay_epoch * run.steps_per_epoch
+        factor = decay_curve(opt.lr_schedule, opt.n_iters, decay)
+        return lambda epoch: factor(run.step)
+    return decay_curve(opt.lr_schedule, opt.n_epochs, opt.n_epochs // 2 if opt.decay_epoch is None else opt.decay_epoch)
 
 
-def size_at(opt, epoch):
-    """-> (height, width) of the training images in that epoch; after the last stage its size stays."""
-    for size, n_epochs in stages(opt):
-        if epoch < n_epochs:
-            break
-        epoch -= n_epochs
-    return size
-
-
-def count_A(opt, epoch):
-    """-> images of A in a batch of that epoch, for opt.batch_size of B."""
-    first, *last = map(float, (opt.ratio_A or "1").split(":"))
-    ratio = first if not last else first + (last[0] - first) * epoch / max(1, opt.n_epochs - 1)
-    return max(1, round(ratio * opt.batch_size * opt.accumulate))
-
-
-def turns(opt, step):
-    """-> whose turn it is in that step, as arguments of train_step; nothing where all take a turn in each."""
-    if opt.n_critic == opt.n_gen == 1:
-        return {}
-    return {"train_G": step % opt.n_critic == 0, "train_D": step % opt.n_gen == 0}
-
-
-def lr_factor(schedule, n_epochs, decay_epoch):
-    """'linear': see there; 'cosine': half a cosine instead of the line; 'step': a tenth from `decay_epoch` on, and a
-    hundredth from half way between there and the end."""
+def decay_curve(schedule, n_epochs, decay_epoch):
+    """'linear': utils.linear_decay. 'cosine': half a cosine instead of the line. 'step': a tenth from `decay_epoch` on,
+    and a hundredth from half way between there and the end."""
     line = linear_decay(n_epochs, decay_epoch)
     if schedule == "cosine":
         return lambda epoch: (1 - math.cos(math.pi * line(epoch))) / 2
@@ -51,22 +28,50 @@ def lr_factor(schedule, n_epochs, decay_epoch):
     return line
 
 
-def lr_scheduler(optimizers, opt, steps_per_epoch, epochs_done=0, steps_done=0):
-    """Lets the learning rates fall, epoch by epoch, or with --n_iters step by step -> a function to call after each.
-    What the options say now counts, whatever they were when the run was started."""
-    n, unit, done = (opt.n_iters, steps_per_epoch, steps_done) if opt.n_iters else (opt.n_epochs, 1, epochs_done)
-    factor = lr_factor(opt.lr_schedule, n, n // 2 if opt.decay_epoch is None else opt.decay_epoch * unit)
-    # a run that was stopped after the last step of an epoch goes on with the schedulers' step, which is right
-    warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
-    schedulers = [torch.optim.lr_scheduler.LambdaLR(optimizer, factor) for optimizer in optimizers]
-    for optimizer, scheduler in zip(optimizers, schedulers):
-        base, now = float(optimizer.defaults["lr"]), optimizer.param_groups[0]["lr"]
-        scheduler.base_lrs, scheduler.last_epoch = [base], done
-        lr = base * factor(done)
-        optimizer.param_groups[0]["lr"] = torch.full_like(now, lr) if isinstance(now, torch.Tensor) else lr
+def sizes_by_epoch(text):
+    """Checks the value of --progressive, such as '128:50,256:150', and returns it unchanged."""
+    for stage in text.split(","):
+        size, _, epochs = stage.partition(":")
+        if not (size.isdecimal() and epochs.isdecimal() and int(size) >= 32 and int(epochs) >= 1):
+            raise argparse.ArgumentTypeError(f"{text}: not of the form SIZE:EPOCHS,SIZE:EPOCHS, such as 128:50,256:150")
+    return text
 
-    def next_lr():
-        for scheduler in schedulers:
-            scheduler.step()
 
-    return next_lr
+def ratio_by_epoch(text):
+    """Checks the value of --ratio_A, '0.5' or '0.5:1', and returns it unchanged."""
+    try:
+        values = [float(value) for value in text.split(":")]
+    except ValueError:
+        values = []
+    if len(values) not in (1, 2) or not all(0.01 <= value <= 100 for value in values):
+        raise argparse.ArgumentTypeError(f"{text}: neither a number from 0.01 to 100 nor two of them, such as 0.5:1")
+    return text
+
+
+def stages(opt):
+    """-> list of ((height, width), epochs), the stages of --progressive"""
+    if not opt.progressive:
+        return [((opt.img_height, opt.img_width), opt.n_epochs)]
+    return [((int(size),) * 2, int(n)) for size, n in (stage.split(":") for stage in opt.progressive.split(","))]
+
+
+def size_at(opt, epoch):
+    """-> (height, width) of the training images in an epoch; after the last stage its size stays"""
+    sizes = stages(opt)
+    for size, n_epochs in sizes:
+        if epoch < n_epochs:
+            return size
+        epoch -= n_epochs
+    return sizes[-1][0]
+
+
+def count_A(opt, epoch):
+    """-> number of images of A in a batch of that epoch, see --ratio_A"""
+    first, *last = map(float, (opt.ratio_A or "1").split(":"))
+    ratio = first if not last else first + (last[0] - first) * epoch / max(1, opt.n_epochs - 1)
+    return max(1, round(ratio * opt.batch_size * opt.accumulate))
+
+
+def learning_rates(opt):
+    """-> (that of the generators, that of the discriminators): --lr, unless --lr_G and --lr_D are given"""
+    return tuple(opt.lr if lr is None else lr for lr in (opt.lr_G, opt.lr_D))

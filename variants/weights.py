@@ -1,5 +1,5 @@
 """
-Published weights of other networks.
+Published weights of other networks, from a file or downloaded.
 """
 
 import torchvision
@@ -8,8 +8,18 @@ from media.files import load_file
 from utils import InputError
 
 
+def download_weights(opt):
+    """Downloads what the networks and losses of a training will load; several processes should not do that at once."""
+    from variants.losses import needs_vgg
+
+    if needs_vgg(opt):
+        published_weights(torchvision.models.VGG16_Weights.IMAGENET1K_V1, opt.vgg_weights, "--vgg_weights")
+    if opt.generator == "pretrained" and not opt.resume and not opt.epoch:
+        published_weights(torchvision.models.ResNet18_Weights.IMAGENET1K_V1, opt.encoder_weights, "--encoder_weights")
+
+
 def load_encoders(generators, path):
-    """Gives each GeneratorPretrained the weights of ImageNet, from a file or from PyTorch's server."""
+    """Gives each GeneratorPretrained the weights of ImageNet. Raises InputError."""
     weights = published_weights(torchvision.models.ResNet18_Weights.IMAGENET1K_V1, path, "--encoder_weights")
     for generator in generators:
         try:
@@ -19,7 +29,7 @@ def load_encoders(generators, path):
 
 
 def published_weights(weights, path, flag):
-    """The state dict in a file, or, where there is none, torchvision's `weights`, downloaded when first needed."""
+    """The state dict in the file `path`, or without one torchvision's `weights`, downloaded when first needed."""
     if path:
         try:
             return load_file(path)
@@ -28,4 +38,4 @@ def published_weights(weights, path, flag):
     try:
         return weights.get_state_dict(progress=True, check_hash=True)
     except OSError as error:
-        raise InputError(f"{weights.url}: cannot be downloaded ({error}). Get it elsewhere, and name it by {flag}")
+        raise InputError(f"{weights.url}: cannot be downloaded ({error}). Download it elsewhere and pass it as {flag}")

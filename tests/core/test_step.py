@@ -5,14 +5,17 @@ import functools
 
 import pytest
 import torch
+from helpers import build
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 import cyclegan
-from training import cuda_graph as fast
+from training.cuda_graph import recorded
+from training.update import Update
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
-DEVICES = [CPU, pytest.param(CUDA, marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
+ON_GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
+DEVICES = [CPU, pytest.param(CUDA, marks=ON_GPU)]
 
 
 def options(*argv):
@@ -27,63 +30,75 @@ def batches(n, size, device=CPU, dtype=torch.float32):
     ]
 
 
-def plain_step(networks, optimizers, buffers, opt, real_A, real_B, draws_A, draws_B):
+class PlainMSE:
+    """cyclegan.MSE, but in the precision of the scores."""
+
+    def generator(self, fake):
+        return ((fake - 1) ** 2).mean()
+
+    def discriminator(self, real, fake):
+        return (((real - 1) ** 2).mean() + (fake**2).mean()) / 2
+
+
+def plain_step(gan, opt, real_A, real_B):
     """Each image through each network by itself; one optimizer after the other; the formulas of the paper."""
-    G_AB, G_BA, D_A, D_B = networks.values()
-    optimizer_G, optimizer_D_A, optimizer_D_B = optimizers.values()
+    G_AB, G_BA, D_A, D_B = gan.G_AB, gan.G_BA, gan.D_A, gan.D_B
     means = []
     fakes_A, fakes_B, loss_G = [], [], 0
     for a, b in zip(real_A.split(1), real_B.split(1)):
         fake_B, fake_A = G_AB(a), G_BA(b)
-        gan = (((D_B(fake_B) - 1) ** 2).mean() + ((D_A(fake_A) - 1) ** 2).mean()) / 2
+        adversarial = (((D_B(fake_B) - 1) ** 2).mean() + ((D_A(fake_A) - 1) ** 2).mean()) / 2
         cycle = ((G_BA(fake_B) - a).abs().mean() + (G_AB(fake_A) - b).abs().mean()) / 2
         identity = ((G_BA(a) - a).abs().mean() + (G_AB(b) - b).abs().mean()) / 2
-        total = gan + opt.lambda_cyc * cycle + opt.lambda_id * identity
+        total = adversarial + opt.lambda_cyc * cycle + opt.lambda_id * identity
         loss_G = loss_G + total / len(real_A)
-        means.append(torch.stack((total, gan, cycle, identity)).detach())
+        means.append(torch.stack((total, adversarial, cycle, identity)).detach())
         fakes_A.append(fake_A.detach())
         fakes_B.append(fake_B.detach())
-    optimizer_G.zero_grad()
-    loss_G.backward()
-    optimizer_G.step()
+    plain_update(gan.optimizer_G, loss_G)
 
     losses_D = []
-    for D, optimizer, buffer, reals, fakes, draws in (
-        (D_A, optimizer_D_A, buffers["fake_A_buffer"], real_A, fakes_A, draws_A),
-        (D_B, optimizer_D_B, buffers["fake_B_buffer"], real_B, fakes_B, draws_B),
+    for D, optimizer, buffer, reals, fakes in (
+        (D_A, gan.optimizer_D_A, gan.fake_A_buffer, real_A, fakes_A),
+        (D_B, gan.optimizer_D_B, gan.fake_B_buffer, real_B, fakes_B),
     ):
-        fakes = buffer.push_and_pop(torch.cat(fakes), draws)
+        fakes = buffer.push_and_pop(torch.cat(fakes))
         loss_D = 0
         for real, fake in zip(reals.split(1), fakes.split(1)):
             loss_D = loss_D + (((D(real) - 1) ** 2).mean() + (D(fake) ** 2).mean()) / 2 / len(reals)
-        optimizer.zero_grad()
-        loss_D.backward()
-        optimizer.step()
+        plain_update(optimizer, loss_D)
         losses_D.append(loss_D.detach())
     return torch.stack((sum(losses_D) / 2, *torch.stack(means).mean(0)))
 
 
-def trained(step, opt, device=CPU, dtype=torch.float32, n_steps=8, graph=False, through=lambda step: step):
-    """-> losses (n_steps, 5) and the networks' weights after these steps; the learning rate halves on the way."""
-    networks, optimizers, buffers = cyclegan.build(opt, device, graph)
-    for network in networks.values():
+def plain_update(optimizer, loss):
+    torch.optim.Optimizer.zero_grad(optimizer)
+    loss.backward()
+    torch.optim.Adam.step(optimizer)
+
+
+def trained(opt, step=cyclegan.train_step, device=CPU, dtype=torch.float32, n_steps=8, amp=False, graph=False,
+            record=False, say=print, criterion=None):  # fmt: skip
+    """-> losses (n_steps, 5) and the networks' weights after these steps; the learning rate halves on the way.
+
+    graph: as for a recorded step, with the learning rate on the device; record: record it"""
+    gan, run = build(opt, device=device, amp=amp, graph=graph, say=say)
+    gan.criterion_GAN = criterion or gan.criterion_GAN
+    for network in gan.networks().values():
         network.to(dtype)
-    schedulers = [torch.optim.lr_scheduler.LambdaLR(o, lambda t: 0.5**t) for o in optimizers.values()]
+    schedulers = [torch.optim.lr_scheduler.LambdaLR(o, lambda t: 0.5**t) for o in gan.optimizers().values()]
     originals = batches(n_steps, opt.batch_size * opt.accumulate, device, dtype)
-    update, losses = through(functools.partial(step, networks, optimizers, buffers, opt)), []
+    run.graph = record
+    update = functools.partial(step, gan, opt) if step is plain_step else Update(step, gan, opt, run)
+    losses = []
     for i, batch in enumerate(batches(n_steps, opt.batch_size * opt.accumulate, device, dtype)):
-        draws = [buffer.draw(len(batch[0])).to(device) for buffer in buffers.values()]
-        losses.append(update(*batch, *draws))
+        losses.append(update(*batch))
         if i in (4, 6):
             for scheduler in schedulers:
                 scheduler.step()
         assert torch.equal(batch[0], originals[i][0])  # the caller's images are the caller's
-    weights = {f"{n}/{k}": w.cpu() for n, net in networks.items() for k, w in net.state_dict().items()}
+    weights = {f"{n}/{k}": w.cpu() for n, net in gan.networks().items() for k, w in net.state_dict().items()}
     return torch.stack(losses).cpu(), weights
-
-
-def step_in_float32(networks, optimizers, buffers, opt, *tensors):
-    return cyclegan.train_step(networks, optimizers, buffers, opt, False, *tensors)
 
 
 @pytest.fixture(autouse=True)
@@ -112,12 +127,11 @@ VARIANTS = [
 
 
 @pytest.mark.parametrize("argv", VARIANTS, ids=" ".join)
-def test_the_step_is_the_plain_one(argv, monkeypatch):
+def test_the_step_is_the_plain_one(argv):
     """In float64, so that what differs would show."""
-    monkeypatch.setattr(cyclegan, "criterion_GAN", lambda scores, label, *_, **__: (scores - label).square().mean())
     opt = options(*argv)
-    reference = trained(plain_step, opt, dtype=torch.float64)
-    assert_alike(trained(step_in_float32, opt, dtype=torch.float64), reference, atol=1e-9, rtol=1e-7)
+    reference = trained(opt, plain_step, dtype=torch.float64)
+    assert_alike(trained(opt, dtype=torch.float64, criterion=PlainMSE()), reference, atol=1e-9, rtol=1e-7)
     assert (reference[0][0] - reference[0][-1]).abs().min() > 1e-4  # and it did learn
 
 
@@ -125,44 +139,37 @@ def test_the_step_is_the_plain_one(argv, monkeypatch):
 @pytest.mark.parametrize("device", DEVICES, ids=str)
 def test_the_step_is_the_plain_one_in_float32(argv, device):
     opt = options(*argv)
-    one, other = (trained(step, opt, device, n_steps=4) for step in (step_in_float32, plain_step))
+    one, other = (trained(opt, step, device, n_steps=4) for step in (cyclegan.train_step, plain_step))
     assert_alike(one, other, atol=1e-4 if device == CPU else 1e-3, rtol=1e-3)
 
 
-def test_bfloat16_stays_near(monkeypatch):
-    opt = options()
-    low, high = (trained(functools.partial(bfloat16_or_not, amp), opt, n_steps=6) for amp in (True, False))
+def test_bfloat16_stays_near():
+    low, high = (trained(options(), n_steps=6, amp=amp) for amp in (True, False))
     assert 0 < (low[0] - high[0]).abs().max() < 0.05 * high[0].max()
-
-
-def bfloat16_or_not(amp, networks, optimizers, buffers, opt, *tensors):
-    return cyclegan.train_step(networks, optimizers, buffers, opt, amp, *tensors)
 
 
 def test_checkpointed_activations_are_not_kept():
     """What autograd keeps for the backward pass of a generator, in bytes."""
     kept = {}
     for argv in ((), ("--checkpoint_activations",)):
-        networks, _, _ = cyclegan.build(options(*argv, "--n_residual_blocks", "9"), CPU)
-        storages = {}
+        G_AB, storages = build(options(*argv, "--n_residual_blocks", "9"))[0].G_AB, {}
 
-        def pack(tensor):
+        def pack(tensor, storages=storages):
             storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            networks["G_AB"](batches(1, 1)[0][0])
-        weights = sum(p.numel() * 4 for p in networks["G_AB"].parameters())
+            G_AB(batches(1, 1)[0][0])
+        weights = sum(p.numel() * 4 for p in G_AB.parameters())
         kept[argv] = sum(storages.values()) - weights * (argv == ())
     assert 0 < kept[("--checkpoint_activations",)] < 0.2 * kept[()]
 
 
 def test_no_gradient_of_the_generators_reaches_the_discriminators():
     opt = options("--lr", "0")
-    networks, optimizers, buffers = cyclegan.build(opt, CPU)
-    (a, b), draws = batches(1, 1)[0], [torch.tensor([[0, 0]])] * 2
-    step_in_float32(networks, optimizers, buffers, opt, a, b, *draws)
-    G_AB, G_BA, D_A, D_B = networks.values()
+    gan, _ = build(opt, amp=False)
+    (a, b), G_BA, D_A = batches(1, 1)[0], gan.G_BA, gan.D_A
+    cyclegan.train_step(gan, opt, a, b)
     with torch.no_grad():
         fake_A = G_BA(b)
     expected = torch.autograd.grad((((D_A(a) - 1) ** 2).mean() + (D_A(fake_A) ** 2).mean()) / 2, D_A.parameters())
@@ -257,8 +264,7 @@ RECORDED = VARIANTS + [
 @pytest.mark.parametrize("argv", RECORDED, ids=" ".join)
 def test_the_recorded_step_is_the_step(argv, amp, cuda_of_paper):
     opt = options(*argv)
-    step = functools.partial(bfloat16_or_not, amp)
-    one, other = trained(step, opt, graph=True), trained(step, opt, graph=True, through=fast.recorded)
+    one, other = (trained(opt, amp=amp, graph=True, record=record) for record in (False, True))
     assert len(cuda_of_paper) == 1 and len(cuda_of_paper[0].tape.operations) > 500
     assert FakeStream.waits == [("side", "current"), ("current", "side")] * 3  # around each call that warms up
     assert_alike(one, other, atol=0, rtol=0)
@@ -266,30 +272,30 @@ def test_the_recorded_step_is_the_step(argv, amp, cuda_of_paper):
 
 
 @pytest.mark.parametrize("argv", RECORDED, ids=" ".join)
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_the_recorded_step_is_the_step_on_a_gpu(argv):
     opt, said = options(*argv), []
-    one = trained(step_in_float32, opt, CUDA, graph=True)
-    other = trained(step_in_float32, opt, CUDA, graph=True, through=lambda step: fast.recorded(step, said.append))
+    one = trained(opt, device=CUDA, graph=True)
+    other = trained(opt, device=CUDA, graph=True, record=True, say=said.append)
     assert said == []
     assert_alike(one, other, atol=1e-3, rtol=1e-3)
 
 
 def test_the_tape_notices_what_a_graph_would_not_follow(cuda_of_paper):
     """The stand-in is as strict as what it stands for: a learning rate in Python would stay what it was."""
-    opt = options()
-    one, other = trained(step_in_float32, opt), trained(step_in_float32, opt, graph=False, through=fast.recorded)
+    one, other = trained(options()), trained(options(), graph=False, record=True)
     assert not torch.equal(one[0][-1], other[0][-1])
 
 
 def test_a_step_that_cannot_be_recorded_runs_as_it_is(cuda_of_paper):
     def waits(*arguments):
         arguments[-1].max().item()
-        return step_in_float32(*arguments)
+        return cyclegan.train_step(*arguments)
 
     said = []
-    one = trained(step_in_float32, options(), graph=True)
-    other = trained(waits, options(), graph=True, through=lambda step: fast.recorded(step, said.append))
+    one = trained(options(), graph=True)
+    other = trained(options(), waits, graph=True, record=True, say=said.append)
     assert_alike(one, other, atol=0, rtol=0)
     assert len(said) == 1 and "operation not permitted" in said[0] and "\n" not in said[0]
     assert FakeStream.waits.count("current") == 1  # it is left on the stream that it came from
@@ -309,11 +315,11 @@ def test_the_note_gives_the_first_reason(cuda_of_paper, monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "graph", record)
     said = []
-    step = fast.recorded(lambda x: x * x.max().item(), said.append)
+    step = recorded(lambda x: x * x.max().item(), said.append)
     assert [step(torch.tensor([2.0])).item() for _ in range(6)] == [4.0] * 6
     assert len(said) == 1 and "operation not permitted" in said[0]
 
 
 def test_the_adversarial_loss_is_taken_in_float32():
-    loss = cyclegan.criterion_GAN(torch.full((1, 1, 30, 30), 0.3, dtype=torch.bfloat16), 1)
+    loss = cyclegan.MSE().generator(torch.full((1, 1, 30, 30), 0.3, dtype=torch.bfloat16))
     assert loss.dtype == torch.float32 and loss.item() == pytest.approx(0.4888, abs=1e-3)

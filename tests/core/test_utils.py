@@ -12,11 +12,13 @@ import torch
 from PIL import Image
 
 import utils
+from command_line.parser import between
+from command_line.progress import Progress, duration
+from command_line.run import run_script
 from media.files import load_file, save_file
 from training import checkpoints, monitor, processes
 from training.checkpoints import copy_to_cpu, cut_log, find_checkpoint
-from training.progress import Progress, duration
-from utils import InputError, ReplayBuffer, between, linear_decay
+from utils import InputError, ReplayBuffer, linear_decay
 
 
 def image(value):
@@ -128,7 +130,7 @@ def test_two_runs_in_one_folder(tmp_path):
     saved = str(tmp_path / "saved_models/x")
     lock = checkpoints.lock_run(saved)
     code = (
-        f"import utils; from training import checkpoints; utils.run(lambda: checkpoints.lock_run({saved!r}) and None)"
+        f"import utils; from training import checkpoints; run_script(lambda: checkpoints.lock_run({saved!r}) and None)"
     )
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=os.path.dirname(utils.__file__), capture_output=True, text=True)
@@ -262,7 +264,7 @@ def test_progress_prints_a_line_and_logs_json(tmp_path, capsys):
 @pytest.mark.parametrize("columns", [60, 80, 200])
 def test_progress_in_a_terminal_is_one_line_with_the_eta(tmp_path, capsys, monkeypatch, columns):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    monkeypatch.setattr("training.progress.shutil.get_terminal_size", lambda: os.terminal_size((columns, 24)))
+    monkeypatch.setattr("command_line.progress.shutil.get_terminal_size", lambda: os.terminal_size((columns, 24)))
     progress = Progress(str(tmp_path / "log.jsonl"), first_step=0, last_step=266_800)
     losses = {f"loss_{name}": 1 / 3 for name in ("D", "G", "GAN", "cycle", "identity")}
     for step in (1, 100_000):
@@ -311,10 +313,10 @@ def test_errors_of_worker_processes_are_one_line(capsys):
             raise error
 
         with pytest.raises(SystemExit) as stopped:
-            utils.run(main)
+            run_script(main)
         assert stopped.value.code.startswith("error: " + line) and "\n" not in stopped.value.code
     with pytest.raises(RuntimeError, match="a bug"):
-        utils.run(lambda: (_ for _ in ()).throw(RuntimeError("a bug")))
+        run_script(lambda: (_ for _ in ()).throw(RuntimeError("a bug")))
 
 
 def test_what_is_done_in_the_background_is_done_in_order_and_its_errors_are_not_lost(tmp_path):

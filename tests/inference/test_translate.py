@@ -666,7 +666,7 @@ def test_progress_in_a_terminal_does_not_run_into_other_lines(translate, capsys,
     write_clip("in.mp4")
     save("a.png")
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
-    monkeypatch.setattr("training.progress.time.monotonic", iter(range(0, 10**6, 7)).__next__)
+    monkeypatch.setattr("command_line.progress.time.monotonic", iter(range(0, 10**6, 7)).__next__)
     assert translate("--input", "in.mp4", "a.png") == 0
     lines = [line.split("\r")[-1].rstrip() for line in capsys.readouterr().out.split("\n")]
     assert "translated/in.mp4: 7 frames" in lines

@@ -33,44 +33,6 @@ def duration(seconds):
     return f"{days} d {clock}" if days else clock
 
 
-def as_typed(opt, parser, but_for):
-    """The options that differ from the parser's defaults, as one would type them."""
-    default = vars(parser.parse_args([]))
-    changed = {k: v for k, v in vars(opt).items() if v != default[k] and k not in but_for}
-    words = [f"--{k} {v}" if type(v) is not bool else f"--{k}" if v else f"--no-{k}" for k, v in changed.items()]
-    return " ".join(words) or "none"
-
-
-def describe(root, dataset, networks, device, world_size, changed):
-    """What is about to be trained, on what, and what the user should be told."""
-    count_A, count_B = (len(dataset.index[domain]) for domain in "AB")
-    height, width = dataset.img_size
-    size_G, size_D = (sum(p.numel() for p in networks[name].parameters()) / 1e6 for name in ("G_AB", "D_A"))
-    lines = [
-        f"CycleGAN on {root}: {count_A} images of A, {count_B} of B, {width} x {height} pixels"
-        f"{', cached' if dataset.cache else ''}",
-        f"generators 2 x {size_G:.2f} M parameters, discriminators 2 x {size_D:.2f} M; on {device}, "
-        f"{world_size} process{'es' if world_size > 1 else ''}",
-        f"options other than the defaults: {changed}",
-    ]
-    return "\n".join(lines + ["note: " + note for note in dataset.notes])
-
-
-def what_was_written(opt, saved, images, step):
-    """What a finished training leaves, and what to do with it."""
-    n, longer = opt.n_epochs, f"--n_iters {2 * opt.n_iters}" if opt.n_iters else f"--n_epochs {2 * opt.n_epochs}"
-    return (
-        "written:\n"
-        f"  {images}/{step:06d}.png: real A | fake B | recovered A | real B | fake A | recovered B\n"
-        f"  {saved}/G_AB_{n}.pth, {saved}/G_BA_{n}.pth: the generators alone; to use one:\n"
-        f"      python translate.py --checkpoint {saved}/G_AB_{n}.pth --input photo.jpg\n"
-        f"  {saved}/latest.pth: everything; to measure it, or to train on:\n"
-        f"      python evaluate.py --checkpoint {saved}/latest.pth\n"
-        f"      python cyclegan.py --run_name {opt.run_name} --resume {longer}\n"
-        f"  {saved}/log.jsonl: the losses"
-    )
-
-
 class Progress:
     """How a run goes on: a line that is redrawn in a terminal, or a line each time elsewhere, and a JSON line each time
     in `log_path`. With quiet=True neither. Scripts that only count call `tick`, and need no arguments."""

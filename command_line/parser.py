@@ -1,0 +1,44 @@
+"""
+The options of a command, and their help.
+"""
+
+import argparse
+import math
+
+
+class HelpFormatter(argparse.MetavarTypeHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """Lines such as "--lr float  learning rate (default: 0.0002)". Defaults of None and False are not mentioned."""
+
+    def __init__(self, prog):
+        super().__init__(prog, max_help_position=32)
+
+    def _get_help_string(self, action):
+        is_plain = action.default is None or action.default is False
+        return action.help if is_plain else super()._get_help_string(action)
+
+    def _get_default_metavar_for_optional(self, action):
+        return super()._get_default_metavar_for_optional(action) if action.type else action.dest.upper()
+
+    def _get_default_metavar_for_positional(self, action):
+        return super()._get_default_metavar_for_positional(action) if action.type else action.dest
+
+
+def argument_parser(description, usage):
+    """argparse.ArgumentParser with short lines of help. usage: the command line in short, such as
+    "python plot.py NAME [NAME ...] [options]"."""
+    return argparse.ArgumentParser(usage=usage, description=description, formatter_class=HelpFormatter)
+
+
+def between(low, high=math.inf):
+    """-> a `type` for argparse: a finite number of the type of `low`, with low <= number <= high."""
+
+    def parse(text):
+        value = type(low)(text)
+        if not (low <= value <= high and value < math.inf):
+            raise argparse.ArgumentTypeError(
+                f"{text} is not {f'at least {low}' if high == math.inf else f'from {low} to {high}'}"
+            )
+        return value
+
+    parse.__name__ = type(low).__name__  # argparse mentions it: "invalid int value"
+    return parse

@@ -1,0 +1,235 @@
+"""
+A training run: device and processes, folders, checkpoints, what is printed before the first step and after the last.
+"""
+
+import copy
+import os
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+
+from command_line.progress import duration
+from training.checkpoints import copy_to_cpu, lock_run, prepare_folders, restore, save_run
+from training.health import check_finite
+from training.options import as_typed
+from training.processes import (
+    StopSignal,
+    first_process_first,
+    gather,
+    init_processes,
+    random_state,
+    set_random_state,
+)  # fmt: skip
+from utils import InputError, bfloat16_pays, choose_device, evaluating
+from variants.build import channels_of
+
+
+class Run:
+    """One training, in as many sessions as it takes.
+
+    epoch, batch, step: how far it is: complete epochs, batches of the current epoch, steps in all
+    root:               folder of the data set, after prepare_data()
+    device, amp, graph: torch.device; whether to use bfloat16; whether to record the step as a CUDA graph
+    rank, world_size:   of this process, see torchrun
+    say:                print, in the first process only
+    stopped:            number of the signal that stopped the training, or 0
+    background:         writes files while training continues
+    """
+
+    def __init__(self, opt, checkpoint=None):
+        self.opt, self.checkpoint, self.stopped = opt, checkpoint, 0
+        self.checkpoint_dir, self.sample_dir = f"saved_models/{opt.run_name}", f"images/{opt.run_name}"
+        position = checkpoint or dict(epoch=0, batch=0, step=0)
+        self.epoch, self.batch, self.step = (position[key] for key in ("epoch", "batch", "step"))
+        self.first_step = self.step
+        self.device = choose_device(opt.device)
+        self.rank, self.world_size = init_processes(self.device)
+        self.say = print if self.rank == 0 else lambda *text: None
+        self.amp = bfloat16_pays(self.device) if opt.amp is None else opt.amp
+        self.graph = use_graph(opt, self.device)
+        self.loss_names, self.background, self.started = (), Background(), time.monotonic()
+        torch.backends.cudnn.benchmark = True  # image sizes hardly change, so searching for fast kernels pays
+
+    def prepare_data(self):
+        """Downloads what is missing, in one process, and sets `root`."""
+        self.root = first_process_first(lambda: prepare_data(self.opt))
+
+    def begin(self, gan, data, defaults):
+        """Restores the checkpoint, locks and creates the folders, and prints what will be trained."""
+        self.gan, self.data = gan, data
+        self.restore()
+        if self.opt.compile:
+            for network in gan.networks().values():
+                network.compile(
+                    dynamic=False
+                )  # in place: torch.compile(network) would rename the keys of the state dict
+        if self.rank == 0:
+            self.lock = lock_run(self.checkpoint_dir)  # until this process ends
+            resume = self.opt.resume and not self.opt.epoch
+            prepare_folders(self.checkpoint_dir, self.sample_dir, self.checkpoint, resume)
+        self.say("\n".join(self.description(defaults)))
+        if self.checkpoint:
+            done = f"{self.epoch} epochs and {self.batch} batches done, step {self.step}"
+            self.say(f"continuing from {self.checkpoint['path']}: {done}")
+            self.adapt_position()
+        self.stop = StopSignal()
+
+    def restore(self):
+        """Loads the checkpoint into what gan consists of; or published weights, if the networks need some."""
+        gan, checkpoint = self.gan, self.checkpoint
+        if checkpoint:
+            restore(checkpoint, gan.networks() | gan.optimizers())
+            if self.rank < len(
+                checkpoint["ranks"]
+            ):  # with more processes than before, the others start with empty pools
+                mine = checkpoint["ranks"][self.rank]
+                restore(mine | {"path": checkpoint["path"]}, gan.buffers())
+                set_random_state(mine, self.device)
+        elif self.opt.generator == "pretrained":
+            from variants.weights import load_encoders
+
+            load_encoders((gan.G_AB, gan.G_BA), self.opt.encoder_weights)
+        if self.opt.ema:
+            gan.sample_G_AB, gan.sample_G_BA = copy.deepcopy(gan.G_AB), copy.deepcopy(gan.G_BA)
+            if checkpoint and self.averages().keys() <= checkpoint.keys():
+                restore(checkpoint, self.averages())
+
+    def averages(self):
+        return {"ema_G_AB": self.gan.sample_G_AB, "ema_G_BA": self.gan.sample_G_BA} if self.opt.ema else {}
+
+    def description(self, defaults):
+        """Lines on the data, the networks, and the options that are not the defaults."""
+        dataset, gan = self.data.dataset, self.gan
+        height, width = dataset.img_size
+        size_G, size_D = (sum(p.numel() for p in network.parameters()) / 1e6 for network in (gan.G_AB, gan.D_A))
+        cached = ", cached" if dataset.is_cached else ""
+        precision = "bfloat16" if self.amp else "float32"
+        processes = f"{self.world_size} process{'es' if self.world_size > 1 else ''}"
+        return [
+            f"CycleGAN on {self.root}: {len(dataset.A)} images of A, {len(dataset.B)} of B, {width} x {height} pixels{cached}",
+            f"generators 2 x {size_G:.2f} M parameters, discriminators 2 x {size_D:.2f} M; on {self.device}, {precision}, "
+            f"{processes}",
+            f"options other than the defaults: {as_typed(self.opt, defaults)}",
+            *("note: " + note for note in dataset.notes),
+        ]
+
+    def adapt_position(self):
+        """Places a resumed run in an epoch of another length, if the data or the batch size have changed."""
+        n_images, n_batches = self.checkpoint["data"]
+        if [n_images, n_batches] != [len(self.data.dataset), len(self.data.loader)]:
+            self.say("note: number of images, batch size or processes changed; the data order differs from now on")
+            self.batch = self.batch * len(self.data.loader) // n_batches
+        if self.batch >= len(self.data.loader):  # the epoch ends without a step, which PyTorch warns of
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
+
+    def is_over(self):
+        """Called after each step -> whether to stop: it was the last one, or somebody pressed Ctrl-C."""
+        if self.opt.n_iters:  # the learning rate changes with each step
+            for lr_scheduler in self.gan.lr_schedulers:
+                lr_scheduler.step()
+        if self.step == self.opt.n_iters:
+            return True
+        self.stopped = self.stop.requested()
+        return self.stopped > 0
+
+    def save_checkpoint(self, epoch=None):
+        """Saves everything that is needed to continue exactly. epoch: number of the epoch that has ended, or None"""
+        networks = self.gan.networks().values()
+        weights = torch.stack([p.detach().sum() for n in networks for p in n.parameters()]).sum()
+        check_finite(weights.view(1, 1), ["sum of all weights"], self.step, self.checkpoint_dir)
+        ranks = gather(random_state(self.device) | {n: b.state_dict() for n, b in self.gan.buffers().items()})
+        if self.rank == 0:
+            parts = self.gan.networks() | self.averages() | self.gan.optimizers()
+            state = {name: part.state_dict() for name, part in parts.items()}
+            state |= dict(epoch=self.epoch, batch=self.batch, step=self.step, ranks=ranks,
+                          data=[len(self.data.dataset), len(self.data.loader)])  # fmt: skip
+            state |= dict(version=1, options=vars(self.opt))
+            interval = self.opt.checkpoint_interval
+            keep = epoch and (epoch == self.opt.n_epochs or (interval > 0 and epoch % interval == 0))
+            self.background.start(save_run, copy_to_cpu(state), self.checkpoint_dir, epoch if keep else 0)
+
+    def finish(self, monitor):
+        """Saves what is left and prints the last lines -> exit status"""
+        if self.stopped:
+            self.save_checkpoint()
+            monitor.close()
+            self.say(
+                f"stopped by a signal after step {self.step}; continue from {self.checkpoint_dir}/latest.pth with --resume"
+            )
+            return 128 + self.stopped
+        self.stop.restore()
+        monitor.sample_images(last=True)
+        monitor.close()
+        self.say(f"done in {duration(time.monotonic() - self.started)}, {self.what_was_written()}")
+        self.score_demo()
+        return None
+
+    def what_was_written(self):
+        opt, n, folder = self.opt, self.opt.n_epochs, self.checkpoint_dir
+        longer = f"--n_iters {2 * opt.n_iters}" if opt.n_iters else f"--n_epochs {2 * n}"
+        return (
+            "written:\n"
+            f"  {self.sample_dir}/{self.step:06d}.png: real A | fake B | recovered A | real B | fake A | recovered B\n"
+            f"  {folder}/G_AB_{n}.pth, {folder}/G_BA_{n}.pth: the generators alone; to use one:\n"
+            f"      python translate.py --checkpoint {folder}/G_AB_{n}.pth --input photo.jpg\n"
+            f"  {folder}/latest.pth: everything; to evaluate it, or to train longer:\n"
+            f"      python evaluate.py --checkpoint {folder}/latest.pth\n"
+            f"      python cyclegan.py --run_name {opt.run_name} --resume {longer}\n"
+            f"  {folder}/log.jsonl: the losses"
+        )
+
+    def score_demo(self):
+        """The demo's true answers are known."""
+        has_answers = os.path.isdir(f"{self.root}/test_mask") and channels_of(vars(self.opt)) == (3, 3)
+        if self.opt.dataset_name == "demo" and has_answers and self.rank == 0:
+            from get_data.demo import score
+
+            generators = self.gan.sample_G_AB, self.gan.sample_G_BA
+            with evaluating(*generators):
+                score(*generators, self.root, self.device)
+
+
+def prepare_data(opt):
+    """Downloads what is missing -> folder of the data set"""
+    from get_data import prepare_dataset
+    from variants.weights import download_weights
+
+    root = prepare_dataset(opt.dataset_name, opt.data_dir)
+    download_weights(opt)
+    return root
+
+
+def use_graph(opt, device):
+    """Whether to record the step as a CUDA graph: --graph or --no-graph, by default with one process on CUDA. Raises
+    InputError."""
+    is_alike = opt.n_critic == opt.n_gen == 1 and not opt.ratio_A  # only a step that is always the same can be replayed
+    if opt.graph and device.type != "cuda":
+        raise InputError(f"--graph: {device} has no CUDA graphs. Run without it")
+    if opt.graph and not is_alike:
+        raise InputError("--graph: steps differ with --n_critic, --n_gen and --ratio_A. Run without it")
+    one_process = not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1
+    return device.type == "cuda" and one_process and is_alike if opt.graph is None else opt.graph
+
+
+class Background:
+    """Runs tasks in a thread beside the training: compressing an image or writing a checkpoint takes as long as many
+    steps of a GPU. One at a time: `start` waits for the task before, and raises its error if it had one.
+
+    Not for computations of torch: on a CPU, a second set of OpenMP threads permanently competes with that of the
+    training, which cost 40% of its speed when measured (benchmarks/NOTES.md)."""
+
+    def __init__(self):
+        self.executor, self.task = ThreadPoolExecutor(1), None
+
+    def start(self, function, *arguments):
+        before, self.task = self.task, self.executor.submit(function, *arguments)
+        if before:
+            before.result()
+
+    def finish(self):
+        """Waits for the last task."""
+        if self.task:
+            task, self.task = self.task, None
+            task.result()

@@ -1,0 +1,88 @@
+"""
+Parts of finished networks, exchanged for others: normalisation, convolutions, attention, dropout.
+"""
+
+import contextlib
+
+from torch import nn
+
+from models import ResidualBlock
+from variants.networks import AttentiveBlock, GeneratorMultiscale
+
+
+def exchange(network, kind, make):
+    """Replaces each module of the class `kind` by make(module), in place."""
+    for name, part in network.named_children():
+        if isinstance(part, kind):
+            setattr(network, name, make(part))
+        else:
+            exchange(part, kind, make)
+
+
+def use_norm(network, norm):
+    """Replaces instance norm. 'batch': normalises over the whole batch, and with running statistics in eval mode; 'none'."""
+    if norm == "batch":
+        exchange(network, nn.InstanceNorm2d, lambda part: nn.BatchNorm2d(part.num_features))
+        network.batch_by_batch = batch_by_batch
+    elif norm == "none":
+        exchange(network, nn.InstanceNorm2d, lambda part: nn.Identity())
+
+
+def use_separable(network):
+    """Replaces each 3x3 convolution of the residual blocks by a 3x3 convolution of each channel and a 1x1 convolution
+    across channels (MobileNets, arXiv:1704.04861): a ninth of the weights and of the multiplications."""
+
+    def separable(conv):
+        n_in, n_out = conv.in_channels, conv.out_channels
+        return nn.Sequential(nn.Conv2d(n_in, n_in, 3, groups=n_in, bias=False), nn.Conv2d(n_in, n_out, 1))
+
+    for block in residual_blocks(network):
+        exchange(block.conv_block, nn.Conv2d, separable)
+
+
+def use_attention(network):
+    """Adds self-attention after the middle residual block."""
+    blocks = residual_blocks(network.coarse if isinstance(network, GeneratorMultiscale) else network)
+    middle = blocks[len(blocks) // 2]
+    exchange(network, ResidualBlock, lambda b: AttentiveBlock(b.conv_block[1].in_channels) if b is middle else b)
+
+
+def use_dropout(network, p):
+    """Adds dropout between the two convolutions of each residual block, as the authors' code does."""
+    for block in residual_blocks(network):
+        layers = list(block.conv_block)
+        block.conv_block = nn.Sequential(*layers[:4], nn.Dropout(p), *layers[4:])
+
+
+def use_spectral_norm(network):
+    """Divides each weight by its largest singular value, which bounds the slope of the scores (arXiv:1802.05957). Call it
+    after the weights have been initialised."""
+    for part in list(network.modules()):
+        if isinstance(part, nn.Conv2d):
+            nn.utils.parametrizations.spectral_norm(part)
+
+
+@contextlib.contextmanager
+def statistics_kept(network):
+    """Keeps the running statistics of batch norms unchanged in a `with` block."""
+    norms = [part for part in network.modules() if isinstance(part, nn.BatchNorm2d)]
+    before = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, before):
+            norm.momentum = momentum
+
+
+def batch_by_batch(network, *batches):
+    """What models.in_one_pass does with batch norm: each batch is normalised on its own, and only the first one updates
+    the running statistics."""
+    first = network(batches[0])
+    with statistics_kept(network):
+        return first, *map(network, batches[1:])
+
+
+def residual_blocks(network):
+    return [part for part in network.modules() if isinstance(part, ResidualBlock)]
