@@ -46,15 +46,15 @@ def get_parser():
     switch = argparse.BooleanOptionalAction
     # fmt: off
     add = parser.add_argument_group("data").add_argument
-    add("--dataset_name", metavar="NAME", default="demo", help="folder in data_dir, or an official data set")
+    add("--dataset_name", metavar="NAME", default="demo", help="folder in data_dir or official set")
     add("--data_dir", metavar="DIR", default="data", help="folder of the data sets")
-    add("--img_height", type=between(32, 16384), default=256, help="height of the training crop in pixels")
-    add("--img_width", type=between(32, 16384), default=256, help="width of the training crop in pixels")
-    add("--load_size", type=between(32, 16384), help="shorter side before the crop (default: 286 for 256)")
+    add("--img_height", type=between(32, 16384), default=256, help="height of the training crop")
+    add("--img_width", type=between(32, 16384), default=256, help="width of the training crop")
+    add("--load_size", type=between(32, 16384), help="shorter side before it (default: 286 for 256)")
     add("--channels", type=int, choices=(1, 3), default=3, help="1 for gray images, 3 for RGB")
     add = parser.add_argument_group("networks").add_argument
     add("--n_residual_blocks", type=between(0, 1000), default=9, help="9 for 256 pixels, 6 for 128")
-    add("--ngf", type=between(1, 4096), default=64, help="filters of the generators' first layer")
+    add("--ngf", type=between(1, 4096), default=64, help="width of the generators' first layer")
     add("--ndf", type=between(1, 4096), default=64, help="of the discriminators' first layer")
     add("--upsample", default="transpose", choices=("transpose", "nearest"), help="nearest avoids checkerboards")
     add = parser.add_argument_group("losses").add_argument
@@ -62,23 +62,23 @@ def get_parser():
     add("--lambda_id", type=between(0.0), default=5.0, help="weight of the identity loss")
     add("--pool_size", type=between(0), default=50, help="past translations kept for D")
     add = parser.add_argument_group("optimization").add_argument
-    add("--n_epochs", type=between(1, 10**9), default=200, help="one visits each image of the larger domain")
-    add("--decay_epoch", type=between(0), help="epoch at which the decay begins (default: n_epochs / 2)")
-    add("--batch_size", type=between(1, 10**6), default=1, help="images of each domain, per process")
+    add("--n_epochs", type=between(1, 10**9), default=200, help="passes over the larger domain")
+    add("--decay_epoch", type=between(0), help="start of the decay (default: n_epochs / 2)")
+    add("--batch_size", type=between(1, 10**6), default=1, help="images per domain and process")
     add("--lr", type=between(0.0), default=0.0002, help="learning rate of Adam")
-    add("--b1", type=between(0.0, 0.999999), default=0.5, help="Adam's decay of the gradient's mean")
-    add("--b2", type=between(0.0, 0.999999), default=0.999, help="Adam's decay of its square's mean")
+    add("--b1", type=between(0.0, 0.999999), default=0.5, help="Adam: decay of the gradient mean")
+    add("--b2", type=between(0.0, 0.999999), default=0.999, help="Adam: decay of the squared mean")
     add("--seed", type=between(0, 2**32), default=0, help="random seed")
     add = parser.add_argument_group("device").add_argument
     add("--device", help="cuda, cuda:1, mps or cpu (default: the best one)")
     add("--amp", action=switch, help="bfloat16 (default: if the device has it)")
     add = parser.add_argument_group("results").add_argument
-    add("--run_name", metavar="NAME", help="of folders in saved_models and images (default: data set)")
+    add("--run_name", metavar="NAME", help="name of the output folders (default: data set)")
     add("--resume", action="store_true", help="continue from the newest checkpoint")
-    add("--epoch", type=between(0), default=0, help="continue from the checkpoint of this epoch")
-    add("--log_interval", type=between(1), default=50, help="steps between two lines of losses")
-    add("--sample_interval", type=int, default=500, help="steps between two sample grids; 0: none")
-    add("--checkpoint_interval", type=int, default=10, help="epochs between two kept checkpoints")
+    add("--epoch", type=between(0), default=0, help="continue from this epoch's checkpoint")
+    add("--log_interval", type=between(1), default=50, help="steps between log lines")
+    add("--sample_interval", type=int, default=500, help="steps between sample grids, 0: none")
+    add("--checkpoint_interval", type=int, default=10, help="epochs between kept checkpoints")
     # fmt: on
     add_variants(parser)  # other networks, losses and schedules, all off by default
     return parser

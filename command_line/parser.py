@@ -6,21 +6,18 @@ import argparse
 import math
 
 
-class HelpFormatter(argparse.MetavarTypeHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
-    """Lines such as "--lr float  learning rate (default: 0.0002)". Defaults of None and False are not mentioned."""
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Lines such as "--lr X  learning rate (default: 0.0002)". Defaults of None and False are not mentioned."""
 
     def __init__(self, prog):
-        super().__init__(prog, max_help_position=32)
+        super().__init__(prog, max_help_position=27)
 
     def _get_help_string(self, action):
         is_plain = action.default is None or action.default is False
         return action.help if is_plain else super()._get_help_string(action)
 
     def _get_default_metavar_for_optional(self, action):
-        return super()._get_default_metavar_for_optional(action) if action.type else action.dest.upper()
-
-    def _get_default_metavar_for_positional(self, action):
-        return super()._get_default_metavar_for_positional(action) if action.type else action.dest
+        return {"int": "N", "float": "X"}.get(getattr(action.type, "__name__", ""), action.dest.upper())
 
 
 def argument_parser(description, usage):

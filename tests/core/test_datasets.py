@@ -208,7 +208,7 @@ def test_pairs_by_stem_share_crop_and_flip(make_set, tmp_path):
             assert torch.equal(item["A"], item["B"])
     make_set(trainA=1, trainB=1, name="other")
     os.rename(tmp_path / "data/other/trainB/0.png", tmp_path / "data/other/trainB/zero.png")
-    with pytest.raises(InputError, match="no file stem is the same"):
+    with pytest.raises(InputError, match="no image of A has a counterpart in B"):
         ImageDataset(str(tmp_path / "data/other"), unaligned=False, **TINY)
 
 
@@ -280,7 +280,7 @@ def test_bad_images_are_named_and_can_be_skipped(make_set, kind, cache, capfd):
 def test_small_images_can_be_enlarged(make_set):
     root = make_set()
     bad_file(root, "small")
-    assert len(ImageDataset(root, enlarge=True, **TINY).index["A"]) == 5
+    assert len(ImageDataset(root, enlarge=True, **TINY).A) == 5
 
 
 def test_missing_and_empty_folders(make_set, tmp_path):
@@ -308,7 +308,7 @@ def test_other_files_are_left_out_and_hidden_ones_ignored(make_set):
         open(f"{root}/trainA/{name}", "w").close()
     os.mkdir(f"{root}/trainA/folder.png")
     dataset = ImageDataset(root, **TINY)
-    assert len(dataset) == 2 and "left out 2 that are no image files" in dataset.notes[0]
+    assert len(dataset) == 2 and "ignored 2 other files" in dataset.notes[0]
 
 
 def test_without_test_folders_samples_are_training_images(make_set):

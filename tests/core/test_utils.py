@@ -99,7 +99,8 @@ def test_pool_asks_the_host_for_nothing_once_the_dice_are_drawn():
     pool, other = ReplayBuffer(max_size=3, seed=7), ReplayBuffer(max_size=3, seed=7)
     for i in range(20):
         images = torch.cat((image(i), image(i + 100)))
-        assert torch.equal(pool.push_and_pop(images), other.push_and_pop(images, other.draw(2)))
+        other.prepare(2, images.device)
+        assert torch.equal(pool.push_and_pop(images), other.push_and_pop(images))
     draws = torch.cat([ReplayBuffer(max_size=3, seed=s).draw(9) for s in range(50)]).view(50, 9, 2)
     assert torch.equal(draws[:, :3], torch.tensor([[0, 0], [1, 0], [2, 0]]).expand(50, 3, 2))
     late = draws[:, 3:].reshape(-1, 2)
@@ -129,9 +130,7 @@ def test_a_flipped_bit_is_found(tmp_path):
 def test_two_runs_in_one_folder(tmp_path):
     saved = str(tmp_path / "saved_models/x")
     lock = checkpoints.lock_run(saved)
-    code = (
-        f"import utils; from training import checkpoints; run_script(lambda: checkpoints.lock_run({saved!r}) and None)"
-    )
+    code = f"from command_line.run import run_script; from training import checkpoints; run_script(lambda: checkpoints.lock_run({saved!r}) and None)"
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=os.path.dirname(utils.__file__), capture_output=True, text=True)
     assert (

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from helpers import build
 from torchmetrics.functional.image import structural_similarity_index_measure
 from torchvision.transforms.functional import gaussian_blur
 
@@ -70,10 +71,10 @@ def test_known_values_of_frequencies_and_gram_matrices():
 
 def test_each_direction_by_its_own_discriminator_and_no_gradient_into_real_images():
     opt = options("--lambda_feat", "1", "--lambda_style", "1")
-    networks, _, _ = cyclegan.build(opt, torch.device("cpu"))
+    gan, _ = build(opt, amp=False)
     a, b, fake_a, fake_b = (picture(1, 32, seed).requires_grad_() for seed in range(4))
-    extra = losses.extra_losses(opt, networks, a, b, fake_a, fake_b, None, None)
-    see = {d: losses.of_discriminator(networks["D_" + d]) for d in "AB"}
+    extra = losses.extra_losses(opt, gan, a, b, fake_a, fake_b, None, None)
+    see = {d: losses.hidden_layers(getattr(gan, "D_" + d)) for d in "AB"}
     expected = losses.mean_feature_distance(see["A"], fake_a, a) + losses.mean_feature_distance(see["B"], fake_b, b)
     assert extra["feat"].item() == pytest.approx(expected.item() / 2, rel=1e-5)
     sum(extra.values()).backward()
@@ -85,37 +86,37 @@ def test_a_multiscale_discriminator_is_asked_at_the_scales_that_it_knows():
     for scale in D.scales:
         scale.model[0].register_forward_hook(lambda layer, images, output: inputs.append(images[0]))
     D(x)
-    losses.of_discriminator(D)(x)
+    losses.hidden_layers(D)(x)
     assert [len(z[0][0]) for z in inputs] == [128, 64, 32] * 2
     assert all(torch.equal(one, other) for one, other in zip(inputs[:3], inputs[3:]))
 
 
 def test_features_are_of_augmented_images_if_d_knows_only_those():
     opt = options("--lambda_feat", "1", "--diffaugment")
-    networks, _, _ = cyclegan.build(opt, torch.device("cpu"))
+    gan, _ = build(opt, amp=False)
     images = [picture(1, 32, seed) for seed in range(4)]
-    values = [losses.extra_losses(opt, networks, *images, None, None)["feat"].item() for _ in range(2)]
+    values = [losses.extra_losses(opt, gan, *images, None, None)["feat"].item() for _ in range(2)]
     assert values[0] != values[1]
 
 
 def test_feature_matching_uses_the_layers_of_d():
     torch.manual_seed(0)
     D, x, y = Discriminator(ndf=4).apply(weights_init_normal), picture(), picture(seed=1)
-    seen = losses.of_discriminator(D)(x)
+    seen = losses.hidden_layers(D)(x)
     assert [tuple(s.shape[1:3]) for s in seen] == [(4, 32), (8, 16), (16, 8), (32, 7)]
     torch.testing.assert_close(seen[0], torch.nn.functional.leaky_relu(D.model[0](x), 0.2))
-    distance = losses.mean_feature_distance(losses.of_discriminator(D), x, y)
-    means = [[f.mean((0, 2, 3)) for f in losses.of_discriminator(D)(z)] for z in (x, y)]
+    distance = losses.mean_feature_distance(losses.hidden_layers(D), x, y)
+    means = [[f.mean((0, 2, 3)) for f in losses.hidden_layers(D)(z)] for z in (x, y)]
     assert distance.item() == pytest.approx(sum((a - b).abs().mean().item() for a, b in zip(*means)) / 4, rel=1e-5)
-    assert losses.mean_feature_distance(losses.of_discriminator(D), x, x) == 0
+    assert losses.mean_feature_distance(losses.hidden_layers(D), x, x) == 0
     D.model[2].weight.data.mul_(3)
-    assert losses.mean_feature_distance(losses.of_discriminator(D), x, y) != distance
-    assert len(losses.of_discriminator(DiscriminatorMultiscale(3, 4, 2))(x)) == 8
+    assert losses.mean_feature_distance(losses.hidden_layers(D), x, y) != distance
+    assert len(losses.hidden_layers(DiscriminatorMultiscale(3, 4, 2))(x)) == 8
 
 
 def test_style_does_not_care_where_things_are_but_how_they_look():
     torch.manual_seed(0)
-    see = losses.of_discriminator(Discriminator(ndf=8).apply(weights_init_normal))
+    see = losses.hidden_layers(Discriminator(ndf=8).apply(weights_init_normal))
     x = torch.rand(1, 3, 64, 64) * 2 - 1
     stripes = torch.linspace(-40, 40, 64).sin().expand(1, 3, 64, 64)
     moved = losses.style_distance(see, torch.roll(x, (16, 16), (2, 3)), x)
@@ -155,27 +156,30 @@ def test_weights_that_cannot_be_downloaded_are_one_line(monkeypatch):
         (["--lambda_perceptual", "1"], "--vgg_weights"),
         (["--generator", "pretrained", "--img_height", "64", "--img_width", "64"], "--encoder_weights"),
     ):
-        with pytest.raises(InputError, match=f"(vgg16|resnet18).*cannot be downloaded .*name it by {flag}"):
-            networks, _, _ = cyclegan.build(options(*argv), torch.device("cpu"))
-            load_encoders([networks["G_AB"]], None)
+        with pytest.raises(InputError, match=f"(vgg16|resnet18).*cannot be downloaded .*pass it as {flag}"):
+            gan, _ = build(options(*argv))
+            load_encoders([gan.G_AB], None)
 
 
 def test_adversarial_losses_at_known_scores():
     scores = torch.tensor([-2.0, 0.5, 2.0])
     bce = torch.nn.functional.binary_cross_entropy
-    assert losses.vanilla(scores, 1).item() == pytest.approx(bce(scores.sigmoid(), torch.ones(3)).item(), rel=1e-5)
-    assert losses.vanilla(scores, 0).item() == pytest.approx(bce(scores.sigmoid(), torch.zeros(3)).item(), rel=1e-5)
-    assert losses.hinge(scores, 1, of_generator=False).item() == pytest.approx((3 + 0.5 + 0) / 3)
-    assert losses.hinge(scores, 0, of_generator=False).item() == pytest.approx((0 + 1.5 + 3) / 3)
-    assert losses.hinge(scores, 1, of_generator=True).item() == pytest.approx(-0.5 / 3)
-    for kind in (
-        "lsgan",
-        "vanilla",
-        "hinge",
-    ):  # a generator always wants higher scores, as long as they are not reached
+    real, fake = scores, -scores
+
+    def cross_entropy(x, label):
+        return bce(x.sigmoid(), torch.full((3,), label)).item()
+
+    vanilla, hinge = losses.Vanilla(real=0.9), losses.Hinge()
+    assert vanilla.generator(scores).item() == pytest.approx(cross_entropy(scores, 1.0), rel=1e-5)
+    expected = (cross_entropy(real, 0.9) + cross_entropy(fake, 0.0)) / 2
+    assert vanilla.discriminator(real, fake).item() == pytest.approx(expected, rel=1e-5)
+    assert hinge.discriminator(scores, fake * 9 - 100).item() == pytest.approx((3 + 0.5 + 0) / 3 / 2)
+    assert hinge.discriminator(scores + 100, scores).item() == pytest.approx((0 + 1.5 + 3) / 3 / 2)
+    assert hinge.generator(scores).item() == pytest.approx(-0.5 / 3)
+    for criterion in (cyclegan.MSE(), vanilla, hinge):
         s = torch.zeros(3, requires_grad=True)
-        cyclegan.criterion_GAN(s, 1, kind, of_generator=True).backward()
-        assert (s.grad < 0).all()
+        criterion.generator(s).backward()
+        assert (s.grad < 0).all()  # a generator always wants higher scores, as long as they are not reached
 
 
 def options(*argv):
@@ -189,13 +193,13 @@ def test_a_weight_counts_and_0_costs_nothing(name, monkeypatch):
     results = {}
     for weight in ("0", "2", "4"):
         opt = options(f"--lambda_{name}", weight)
-        networks, _, _ = cyclegan.build(opt, torch.device("cpu"))
-        results[weight] = [x.item() for x in cyclegan.generator_losses(networks, opt, a, b, paired)[0]]
-    assert len(results["0"]) == 4 and len(results["2"]) == 5
-    value = results["2"][4]
-    assert value > 0 and results["4"][4] == pytest.approx(value)
-    assert results["2"][0] == pytest.approx(results["0"][0] + 2 * value, rel=1e-5)
-    assert results["4"][0] == pytest.approx(results["0"][0] + 4 * value, rel=1e-5)
+        gan, _ = build(opt, amp=False)
+        results[weight] = {k: v.item() for k, v in cyclegan.train_step(gan, opt, a, b, paired).items()}
+    assert len(results["0"]) == 5 and results["2"].keys() - results["0"].keys() == {f"loss_{name}"}
+    value = results["2"][f"loss_{name}"]
+    assert value > 0 and results["4"][f"loss_{name}"] == pytest.approx(value)
+    assert results["2"]["loss_G"] == pytest.approx(results["0"]["loss_G"] + 2 * value, rel=1e-5)
+    assert results["4"]["loss_G"] == pytest.approx(results["0"]["loss_G"] + 4 * value, rel=1e-5)
 
     def never(*_):
         raise AssertionError("computed")
@@ -203,14 +207,15 @@ def test_a_weight_counts_and_0_costs_nothing(name, monkeypatch):
     for function in ("ssim", "frequency_distance", "style_distance", "mean_feature_distance", "paired_distance"):
         monkeypatch.setattr(losses, function, never)
     opt = options()
-    cyclegan.generator_losses(cyclegan.build(opt, torch.device("cpu"))[0], opt, a, b, paired)
+    cyclegan.train_step(build(opt)[0], opt, a, b, paired)
 
 
 def test_label_smoothing_lowers_what_real_images_are_to_get():
     D, real, fake = make_discriminator({"ndf": 4}, 3), picture(1, 32), picture(1, 32, seed=1)
     with torch.no_grad():
         scores_real, scores_fake = D(real), D(fake)
-        loss = cyclegan.discriminator_loss(D, options("--label_smoothing", "0.2"), real, fake)
+        criterion = build(options("--label_smoothing", "0.2"))[0].criterion_GAN
+        loss = criterion.discriminator(scores_real, scores_fake)
     expected = (((scores_real - 0.8) ** 2).mean() + (scores_fake**2).mean()) / 2
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
@@ -238,8 +243,8 @@ def test_diffaugment_changes_all_alike_and_lets_gradients_through():
 
 
 def test_diffaugment_is_for_discriminators_in_training():
-    networks, _, _ = cyclegan.build(options("--diffaugment"), torch.device("cpu"))
-    D, x = networks["D_A"], picture(1, 32)
+    gan, _ = build(options("--diffaugment"))
+    D, x = gan.D_A, picture(1, 32)
     assert not torch.equal(D(x), D(x))
     D.eval()
     assert torch.equal(D(x), D(x))

@@ -3,15 +3,16 @@
 import pytest
 import torch
 import torchvision
+from helpers import build
 from torch import nn
 
 import cyclegan
 import models
 from inference.bands import goes_in_bands, translate_in_bands
 from models import GeneratorResNet, ResidualBlock, in_one_pass, weights_init_normal
-from variants import build as variants
 from variants.build import make_discriminator, make_generator
 from variants.networks import DiscriminatorMultiscale, DiscriminatorPixel, GeneratorUNet
+from variants.parts import residual_blocks
 
 SMALL = dict(ngf=4, n_residual_blocks=2)
 
@@ -148,9 +149,9 @@ def test_attention_keeps_no_matrix_of_all_pairs():
 def test_separable_needs_at_least_80_percent_less():
     with torch.device("meta"):
         plain, separable = (make_generator(o, 3, 3) for o in ({}, {"separable": True}))
-    trunks = [sum(map(n_parameters, variants.residual_blocks(G))) for G in (plain, separable)]
+    trunks = [sum(map(n_parameters, residual_blocks(G))) for G in (plain, separable)]
     assert trunks[1] < 0.2 * trunks[0] and n_parameters(separable) < 0.2 * n_parameters(plain)
-    block = variants.residual_blocks(generator(separable=True))[0]
+    block = residual_blocks(generator(separable=True))[0]
     depthwise = block.conv_block[1][0]
     assert depthwise.groups == depthwise.in_channels == 16 and depthwise.weight.shape == (16, 1, 3, 3)
     assert not any(isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3) and m.groups == 1 for m in block.modules())
@@ -212,8 +213,8 @@ def test_batch_norm_sees_one_domain_at_a_time():
 
 
 def test_spectral_norm_bounds_the_largest_singular_value():
-    networks, _, _ = cyclegan.build(options("--spectral_norm"), torch.device("cpu"))
-    D = networks["D_A"]
+    gan, _ = build(options("--spectral_norm"))
+    D = gan.D_A
     convs = [m for m in D.modules() if isinstance(m, nn.Conv2d)]
     with torch.no_grad():
         for conv in convs:
@@ -222,7 +223,7 @@ def test_spectral_norm_bounds_the_largest_singular_value():
             D(image())
         largest = [torch.linalg.matrix_norm(conv.weight.flatten(1), 2).item() for conv in convs]
     assert len(convs) == 5 and largest == pytest.approx([1] * 5, abs=0.05)
-    assert not any(hasattr(m, "parametrizations") for m in networks["G_AB"].modules())
+    assert not any(hasattr(m, "parametrizations") for m in gan.G_AB.modules())
 
 
 def test_multiscale_discriminators_see_the_image_at_three_sizes():

@@ -1,18 +1,23 @@
 """Other ways to train: each option does what it says, step by step."""
 
+import functools
 import json
 import os
 
 import numpy as np
 import pytest
 import torch
-from helpers import SMALL, assert_same, interrupt_at, load, losses_logged, small
+from helpers import SMALL, assert_same, build, interrupt_at, load, losses_logged, small
 from PIL import Image
 
 import cyclegan
 import utils
+from media.images import pair_by_stem
+from training.options import ARCHITECTURE
 from utils import InputError
-from variants import options
+from variants.augment import ImageAugmentation
+from variants.pairs import read_pairs
+from variants.schedules import count_A
 
 
 @pytest.fixture
@@ -87,9 +92,9 @@ def test_each_process_throws_its_own_dice():
     opt = cyclegan.get_options(SMALL)[0]
     numbers, sums = [], []
     for rank in (0, 1):
-        networks, _, _ = cyclegan.build(opt, torch.device("cpu"), rank=rank)
+        gan, _ = build(opt, rank=rank)
         numbers.append(torch.rand(()).item())
-        sums.append(sum(p.sum().item() for n in networks.values() for p in n.parameters()))
+        sums.append(sum(p.sum().item() for n in gan.networks().values() for p in n.parameters()))
     assert numbers[0] != numbers[1] and sums[0] == sums[1]
 
 
@@ -109,7 +114,7 @@ def test_validation_throws_no_dice(tiny):
 def test_a_finished_number_of_steps_says_so(tiny, capsys):
     tiny("--n_iters", "3")
     tiny("--resume")
-    assert "3 steps are done; a larger --n_iters than that goes on" in capsys.readouterr().out
+    assert "already trained for 3 steps; pass a larger --n_iters to train longer" in capsys.readouterr().out
 
 
 def test_what_is_printed_can_be_typed(tiny, capsys):
@@ -166,7 +171,7 @@ def test_gradients_are_clipped(tiny, monkeypatch):
 
 
 def test_ema_is_the_average_and_is_what_is_used(tiny):
-    start = cyclegan.build(cyclegan.get_options(SMALL)[0], torch.device("cpu"))[0]["G_AB"].state_dict()
+    start = build(cyclegan.get_options(SMALL)[0])[0].G_AB.state_dict()
     average, states = {k: v.clone() for k, v in start.items()}, []
     for n, decay in zip(range(1, 5), (1 / 10, 2 / 11, 0.2, 0.2)):  # shorter in the beginning, than as asked for
         tiny("--n_iters", str(n), "--ema", "0.2", "--run_name", f"to{n}", "--lr", "0.01", "--decay_epoch", "9")
@@ -220,10 +225,11 @@ def test_ratio_of_the_domains_in_a_batch(tiny, monkeypatch):
     seen = []
     original = cyclegan.train_step
 
-    def train_step(*arguments, **named):
-        seen.append((len(arguments[5]), len(arguments[6])))
-        assert (len(arguments[8]), len(arguments[7])) == seen[-1]  # draws of the pools, for as many translations
-        return original(*arguments, **named)
+    def train_step(gan, opt, real_A, real_B):
+        seen.append((len(real_A), len(real_B)))
+        # draws of the pools, for as many translations
+        assert (len(gan.fake_B_buffer.draws), len(gan.fake_A_buffer.draws)) == seen[-1]
+        return original(gan, opt, real_A, real_B)
 
     monkeypatch.setattr(cyclegan, "train_step", train_step)
     tiny("--batch_size", "2", "--n_epochs", "3", "--ratio_A", "0.5:1.5")
@@ -232,7 +238,7 @@ def test_ratio_of_the_domains_in_a_batch(tiny, monkeypatch):
 
 def test_counts_of_a_ratio():
     opt = cyclegan.get_options([*SMALL, "--batch_size", "4", "--n_epochs", "5", "--ratio_A", "0.5:1.5"])[0]
-    assert [options.count_A(opt, epoch) for epoch in range(5)] == [2, 3, 4, 5, 6]
+    assert [count_A(opt, epoch) for epoch in range(5)] == [2, 3, 4, 5, 6]
 
 
 def pair_up(name):
@@ -250,15 +256,21 @@ def test_pairs_come_together_and_the_rest_does_not(tiny):
     for path, expected in (("", {0, 1, 2}), ("pairs.txt", {0, 1, 3})):
         with open("pairs.txt", "w") as file:
             file.write("0.png\t0.png\n\n1.png,1.png\n3,b.png\t2.png\n")
-        dataset = ImageDataset("data/tiny", img_size=(32, 32), load_size=(36, 36), pairs=path)
+        dataset = ImageDataset(
+            "data/tiny", img_size=(32, 32), load_size=(36, 36), pairs=functools.partial(read_pairs, path)
+        )
         for epoch in range(4):
             for i in range(5):
                 item = dataset[epoch, i]
                 assert item["paired"].item() == float(i % 4 in expected)
                 if i % 4 in (0, 1):  # the same crop and flip
                     torch.testing.assert_close(item["A"], -item["B"], atol=0.02, rtol=0)
-    jittered = ImageDataset("data/tiny", img_size=(32, 32), load_size=(36, 36), pairs="", rotate=9.0, color_jitter=0.1)
-    alike = ImageDataset("data/tiny", img_size=(32, 32), load_size=(36, 36), pairs="", rotate=9.0)
+    jittered = ImageDataset(
+        "data/tiny", img_size=(32, 32), load_size=(36, 36), pairs=pair_by_stem, augment=ImageAugmentation(0.1, 9.0)
+    )
+    alike = ImageDataset(
+        "data/tiny", img_size=(32, 32), load_size=(36, 36), pairs=pair_by_stem, augment=ImageAugmentation(0.0, 9.0)
+    )
     assert not torch.equal(jittered[0]["A"], alike[0]["A"])
     torch.testing.assert_close(alike[0]["A"], -alike[0]["B"], atol=0.02, rtol=0)
     plain = ImageDataset("data/tiny", img_size=(32, 32), load_size=(36, 36))
@@ -307,32 +319,32 @@ def test_the_paired_loss_pulls_towards_the_counterpart(tiny):
         ),
         ("--generator multiscale", "--img_height 32 --img_width 32: must be at least 64 for these networks"),
         ("--generator pretrained --img_height 72 --img_width 72", "must be divisible by 16"),
-        ("--discriminator multiscale", "must be at least 128 for these networks; a smaller --n_scales"),
-        ("--attention --generator unet --num_downs 3", "--attention: stands between residual blocks"),
-        ("--attention --n_residual_blocks 0", "--attention: stands between residual blocks"),
-        ("--separable --generator unet --num_downs 3", "--separable: is made for residual blocks"),
+        ("--discriminator multiscale", "must be at least 128 for these networks; try a smaller --n_scales"),
+        ("--attention --generator unet --num_downs 3", "--attention: is inserted between residual blocks"),
+        ("--attention --n_residual_blocks 0", "--attention: is inserted between residual blocks"),
+        ("--separable --generator unet --num_downs 3", "--separable: changes residual blocks"),
         ("--checkpoint_activations --norm batch", "--checkpoint_activations --norm batch: "),
-        ("--checkpoint_activations --generator unet --num_downs 3", "only with --generator resnet"),
-        ("--gan_loss hinge --label_smoothing 0.1", "--label_smoothing: hinge loss has no labels"),
-        ("--pairs x", "--pairs: without --lambda_paired"),
-        ("--vgg_weights x", "--vgg_weights: without --lambda_perceptual or --lambda_style"),
+        ("--checkpoint_activations --generator unet --num_downs 3", "--checkpoint_activations: needs --generator resnet"),
+        ("--gan_loss hinge --label_smoothing 0.1", "--label_smoothing: the hinge loss has no labels"),
+        ("--pairs x", "--pairs: has no effect without --lambda_paired"),
+        ("--vgg_weights x", "--vgg_weights: has no effect without --lambda_perceptual or --lambda_style"),
         ("--n_critic 2 --n_gen 2", "--n_critic --n_gen: only one of them"),
-        ("--ratio_A 0.3", "--ratio_A 0.3: would leave no image of A in a batch of 1"),
-        ("--ratio_A 2 --accumulate 2", "--ratio_A: not together with"),
-        ("--progressive 30:2", "argument --progressive: 30:2: not SIZE:EPOCHS"),
+        ("--ratio_A 0.3", "--ratio_A 0.3: leaves no image of A in a batch of 1"),
+        ("--ratio_A 2 --accumulate 2", "--ratio_A: cannot be used with"),
+        ("--progressive 30:2", "argument --progressive: 30:2: not of the form SIZE:EPOCHS"),
         ("--progressive 34:2", "--progressive 34: must be divisible by 4"),
-        ("--progressive 36:2 --n_epochs 9", "--progressive --n_epochs: both say the same thing. Choose one"),
-        ("--progressive 36:2 --img_width 64", "--progressive --img_width: both say the same thing"),
-        ("--n_iters 36 --n_epochs 200", "--n_iters --n_epochs: both say the same thing. Choose one"),
-        ("--lambda_perceptual 1 --channels_A 4", "--vgg_weights: VGG knows pictures of 1 or 3 channels only"),
-        ("--progressive 36:2 --n_iters 9", "--progressive: counts epochs, so not together with --n_iters"),
-        ("--progressive 64", "not SIZE:EPOCHS"),
+        ("--progressive 36:2 --n_epochs 9", "--progressive --n_epochs: give only one of these"),
+        ("--progressive 36:2 --img_width 64", "--progressive --img_width: give only one of these"),
+        ("--n_iters 36 --n_epochs 200", "--n_iters --n_epochs: give only one of these"),
+        ("--lambda_perceptual 1 --channels_A 4", "--vgg_weights: VGG takes images with 1 or 3 channels only"),
+        ("--progressive 36:2 --n_iters 9", "--progressive: counts epochs, so it cannot be used with --n_iters"),
+        ("--progressive 64", "not of the form SIZE:EPOCHS"),
         ("--ratio_A 1:2:3", "argument --ratio_A: 1:2:3: neither a number"),
-        ("--encoder_weights x", "--encoder_weights: is for --generator pretrained"),
+        ("--encoder_weights x", "--encoder_weights: needs --generator pretrained"),
         ("--lambda_perceptual 1 --vgg_weights nothere.pth", "nothere.pth: no such checkpoint"),
         ("--generator pretrained --img_height 64 --img_width 64 --enlarge --encoder_weights no.pth", "no.pth: no such"),
         ("--ema 1", "argument --ema: 1 is not from 0.0 to"),
-        ("--generator pretrained --channels_A 4 --img_height 64 --img_width 64", "knows pictures of 1 or 3 channels"),
+        ("--generator pretrained --channels_A 4 --img_height 64 --img_width 64", "takes images with 1 or 3 channels"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(tiny, tmp_path, capsys, words, message):
@@ -356,7 +368,7 @@ def test_another_architecture_is_refused_on_resuming(tiny):
 def test_checkpoints_from_before_these_options_are_resumed(tiny):
     tiny("--n_epochs", "1")
     state = load()
-    kept = {k: v for k, v in state["options"].items() if k not in {*options.ARCHITECTURE[3:]} | {"ema", "gan_loss"}}
+    kept = {k: v for k, v in state["options"].items() if k not in {*ARCHITECTURE[3:]} | {"ema", "gan_loss"}}
     kept |= {name: state["options"][name] for name in ("n_residual_blocks", "ngf", "ndf", "upsample")}
     torch.save(state | {"options": kept}, "saved_models/tiny/latest.pth")
     tiny("--resume", "--n_epochs", "2")
