@@ -242,8 +242,7 @@ def test_commands_for_translating_run(command, workplace, monkeypatch):
         assert os.path.exists(f"{target}/a.jpg") and os.path.exists(f"{target}/beach/b.png")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("command", OF["evaluate.py"])
+@pytest.mark.parametrize("command", slow_if_exported(OF["evaluate.py"]))
 def test_commands_for_measuring_run(command, workplace, monkeypatch, no_downloads):
     monkeypatch.chdir(workplace)
     export_what_is_named(command)
@@ -264,7 +263,6 @@ def test_commands_for_exporting_run(command, workplace, monkeypatch, capsys):
     assert ("ONNX Runtime, INT8" in capsys.readouterr().out) == ("--benchmark" in command)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("command", OF["compress.py"])
 def test_commands_for_compressing_run(command, workplace, monkeypatch, capsys, no_downloads):
     monkeypatch.chdir(workplace)
