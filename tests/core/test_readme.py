@@ -1,16 +1,29 @@
-"""The README cannot rot: its options exist, its commands are understood, its files are there."""
+"""The README and docs/ cannot become outdated: options exist, commands run, links lead somewhere."""
 
 import argparse
 import json
 import os
 import re
-import shlex
 import shutil
+import xml.etree.ElementTree as ElementTree
 
 import av
 import numpy as np
 import pytest
 import torch
+from commands import (
+    GUIDES,
+    OTHERS,
+    anchors_of,
+    arguments,
+    blocks,
+    commands_in,
+    commands_in_docstring,
+    links_in,
+    options_in,
+    prose,
+    read,
+)
 from helpers import ROOT
 from PIL import Image
 
@@ -20,49 +33,125 @@ import evaluate
 import export
 import plot
 import translate
-from benchmarks import compare
-from benchmarks import speed as benchmark
+from benchmarks import compare, speed
 from variants import options
 
-README = open(os.path.join(ROOT, "README.md"), encoding="utf-8").read()
-VARIANTS, DEPLOYMENT = (
-    open(os.path.join(ROOT, "docs", name), encoding="utf-8").read() for name in ("variants.md", "deployment.md")
-)
-BLOCKS = re.findall(r"^```\w*\n(.*?)^```", README + VARIANTS + DEPLOYMENT, re.DOTALL | re.MULTILINE)
-COMMANDS = [line.strip() for block in BLOCKS for line in block.splitlines() if re.match(r" *(python|torchrun) ", line)]
-MODULES = (cyclegan, translate, evaluate, benchmark, compare, plot, export, compress)
-for script in MODULES:
-    COMMANDS += re.findall(r"^    ((?:python|torchrun) [^#\n]*)", script.__doc__, re.MULTILINE)
-SCRIPTS = tuple(script.__name__ if "." in script.__name__ else f"{script.__name__}.py" for script in MODULES)
-OF = {name: [c for c in dict.fromkeys(COMMANDS) if name in c] for name in SCRIPTS}
+MODULES = (cyclegan, translate, evaluate, speed, compare, plot, export, compress)
+NAMES = [module.__name__ if "." in module.__name__ else f"{module.__name__}.py" for module in MODULES]
+COMMANDS = [c for page in (*GUIDES, "benchmarks/NOTES.md") for c in commands_in(read(page))]
+COMMANDS += [c for module in MODULES for c in commands_in_docstring(module)]
+COMMANDS = [c for c in dict.fromkeys(COMMANDS) if "--help" not in c and "-m pytest" not in c]
+OF = {name: [command for command in COMMANDS if name in command.split()] for name in NAMES}
+SNIPPETS = list(dict.fromkeys(code for page in GUIDES for code in blocks(read(page), "python")))
+EXPORTED = re.compile(r"saved_models/horse2zebra/(G_AB_200\S*\.(?:onnx|pt2))")
+ALL_DOCS = "".join(map(read, GUIDES[1:]))
 
 
-def arguments(command, script):
-    words = shlex.split(command, comments=True)
-    assert words[0] in ("python", "torchrun")
-    return words[words.index(script) + 1 :]
+def slow_if_exported(texts):
+    """Parameters of a test; those that need an exported file are slow."""
+    return [pytest.param(text, marks=[pytest.mark.slow] * bool(EXPORTED.findall(text))) for text in texts]
 
 
 def actions_of(parser):
-    """Those of subcommands too."""
+    """The options of a parser and of its subcommands."""
     for action in parser._actions:
         yield action
         if isinstance(action, argparse._SubParsersAction):
-            for way in action.choices.values():
-                yield from way._actions
+            for subparser in action.choices.values():
+                yield from subparser._actions
 
 
-def options_of(parser):
-    return {option for action in actions_of(parser) for option in action.option_strings}
+##############################
+#   Text
+##############################
 
 
-def test_options_in_the_readme_exist():
-    known = {"--help", "--nproc_per_node", "--nnodes", "--logdir", "--dist"}  # not ours: torchrun's, pytest's ...
-    for script in MODULES:
-        known |= options_of(script.get_parser())
-    mentioned = set(re.findall(r"(?<![\w-])--[a-zA-Z]\w*(?:-\w+)?", README + VARIANTS + DEPLOYMENT))
-    assert mentioned and mentioned <= known, mentioned - known
-    assert sum(map(len, OF.values())) == len(set(COMMANDS))
+def test_readme_is_short_and_links_every_page():
+    text = read("README.md")
+    assert text.count("\n") <= 180
+    assert {*GUIDES[1:], "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE"} <= {*links_in(text)}
+
+
+@pytest.mark.parametrize("page", [*GUIDES, *OTHERS])
+def test_lines_are_wrapped(page):
+    """Tables cannot be wrapped, and links need not be."""
+    text = (line for line in prose(read(page)).splitlines() if not re.match(r"\s*(\||!\[)", line))
+    assert not [line for line in text if len(line) > 120]
+
+
+@pytest.mark.parametrize("page", [*GUIDES, *OTHERS])
+def test_links_lead_somewhere(page):
+    for link in links_in(read(page)):
+        path, _, anchor = link.partition("#")
+        target = os.path.normpath(os.path.join(os.path.dirname(page), path)) if path else page
+        assert os.path.exists(os.path.join(ROOT, target)), link
+        if anchor:
+            assert anchor in anchors_of(read(target)), link
+
+
+def test_pictures_are_small_and_used():
+    shown = {os.path.normpath(os.path.join(os.path.dirname(p), link)) for p in GUIDES for link in links_in(read(p))}
+    for name in os.listdir(f"{ROOT}/docs"):
+        if not name.endswith(".md"):
+            assert f"docs/{name}" in shown and os.path.getsize(f"{ROOT}/docs/{name}") <= 250_000, name
+
+
+def test_drawing_is_self_contained():
+    tree = ElementTree.parse(f"{ROOT}/docs/idea.svg")
+    for element in tree.iter():
+        assert not element.tag.endswith("script") and not [key for key in element.attrib if key.endswith("href")]
+    assert "prefers-color-scheme: dark" in read("docs/idea.svg")
+
+
+def test_files_that_the_readme_speaks_of_exist():
+    for name in ("requirements.txt", "requirements-optional.txt", "tests/requirements.txt", "data", "saved_models"):
+        assert os.path.exists(os.path.join(ROOT, name))
+
+
+##############################
+#   Options and numbers
+##############################
+
+
+@pytest.mark.parametrize("page", [*GUIDES, *OTHERS])
+def test_options_exist(page):
+    known = {"--help", "--nproc_per_node", "--nnodes", "--logdir", "--dist", "--check"}  # torchrun's, pytest's, ...
+    for module in MODULES:
+        known |= {option for action in actions_of(module.get_parser()) for option in action.option_strings}
+    assert options_in(read(page)) <= known, options_in(read(page)) - known
+
+
+def test_every_command_belongs_to_a_script():
+    assert sum(map(len, OF.values())) == len(COMMANDS)
+    assert all(OF.values())
+
+
+def test_every_variant_is_explained():
+    """Each option of variants/options.py is in docs/, and each run of benchmarks/compare.py in the table."""
+    parser = argparse.ArgumentParser(add_help=False)
+    options.add_variants(parser)
+    names = {action.option_strings[0] for action in parser._actions}
+    assert names and not [name for name in names if f"`{name}" not in ALL_DOCS]
+    for name in compare.VARIANTS:
+        assert f"| {name} |" in read("docs/variants.md")
+
+
+@pytest.mark.slow
+def test_costs_are_what_the_code_counts():
+    assert "\n".join(compare.costs_table()) in read("docs/variants.md")
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_help_is_complete(module, capsys):
+    with pytest.raises(SystemExit):
+        module.main(["--help"])
+    text = capsys.readouterr().out
+    assert all(action.help for action in actions_of(module.get_parser())) and "%(" not in text
+
+
+##############################
+#   Commands
+##############################
 
 
 @pytest.mark.parametrize("command", OF["cyclegan.py"])
@@ -71,50 +160,20 @@ def test_commands_for_training_are_understood(command, tmp_path, monkeypatch):
     cyclegan.get_options(arguments(command, "cyclegan.py"))
 
 
-@pytest.mark.parametrize("script", [benchmark, compare])
-def test_commands_for_timing_and_comparing_are_understood(script):
-    name = script.__name__
-    for command in OF[name]:
-        script.get_parser().parse_args(arguments(command, name))
-
-
-def test_costs_are_what_the_code_counts():
-    assert "\n".join(compare.costs_table()) in README
-
-
-def test_every_variant_is_told_of():
-    """Each option of options.py in docs/variants.md, and each run of compare.py in its table."""
-    parser = argparse.ArgumentParser()
-    options.add_variants(parser)
-    memory = ("--cache", "--n_cpu", "--skip_bad_images", "--enlarge", "--accumulate", "--graph", "--compile")
-    names = {action.option_strings[0] for action in parser._actions} - {"-h", *memory, "--checkpoint_activations"}
-    assert not [name for name in names if f"`{name}" not in VARIANTS]
-    for name in compare.VARIANTS:
-        assert f"| {name} |" in VARIANTS
-
-
-@pytest.mark.parametrize("command", OF["plot.py"])
-def test_commands_for_curves_run(command, workplace, monkeypatch):
-    monkeypatch.chdir(workplace)
-    shutil.copytree("saved_models/demo", "saved_models/demo.1", dirs_exist_ok=True)
-    words = arguments(command, "plot.py")
-    plot.main(words)
-    assert os.path.exists("both.png" if "--output" in words else "images/horse2zebra/curves.png")
+@pytest.mark.parametrize("module", [speed, compare])
+def test_commands_for_benchmarks_are_understood(module):
+    for command in OF[module.__name__]:
+        module.get_parser().parse_args(arguments(command, module.__name__))
 
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
-    """What the commands for trained models speak of: checkpoints, photos, a video, data sets."""
+    """A folder with the files that the commands name: checkpoints, photos, a video, data sets."""
     folder = tmp_path_factory.mktemp("readme")
     picture = Image.effect_noise((64, 48), 80).convert("RGB")
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(folder)
-        for name in ("trainA", "trainB", "testA", "testB"):
-            os.makedirs(f"data/horse2zebra/{name}")
-            for i in range(2):
-                labels = Image.new("RGB", picture.size, (128, 64, 128))  # of Cityscapes: road below a building
-                labels.paste((70, 70, 70), (0, 0, picture.width, 20 + 5 * i))
-                (labels if name[-1] == "A" else picture).save(f"data/horse2zebra/{name}/{i}.png")
+        write_data_set("data/horse2zebra", picture)
         cyclegan.main(["--dataset_name", "horse2zebra", "--img_height", "32", "--img_width", "32", "--ngf", "4",
                        "--ndf", "4", "--n_residual_blocks", "1", "--n_epochs", "1", "--enlarge"])  # fmt: skip
         for direction in ("AB", "BA"):
@@ -128,33 +187,65 @@ def workplace(tmp_path_factory):
         os.makedirs("holiday/beach")
         for name in ("photo.jpg", "horse.jpg", "mask.png", "holiday/a.jpg", "holiday/beach/b.png"):
             picture.save(name)
-        with av.open("clip.mp4", "w") as clip:
-            stream = clip.add_stream("libx264", 10)
-            stream.width, stream.height, stream.pix_fmt = picture.width, picture.height, "yuv420p"
-            for _ in range(5):
-                clip.mux(stream.encode(av.VideoFrame.from_image(picture)))
-            clip.mux(stream.encode(None))
+        write_video("clip.mp4", picture)
     return folder
 
 
-@pytest.mark.parametrize("command", OF["translate.py"])
+def write_data_set(root, picture):
+    for name in ("trainA", "trainB", "testA", "testB"):
+        os.makedirs(f"{root}/{name}")
+        for i in range(2):
+            labels = Image.new("RGB", picture.size, (128, 64, 128))  # of Cityscapes: road below a building
+            labels.paste((70, 70, 70), (0, 0, picture.width, 20 + 5 * i))
+            (labels if name[-1] == "A" else picture).save(f"{root}/{name}/{i}.png")
+
+
+def write_video(path, picture):
+    with av.open(path, "w") as clip:
+        stream = clip.add_stream("libx264", 10)
+        stream.width, stream.height, stream.pix_fmt = picture.width, picture.height, "yuv420p"
+        for _ in range(5):
+            clip.mux(stream.encode(av.VideoFrame.from_image(picture)))
+        clip.mux(stream.encode(None))
+
+
+def export_what_is_named(text):
+    """Writes the exported files of G_AB_200 that a command or a snippet reads."""
+    for name in EXPORTED.findall(text):
+        kind = "int8" if "int8" in name else name.rpartition(".")[2]
+        export.main(["--checkpoint", "saved_models/horse2zebra/G_AB_200.pth", "--format", kind, "--psnr", "20"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", OF["plot.py"])
+def test_commands_for_curves_run(command, workplace, monkeypatch):
+    monkeypatch.chdir(workplace)
+    shutil.copytree("saved_models/demo", "saved_models/demo.1", dirs_exist_ok=True)
+    words = arguments(command, "plot.py")
+    plot.main(words)
+    assert os.path.exists("both.png" if "--output" in words else f"images/{words[0]}/curves.png")
+
+
+@pytest.mark.parametrize("command", slow_if_exported(OF["translate.py"]))
 def test_commands_for_translating_run(command, workplace, monkeypatch):
     monkeypatch.chdir(workplace)
-    options = arguments(command, "translate.py")
+    export_what_is_named(command)
+    words = arguments(command, "translate.py")
     for name in ("photo_translated.jpg", "photo_features.png", "zebras", "clip_zebra.mp4"):
         shutil.rmtree(name) if os.path.isdir(name) else os.path.exists(name) and os.remove(name)
-    assert translate.main(options) == 0
-    target = options[options.index("--output") + 1] if "--output" in options else None
+    assert translate.main(words) == 0
+    target = words[words.index("--output") + 1] if "--output" in words else None
     if target is None:
-        target = "photo_features.png" if "--features" in options else "photo_translated.jpg"
+        target = "photo_features.png" if "--features" in words else "photo_translated.jpg"
     assert os.path.exists(target)
     if os.path.isdir(target):
         assert os.path.exists(f"{target}/a.jpg") and os.path.exists(f"{target}/beach/b.png")
 
 
-@pytest.mark.parametrize("command", OF["evaluate.py"])
+@pytest.mark.parametrize("command", slow_if_exported(OF["evaluate.py"]))
 def test_commands_for_measuring_run(command, workplace, monkeypatch, no_downloads):
     monkeypatch.chdir(workplace)
+    export_what_is_named(command)
     evaluate.main(arguments(command, "evaluate.py"))
     name = re.search(r"saved_models/(\w+)/", command)[1]
     last = json.loads(open(f"saved_models/{name}/metrics.jsonl").readlines()[-1])
@@ -162,19 +253,20 @@ def test_commands_for_measuring_run(command, workplace, monkeypatch, no_download
     assert ("paired_l1" in last["results"]["AB"]) == ("--paired" in command)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", OF["export.py"])
 def test_commands_for_exporting_run(command, workplace, monkeypatch, capsys):
     monkeypatch.chdir(workplace)
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **how: None)  # takes a minute
     words = arguments(command, "export.py") + (["--rounds", "1", "--runs", "1"] if "--benchmark" in command else [])
-    export.main([*words, "--psnr", "20"])  # of networks that were trained for two steps
+    export.main([*words, "--psnr", "20"])  # the networks were trained for two steps only
     assert ("ONNX Runtime, INT8" in capsys.readouterr().out) == ("--benchmark" in command)
 
 
 @pytest.mark.parametrize("command", OF["compress.py"])
 def test_commands_for_compressing_run(command, workplace, monkeypatch, capsys, no_downloads):
     monkeypatch.chdir(workplace)
-    monkeypatch.setattr(compress, "in_rounds", lambda builds, *rest: {name: {"seconds": 1} for name in builds})
+    monkeypatch.setattr(compress, "in_rounds", lambda builds, *rest, **kw: {name: {"seconds": 1} for name in builds})
     words = arguments(command, "compress.py") + ["--n_epochs", "1"]
     if words[0] == "distill":  # the networks here are small already
         words += ["--fewer_products", "1", "--fewer_parameters", "1"]
@@ -182,45 +274,33 @@ def test_commands_for_compressing_run(command, workplace, monkeypatch, capsys, n
     assert "after/before" in capsys.readouterr().out
 
 
-def test_the_python_snippet_runs(workplace, monkeypatch):
+##############################
+#   Python
+##############################
+
+
+@pytest.mark.parametrize("code", slow_if_exported(SNIPPETS))
+def test_python_snippets_run(code, workplace, monkeypatch):
     monkeypatch.chdir(workplace)
-    exec(next(block for block in BLOCKS if block.startswith("import torch")), {})
-    assert Image.open("zebra.png").size == (256, 256)
+    export_what_is_named(code)
+    written = re.findall(r'"(zebra\.\w+)"', code)
+    for name in written:
+        if os.path.exists(name):
+            os.remove(name)
+    exec(code, {})
+    assert all(Image.open(name).mode == "RGB" for name in written)
 
 
-def test_the_snippet_without_this_project_runs(workplace, monkeypatch):
-    """It gives what translate.py gives."""
+@pytest.mark.slow
+def test_a_snippet_gives_what_translate_gives(workplace, monkeypatch):
+    """The one that needs ONNX Runtime alone."""
     monkeypatch.chdir(workplace)
     Image.effect_noise((75, 51), 80).convert("RGB").save("photo.png")
-    export.main(["--checkpoint", "saved_models/horse2zebra/G_AB_200.pth"])
-    snippet = next(block for block in BLOCKS if "onnxruntime.InferenceSession" in block)
+    snippet = next(code for code in SNIPPETS if "onnxruntime.InferenceSession" in code)
+    export_what_is_named(snippet)
     assert set(re.findall(r"^(?:from|import) (\w+)", snippet, re.MULTILINE)) == {"numpy", "onnxruntime", "PIL"}
     exec(snippet.replace("photo.jpg", "photo.png"), {})
     translate.main(["--checkpoint", "saved_models/horse2zebra/G_AB_200.onnx", "--input", "photo.png", "--output",
                     "wanted.png", "--overwrite", "--size", "32x32"])  # fmt: skip
     made, wanted = (np.asarray(Image.open(name)).astype(int) for name in ("zebra.png", "wanted.png"))
     assert made.shape == wanted.shape == (32, 32, 3) and np.abs(made - wanted).max() <= 1
-
-
-def test_links_and_files():
-    for folder, text in (("", README), ("docs", VARIANTS), ("docs", DEPLOYMENT)):
-        for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
-            assert os.path.exists(os.path.join(ROOT, folder, target)), target
-    for name in (
-        "LICENSE",
-        "requirements.txt",
-        "requirements-optional.txt",
-        "tests/requirements.txt",
-        "data",
-        "saved_models",
-        "images",
-    ):
-        assert os.path.exists(os.path.join(ROOT, name))
-
-
-@pytest.mark.parametrize("script", MODULES)
-def test_help_is_complete(script, capsys):
-    with pytest.raises(SystemExit):
-        script.main(["--help"])
-    text = capsys.readouterr().out
-    assert all(action.help for action in actions_of(script.get_parser())) and "%(" not in text
