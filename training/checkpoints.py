@@ -23,13 +23,15 @@ def copy_to_cpu(state):
     return type(state)(map(copy_to_cpu, state)) if isinstance(state, (list, tuple)) else state
 
 
-def save_run(state, folder, keep=0):
-    """Writes latest.pth, and if `keep` is not 0 also checkpoint_KEEP.pth and each generator in a file of its own."""
-    if keep:
-        save_file(state, f"{folder}/checkpoint_{keep}.pth")
-        for direction in ("AB", "BA"):
-            if f"G_{direction}" in state:
-                save_file(generator_file(state, direction), f"{folder}/G_{direction}_{keep}.pth")
+def save_run(state, folder, keep=None):
+    """Writes latest.pth. keep: a number of epochs, to write checkpoint_KEEP.pth as well, and each generator in a file of
+    its own; a student of compress.py has only one."""
+    directions = [d for d in ("AB", "BA") if f"G_{d}" in state]
+    if keep is not None:
+        if len(directions) == 2:
+            save_file(state, f"{folder}/checkpoint_{keep}.pth")
+        for direction in directions:
+            save_file(generator_file(state, direction), f"{folder}/G_{direction}_{keep}.pth")
     save_file(state, f"{folder}/latest.pth")
 
 

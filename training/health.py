@@ -46,7 +46,8 @@ class Health:
             del self.recent[0]
         total = sum(n for n, _ in self.recent)
         for name in ("loss_D", "loss_G", "loss_GAN", *["loss_cycle"] * (self.lambda_cyc > 0)):
-            self.averages[name] = sum(n * values[name] for n, values in self.recent) / total
+            if name in values:
+                self.averages[name] = sum(n * values[name] for n, values in self.recent) / total
 
     def look_at(self, columns, scores_A, scores_B):
         """Measures the translations of a sample grid -> {measure: value}, means of both directions.

@@ -49,7 +49,8 @@ class Run:
         self.say = print if self.rank == 0 else lambda *text: None
         self.amp = bfloat16_pays(self.device) if opt.amp is None else opt.amp
         self.graph = use_graph(opt, self.device)
-        self.loss_names, self.background, self.started = (), Background(), time.monotonic()
+        self.loss_names, self.more_state = (), {}  # names of the losses; more to save in checkpoints
+        self.background, self.started = Background(), time.monotonic()
         torch.backends.cudnn.benchmark = True  # image sizes hardly change, so searching for fast kernels pays
 
     def prepare_data(self):
@@ -117,8 +118,9 @@ class Run:
 
     def adapt_position(self):
         """Places a resumed run in an epoch of another length, if the data or the batch size have changed."""
-        n_images, n_batches = self.checkpoint["data"]
-        if [n_images, n_batches] != [len(self.data.dataset), len(self.data.loader)]:
+        now = [len(self.data.dataset), len(self.data.loader)]
+        n_images, n_batches = self.checkpoint["data"] or now
+        if [n_images, n_batches] != now:
             self.say("note: number of images, batch size or processes changed; the data order differs from now on")
             self.batch = self.batch * len(self.data.loader) // n_batches
         if self.batch >= len(self.data.loader):  # the epoch ends without a step, which PyTorch warns of
@@ -145,10 +147,10 @@ class Run:
             state = {name: part.state_dict() for name, part in parts.items()}
             state |= dict(epoch=self.epoch, batch=self.batch, step=self.step, ranks=ranks,
                           data=[len(self.data.dataset), len(self.data.loader)])  # fmt: skip
-            state |= dict(version=1, options=vars(self.opt))
+            state |= dict(version=1, options=vars(self.opt)) | self.more_state
             interval = self.opt.checkpoint_interval
-            keep = epoch and (epoch == self.opt.n_epochs or (interval > 0 and epoch % interval == 0))
-            self.background.start(save_run, copy_to_cpu(state), self.checkpoint_dir, epoch if keep else 0)
+            keep = epoch == self.opt.n_epochs or (epoch and interval > 0 and epoch % interval == 0)
+            self.background.start(save_run, copy_to_cpu(state), self.checkpoint_dir, epoch if keep else None)
 
     def finish(self, monitor):
         """Saves what is left and prints the last lines -> exit status"""

@@ -14,13 +14,14 @@ from torch import nn
 import compress
 import cyclegan
 import translate
-from deploy import distillation
+from deploy import compression, distill, prune
 from inference.load import load_generator
 from measuring import timing
 from media.files import load_file
 from models import GeneratorResNet, weights_init_normal
 from training import processes
 from utils import InputError
+from variants import losses
 from variants.build import GENERATOR_OPTIONS, make_generator
 
 
@@ -28,7 +29,7 @@ from variants.build import GENERATOR_OPTIONS, make_generator
 def trained(tmp_path, monkeypatch, make_set, no_downloads):
     """trained(option, ...) trains a little CycleGAN in tmp_path -> the path of its checkpoint. Nothing is timed."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(compress, "in_rounds", lambda builds, *rest: {name: {"seconds": 1} for name in builds})
+    monkeypatch.setattr(compression, "in_rounds", lambda builds, *_, **__: {name: {"seconds": 1} for name in builds})
     make_set((40, 40), trainA=6, trainB=6, testA=3, testB=3)
 
     def train(*options, ngf=8, n_blocks=2):
@@ -75,7 +76,7 @@ def test_channels_without_weight_go_first(upsample):
                 mine[rows[:, None], columns] = its
             else:
                 mine[places[len(its)]] = its
-    pruned = compress.without_channels(large, options(**of_large), options(**of_small))
+    pruned = prune.without_channels(large, options(**of_large), options(**of_small))
     for key, value in small.state_dict().items():
         assert torch.equal(pruned.state_dict()[key], value), key
     assert pruned.model[1].out_channels == 4 and large.model[1].out_channels == 8
@@ -90,7 +91,7 @@ def test_a_pruned_network_is_one_that_options_describe(kind, keep):
     described = options(**kind, ngf=8) if "generator" in kind else options(**kind, ngf=8, n_residual_blocks=2)
     small = cyclegan.argparse.Namespace(**vars(described) | {"ngf": keep})
     G = make_generator(vars(described), 3, 3).apply(weights_init_normal)
-    pruned = compress.without_channels(G, described, small)
+    pruned = prune.without_channels(G, described, small)
     wanted = make_generator(vars(small), 3, 3)
     assert {k: v.shape for k, v in pruned.state_dict().items()} == {k: v.shape for k, v in wanted.state_dict().items()}
     assert pruned.eval()(torch.rand(1, 3, 64, 64)).isfinite().all()
@@ -106,13 +107,13 @@ def test_it_is_the_sum_of_absolute_weights_that_counts():
             weight[:] = 0
             weight[:, 0, 0, 0] = 0.5 * weight[0].numel() * 0.1
             weight[spread] = 0.1
-    pruned = compress.without_channels(G, options(ngf=8, n_residual_blocks=1), options(ngf=4, n_residual_blocks=1))
+    pruned = prune.without_channels(G, options(ngf=8, n_residual_blocks=1), options(ngf=4, n_residual_blocks=1))
     assert torch.equal(pruned.model[1].weight, G.model[1].weight[spread])
 
 
 def test_prune(trained, capsys, monkeypatch):
     checkpoint = trained()
-    monkeypatch.setattr(compress, "in_rounds", timing.in_rounds)
+    monkeypatch.setattr(compression, "in_rounds", timing.in_rounds)
     capsys.readouterr()
     status = compress.main(["prune", "--checkpoint", checkpoint, "--keep", "0.5", "--n_epochs", "2", *COMMON])
     said = capsys.readouterr().out
@@ -196,8 +197,8 @@ def test_prune_goes_on(trained, monkeypatch, capsys):
 def student_of(words, teacher, **changes):
     """-> its options, itself, and (parameters, multiply-adds) of it and of the teacher"""
     words = compress.get_parser().parse_args(["distill", "--checkpoint", "x", *words.split()])
-    described, student = compress.make_student(words, options(**changes), teacher)
-    return described, student, *(compress.costs(G, (64, 64)) for G in (student, teacher))
+    described, student = distill.make_student(words, options(**changes), teacher)
+    return described, student, *(timing.costs(G, (64, 64)) for G in (student, teacher))
 
 
 @pytest.mark.parametrize("n_blocks", [0, 3, 4])
@@ -206,7 +207,7 @@ def test_the_student_is_as_wide_as_may_be(n_blocks):
     teacher = GeneratorResNet(3, 6, 32)
     described, student, (p1, m1), (p, m) = student_of(f"--n_residual_blocks {n_blocks}", teacher, **six)
     wider = make_generator(vars(described) | {"ngf": described.ngf + 1}, 3, 3)
-    p2, m2 = compress.costs(wider, (64, 64))
+    p2, m2 = timing.costs(wider, (64, 64))
     assert described.n_residual_blocks == n_blocks
     assert p / p1 >= 30 and m / m1 >= 20
     assert p / p2 < 30 or m / m2 < 20
@@ -230,15 +231,15 @@ def test_the_student_is_what_is_asked_for():
     assert (described.ngf, described.separable, described.n_residual_blocks) == (6, True, 4)
     assert isinstance(student.model[10].conv_block[1], nn.Sequential) and student.model[1].out_channels == 6
     assert student_of("--ngf 5", teacher, **six)[0].n_residual_blocks == 3
-    with pytest.raises(InputError, match="--fewer_products 1000000.0 .*name an --ngf"):
+    with pytest.raises(InputError, match="--fewer_products 1000000.0 .*give --ngf"):
         student_of("--fewer_products 1e6", teacher, **six)
 
 
 def test_costs_of_the_default_student():
     """What GAN Compression reports is 21 times fewer multiply-adds and 33 times fewer parameters."""
     words = compress.get_parser().parse_args(["distill", "--checkpoint", "x"])
-    described, student = compress.make_student(words, options(img_height=256, img_width=256), GeneratorResNet())
-    parameters, products = compress.costs(student, (256, 256))
+    described, student = distill.make_student(words, options(img_height=256, img_width=256), GeneratorResNet())
+    parameters, products = timing.costs(student, (256, 256))
     assert parameters <= 11.378e6 / 30 and products <= 49.56e9 / 20
 
 
@@ -249,7 +250,7 @@ def test_features_are_those_before_within_and_behind_the_blocks():
     for i in (9, 11, 13):  # the last layer before the blocks, the second and the fourth block
         G.model[i].register_forward_hook(lambda layer, inputs, output: wanted.append(output))
     y = G(x)
-    translated, seen = distillation.translate_and_look(G, x)
+    translated, seen = distill.translate_and_look(G, x)
     assert torch.equal(translated, y)
     assert len(seen) == 3 and all(torch.equal(a, b) for a, b in zip(seen, wanted))
 
@@ -261,11 +262,11 @@ def test_distance_of_features():
     with torch.no_grad():
         adapter.bias.zero_()
         adapter.weight.copy_((2 * torch.eye(4)[[0, 1, 2, 3, 0, 1]])[:, :, None, None])
-    assert distillation.features_distance([adapter], [x], [y]).item() == pytest.approx(0, abs=1e-10)
+    assert distill.features_distance([adapter], [x], [y]).item() == pytest.approx(0, abs=1e-10)
     nothing = nn.Conv2d(4, 6, 1)
     nn.init.zeros_(nothing.weight)
     nn.init.constant_(nothing.bias, y.mean().item())
-    far = distillation.features_distance([adapter, nothing], [x, x], [y, y]).item()
+    far = distill.features_distance([adapter, nothing], [x, x], [y, y]).item()
     assert far == pytest.approx(0.5, rel=1e-2)  # mean of 0 and of all of the variance
 
 
@@ -279,7 +280,7 @@ def test_distill(direction, trained, capsys):
     said = capsys.readouterr().out
     folder = "saved_models/tiny_student"
     log = [json.loads(line) for line in open(f"{folder}/log.jsonl")]
-    assert len(log) == 8 and log[-1]["step"] == 48
+    assert len(log) == 9 and log[-1]["step"] == 48
     assert log[-1]["loss_out"] < 0.85 * log[0]["loss_out"] and log[-1]["loss_feat"] < 0.85 * log[0]["loss_feat"]
     assert log[0]["lr"] == 0.005 and 0 < log[-1]["lr"] < 0.0015
     rows = rows_of(said)
@@ -293,8 +294,8 @@ def test_distill(direction, trained, capsys):
     own = known.network
     same = load_generator(f"{folder}/latest.pth").network
     x = torch.rand(1, 3, 32, 32) * 2 - 1
-    assert known["direction"] == direction and torch.equal(own(x), same(x)) and own.model[1].out_channels == 6
-    with pytest.raises(InputError, match=f"--direction {direction[::-1]}: .* holds no generator of it"):
+    assert known.direction == direction and torch.equal(own(x), same(x)) and own.model[1].out_channels == 6
+    with pytest.raises(InputError, match=f"--direction {direction[::-1]}: .* has no generator for it"):
         load_generator(f"{folder}/latest.pth", direction[::-1])
 
 
@@ -344,8 +345,8 @@ def test_each_loss_counts(trained, monkeypatch):
     """Without a loss nothing of it is computed; with it the student becomes another one."""
     checkpoint = trained()
     words = ["distill", "--checkpoint", checkpoint, "--n_epochs", "1", "--ngf", "4", "--log_interval", "1", *COMMON]
-    monkeypatch.setattr(distillation, "load_vgg", lambda path, device: lambda x: [nn.functional.avg_pool2d(x, 4)])
-    monkeypatch.setattr(cyclegan, "load_vgg", lambda path, device: None)
+    monkeypatch.setattr(distill, "load_vgg", lambda path, device: lambda x: [nn.functional.avg_pool2d(x, 4)])
+    monkeypatch.setattr(losses, "load_vgg", lambda path, device: None)
     off = ["--lambda_out", "0", "--lambda_feat", "0", "--lambda_gan", "0"]
     students = {}
     for name, changes in {"out": ["--lambda_out", "10"], "feat": ["--lambda_feat", "1"], "gan": ["--lambda_gan", "1"],
@@ -382,19 +383,20 @@ def test_errors(trained, monkeypatch):
     checkpoint = trained()
     refused(["prune", "--checkpoint", "nothing.pth"], "nothing.pth: no such checkpoint")
     for way in ("prune", "distill"):
-        refused([way, "--checkpoint", "g.onnx"], "g.onnx: is exported already")
-        refused([way, "--checkpoint", "saved_models/tiny/G_AB_1.pth"], f"G_AB_1.pth: {way} needs a whole training")
+        refused([way, "--checkpoint", "g.onnx"], "g.onnx: is an exported file")
+        refused([way, "--checkpoint", "saved_models/tiny/G_AB_1.pth"], f"G_AB_1.pth: {way} needs a full checkpoint")
         refused(
             [way, "--checkpoint", checkpoint, "--run_name", "a/b"], "--run_name 'a/b': must be the name of a folder"
         )
         size = ["--ngf", "4"] if way == "distill" else []
         refused([way, "--checkpoint", checkpoint, "--data_dir", "elsewhere", *size, *COMMON], "elsewhere")
     again = ["distill", "--checkpoint", checkpoint, "--ngf", "4", "--resume", *COMMON]
-    refused(again, "--resume: there is no saved_models/tiny_student/latest.pth")
+    refused(again, "--resume: saved_models/tiny_student/latest.pth does not exist")
     refused(
-        ["prune", "--checkpoint", checkpoint, "--resume", *COMMON], "--resume: there is no saved_models/tiny_pruned"
+        ["prune", "--checkpoint", checkpoint, "--resume", *COMMON],
+        "--resume: saved_models/tiny_pruned/latest.pth does not exist",
     )
-    for name, why in (("..", "'..': must be"), ("tiny", "tiny: is the training's own")):
+    for name, why in (("..", "'..': must be"), ("tiny", "tiny: is that of the training itself")):
         refused(["prune", "--checkpoint", checkpoint, "--run_name", name, *COMMON], f"--run_name {why}")
     state = load_file(checkpoint)
     for changes, kind in (
@@ -402,7 +404,7 @@ def test_errors(trained, monkeypatch):
         ({"generator": "pretrained"}, "--generator pretrained"),
     ):
         torch.save(state | {"options": state["options"] | changes}, "other.pth")
-        refused(["prune", "--checkpoint", "other.pth", *COMMON], f"other.pth: was trained with {kind}, .*distill takes")
+        refused(["prune", "--checkpoint", "other.pth", *COMMON], f"other.pth: trained with {kind}, .*distill takes")
     monkeypatch.setitem(sys.modules, "torch_pruning", None)
     refused(["prune", "--checkpoint", checkpoint, *COMMON], "pip install torch-pruning")
     assert sorted(os.listdir("saved_models")) == ["tiny", "tiny.lock"]

@@ -324,7 +324,10 @@ def test_the_paired_loss_pulls_towards_the_counterpart(tiny):
         ("--attention --n_residual_blocks 0", "--attention: is inserted between residual blocks"),
         ("--separable --generator unet --num_downs 3", "--separable: changes residual blocks"),
         ("--checkpoint_activations --norm batch", "--checkpoint_activations --norm batch: "),
-        ("--checkpoint_activations --generator unet --num_downs 3", "--checkpoint_activations: needs --generator resnet"),
+        (
+            "--checkpoint_activations --generator unet --num_downs 3",
+            "--checkpoint_activations: needs --generator resnet",
+        ),
         ("--gan_loss hinge --label_smoothing 0.1", "--label_smoothing: the hinge loss has no labels"),
         ("--pairs x", "--pairs: has no effect without --lambda_paired"),
         ("--vgg_weights x", "--vgg_weights: has no effect without --lambda_perceptual or --lambda_style"),

@@ -1,0 +1,105 @@
+"""
+What pruning and distillation have in common: the training they start from, and the table of what came of it.
+"""
+
+import argparse
+import copy
+import os
+
+import torch
+from measuring.evaluation import evaluate
+
+import cyclegan
+from inference.exported import is_exported
+from measuring.report import before_and_after
+from measuring.timing import COUNTING, costs, in_rounds, noise
+from media.files import file_size, load_file
+from training.options import check_name
+from utils import InputError
+
+SUFFIXES = {"prune": "_pruned", "distill": "_student"}  # of the training's name, for --run_name
+
+
+def read_training(opt):
+    """-> (the full checkpoint of the training, the name of this run). Raises InputError."""
+    if is_exported(opt.checkpoint):
+        raise InputError(f"--checkpoint {opt.checkpoint}: is an exported file; name the training that it came from")
+    state = load_file(opt.checkpoint)
+    needed = {"options", "epoch", "data", "G_AB", "G_BA", "D_A", "D_B"}
+    if not isinstance(state, dict) or not needed <= state.keys() or not isinstance(state["options"], dict):
+        raise InputError(f"{opt.checkpoint}: {opt.way} needs a full checkpoint, latest.pth or checkpoint_N.pth")
+    trained = os.path.basename(os.path.dirname(os.path.abspath(opt.checkpoint)))
+    run_name = opt.run_name or trained + SUFFIXES[opt.way]
+    check_name("--run_name", run_name)
+    if run_name == trained:
+        raise InputError(f"--run_name {run_name}: is that of the training itself. Choose another name")
+    return state, run_name
+
+
+def training_options(opt, state, run_name):
+    """-> Namespace for cyclegan.py: the options of the training, overridden by those of `opt`"""
+    defaults = vars(cyclegan.get_parser().parse_args([]))
+    options = defaults | {name: value for name, value in state["options"].items() if name in defaults}
+    # the schedule of this training, not of the one before
+    options |= dict(n_iters=None, progressive=None, decay_epoch=None, lr_schedule="linear", lr_G=None, lr_D=None)
+    options |= dict(resume=False, epoch=0, checkpoint_interval=0, n_epochs=opt.n_epochs, lr=opt.lr, amp=opt.amp)
+    options |= dict(device=opt.device, sample_interval=opt.sample_interval, run_name=run_name)
+    options |= {name: getattr(opt, name) for name in ("data_dir", "batch_size") if getattr(opt, name)}
+    return argparse.Namespace(**options)
+
+
+def read_begun(opt, run_name, key):
+    """--resume: the checkpoint of the compression that was begun. Sets opt.n_epochs to at least what was begun.
+
+    key: of the options in the checkpoint. Raises InputError."""
+    path = f"saved_models/{run_name}/latest.pth"
+    if not os.path.exists(path):
+        raise InputError(f"--resume: {path} does not exist. Run without --resume")
+    begun = load_file(path)
+    stored = begun.get(key) if isinstance(begun, dict) else None
+    if not isinstance(stored, dict) or begun.get("step") is None:
+        raise InputError(f"--resume: {path} was not written by compress.py {opt.way}")
+    n_begun = begun["epoch"] + (begun["batch"] > 0)
+    opt.n_epochs = max(n_begun, stored["n_epochs"] if opt.n_epochs is None else opt.n_epochs)
+    return begun | {"path": path}
+
+
+def quality(opt, options, checkpoint, counterpart=None):
+    """-> {direction: {measure: value}} as evaluate.py measures it; {} if it cannot be measured"""
+    try:
+        (values,) = evaluate(
+            checkpoint, counterpart=counterpart, direction=getattr(opt, "direction", None), paired=opt.paired,
+            palette=opt.palette, dataset_name=options.dataset_name, data_dir=options.data_dir, device=opt.device,
+            img_height=options.img_height, img_width=options.img_width, amp=opt.amp,
+        ).values()  # fmt: skip
+        return values
+    except InputError as error:
+        print(f"note: quality was not measured: {error}")
+        return {}
+
+
+def print_comparison(before, after, qualities, options, device, path):
+    """Prints the table of costs and quality before and after.
+
+    before, after: (generator, contents of its file); qualities: of both, see `quality`; path: of the result"""
+    size = options.img_height, options.img_width
+
+    def forward(G):
+        x = noise(1, max(size), device)[:, :1, : size[0], : size[1]].repeat(1, G.channels, 1, 1)
+        G = copy.deepcopy(G).to(device).eval()
+        return torch.no_grad()(lambda: G(x))
+
+    builds = {"before": lambda: forward(before[0]), "after": lambda: forward(after[0])}
+    times = in_rounds(builds, device, rounds=3, runs=5)
+    (parameters, products), (parameters_after, products_after) = costs(before[0], size), costs(after[0], size)
+    rows = [
+        ("parameters, M", parameters / 1e6, parameters_after / 1e6),
+        (f"multiply-adds at {size[1]} x {size[0]}, G", products / 1e9, products_after / 1e9),
+        ("file of one generator, MB", file_size(before[1]) / 1e6, file_size(after[1]) / 1e6),
+        (f"images/s, {device}, float32, one at a time", *(1 / row["seconds"] for row in times.values())),
+    ]
+    print("\n" + "\n".join(before_and_after(rows, *qualities)))
+    print(COUNTING)
+    print("to use it:")
+    print(f"    python translate.py --checkpoint {path} --input photo.jpg --size {min(size)}")
+    print(f"    python export.py --checkpoint {path}")
