@@ -21,12 +21,12 @@ import torch
 from torch import nn
 
 import cyclegan
-import evaluate
 from datasets import find_folder
 from deploy.distillation import distill_step, make_student
 from get_data import prepare_dataset
 from inference.exported import is_exported
 from inference.load import generator_in
+from measuring.evaluation import evaluate
 from measuring.report import before_and_after
 from measuring.timing import COUNTING, costs, in_rounds, noise
 from media.files import file_size, load_file, save_file
@@ -137,15 +137,13 @@ def read_training(opt):
 
 def quality(opt, options, checkpoint, counterpart=None):
     """What evaluate.py says -> {direction: {measure: value}}; {} where it cannot."""
-    arguments = {
-        "checkpoint": checkpoint, "counterpart": counterpart, "direction": getattr(opt, "direction", None),
-        "dataset_name": options.dataset_name, "data_dir": options.data_dir, "img_height": options.img_height,
-        "img_width": options.img_width, "palette": opt.palette, "device": opt.device,
-    }  # fmt: skip
-    words = [f"--{name}={value}" for name, value in arguments.items() if value is not None]
-    words += ["--paired"] * opt.paired + ["--no-amp"] * (opt.amp is False)
     try:
-        (values,) = evaluate.evaluate(evaluate.get_parser().parse_args(words)).values()
+        (values,) = evaluate(
+            checkpoint, counterpart=counterpart, direction=getattr(opt, "direction", None),
+            dataset_name=options.dataset_name, data_dir=options.data_dir, img_height=options.img_height,
+            img_width=options.img_width, paired=opt.paired, palette=opt.palette, device=opt.device,
+            amp=False if opt.amp is False else None,
+        ).values()  # fmt: skip
         return values
     except InputError as error:
         print(f"note: no quality: {error}")
@@ -163,7 +161,7 @@ def report(before, after, qualities, options, device, path):
         return torch.no_grad()(lambda: G(x))
 
     builds = {"before": lambda: forward(before[0]), "after": lambda: forward(after[0])}
-    times = in_rounds(builds, device, argparse.Namespace(rounds=3, runs=5), lambda line: None)
+    times = in_rounds(builds, device, rounds=3, runs=5)
     (parameters, products), (parameters_after, products_after) = costs(before[0], size), costs(after[0], size)
     rows = [
         ("parameters, M", parameters / 1e6, parameters_after / 1e6),

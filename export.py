@@ -30,9 +30,10 @@ from torch import nn
 
 from datasets import find_folder
 from deploy.int8 import psnr, quantise
-from evaluate import Files, from_8_bit
 from inference.exported import CHECKSUM, FACTS, NO_SUM, Exported, is_exported, without_warnings
 from inference.load import load_generator, options_beside
+from measuring.images import ResizedImages as Files
+from measuring.images import from_uint8 as from_8_bit
 from measuring.timing import digits, in_rounds, name_of
 from media.files import file_size
 from media.images import ImageFiles, stem
@@ -344,7 +345,7 @@ def benchmark(opt, G, facts, x, calibration, validation):
             path = os.path.join(folder, kind + FORMATS[kind].extension)
             write(export(kind, G, facts, calibration, validation, opt.psnr), path)
             candidates[name] = functools.partial(file_row, name, path)
-        measured = in_rounds(candidates, device, opt, lambda line: None, at_least=0)
+        measured = in_rounds(candidates, device, rounds=opt.rounds, runs=opt.runs, at_least=0)
     first = next(iter(measured.values()))["seconds"]
     threads = "" if device.type == "cuda" else f", {torch.get_num_threads()} threads"
     print(f"\n{name_of(device)}{threads}, {opt.size} x {opt.size}, one picture at a time, torch {torch.__version__}")

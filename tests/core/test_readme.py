@@ -174,7 +174,7 @@ def test_commands_for_exporting_run(command, workplace, monkeypatch, capsys):
 @pytest.mark.parametrize("command", OF["compress.py"])
 def test_commands_for_compressing_run(command, workplace, monkeypatch, capsys, no_downloads):
     monkeypatch.chdir(workplace)
-    monkeypatch.setattr(compress, "in_rounds", lambda builds, *rest: {name: {"seconds": 1} for name in builds})
+    monkeypatch.setattr(compress, "in_rounds", lambda builds, *rest, **how: {name: {"seconds": 1} for name in builds})
     words = arguments(command, "compress.py") + ["--n_epochs", "1"]
     if words[0] == "distill":  # the networks here are small already
         words += ["--fewer_products", "1", "--fewer_parameters", "1"]

@@ -28,7 +28,7 @@ from variants.build import GENERATOR_OPTIONS, make_generator
 def trained(tmp_path, monkeypatch, make_set, no_downloads):
     """trained(option, ...) trains a little CycleGAN in tmp_path -> the path of its checkpoint. Nothing is timed."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(compress, "in_rounds", lambda builds, *rest: {name: {"seconds": 1} for name in builds})
+    monkeypatch.setattr(compress, "in_rounds", lambda builds, *rest, **how: {name: {"seconds": 1} for name in builds})
     make_set((40, 40), trainA=6, trainB=6, testA=3, testB=3)
 
     def train(*options, ngf=8, n_blocks=2):
@@ -46,7 +46,7 @@ COMMON = ["--device", "cpu", "--no-amp", "--sample_interval", "0"]
 def rows_of(said):
     """The table at the end -> {label: (before, after)}"""
     lines = said[said.index("after/before") :].splitlines()[1:]
-    found = (re.match(r"(.{52})\s*(\S+)\s+(\S+)\s+(\S+)$", line) for line in lines)
+    found = (re.match(r"(.{54})\s*(\S+)\s+(\S+)\s+(\S+)$", line) for line in lines)
     return {m[1].strip(): (float(m[2]), float(m[3])) for m in found if m}
 
 
@@ -138,7 +138,7 @@ def test_prune(trained, capsys, monkeypatch):
     ]
     for i in range(2):
         value = measured[i]["results"]["BA"]["cycle_l1"]
-        assert rows["B -> A  cycle: there and back, L1, of 255"][i] == pytest.approx(value, rel=1e-3)
+        assert rows["B -> A  cycle reconstruction, L1, of 255"][i] == pytest.approx(value, rel=1e-3)
 
     # the result is an ordinary run
     cyclegan.main(["--run_name", "tiny_pruned", "--resume", "--n_epochs", "3", "--device", "cpu"])
@@ -285,7 +285,7 @@ def test_distill(direction, trained, capsys):
     rows = rows_of(said)
     assert rows["parameters, M"][1] < 0.6 * rows["parameters, M"][0]
     arrow = " -> ".join(direction)
-    assert f"{arrow}  cycle: there and back, L1, of 255" in rows
+    assert f"{arrow}  cycle reconstruction, L1, of 255" in rows
     assert not any(label.startswith(f"{arrow[::-1]}  ") for label in rows)
 
     # the student is a generator like any other, in its own file and in that of the training
