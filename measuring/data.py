@@ -17,8 +17,8 @@ class EvaluationData:
 
     root:         folder of the data set
     real:         {domain: {"test": paths, "train": paths}}, all images on disk
-    test:         {domain: paths}, the images that are translated. If `matched`, A and B are of equal length and order
-    matched:      whether image i of test["A"] and image i of test["B"] are counterparts
+    test:         {domain: paths}, the images that are translated
+    matched:      whether image i of test["A"] is the counterpart of image i of test["B"]
     label_domain: the domain that consists of label images to be scored, "A", "B" or None
     references:   scores of reference predictions for the labels, see cityscapes.label_references
     """
@@ -71,10 +71,11 @@ def match_by_stem(test):
 
 
 def find_labels(data, palette, generators, directions, size):
-    """Sets data.label_domain and data.references: finds out which domain consists of label images.
+    """Detects which domain consists of label images, and sets data.label_domain and data.references.
 
-    palette:    its name, for error messages
-    generators: {direction: generator}; directions: those that will be measured
+    palette:    name of the palette, for error messages
+    generators: {direction: generator}
+    directions: directions that will be measured
     size:       (height, width) at which labels are scored
     """
     if any({G.channels, G.out_channels} != {3} for G in generators.values()):

@@ -112,7 +112,7 @@ def evaluate(checkpoint, *, counterpart=None, direction=None, all_checkpoints=Fa
 
 
 ##############################
-#   What is evaluated
+#   Checkpoints and data
 ##############################
 
 
@@ -161,7 +161,7 @@ def find_checkpoints(checkpoint, epoch, direction):
 
 
 def prepare_metrics(generators, directions, data, settings, inception_weights, lpips_weights):
-    """Loads the metrics and processes the real images. Prints what cannot be measured, and why."""
+    """Loads the metrics and processes the real images. Prints a note for each metric that is not available."""
     available = AvailableMetrics(settings.device, inception_weights, lpips_weights)
     for direction in directions:
         source, target = direction
@@ -179,7 +179,7 @@ def prepare_metrics(generators, directions, data, settings, inception_weights, l
 def measure_checkpoint(path, generators, directions, data, available, settings, paired, sheets):
     """Measures one checkpoint and writes its sheets -> {direction: {measure: value}}.
 
-    directions: those that are asked for; a direction without a generator is skipped
+    directions: the requested directions; one without a generator is skipped
     sheets:     folder for the sheets
     """
     for G in generators.values():

@@ -14,7 +14,7 @@ class AvailableMetrics:
     """The metrics that can be computed on this machine, and the features of the real images.
 
     extractor, lpips, pair: the Inception network, LPIPS, and functions for pairs; None where unavailable
-    missing:                {metric: reason} for those
+    missing:                {metric: reason} for the unavailable ones
     distances:              {domain: {protocol: metrics.SetDistance}}, filled by `add_real_images`
     """
 
@@ -59,9 +59,10 @@ class AvailableMetrics:
 
 
 class Scores:
-    """Accumulates the measures of one direction. The methods that take batches return the errors of the images, (N,).
+    """Accumulates the measures of one direction.
 
-    Images are float (N, C, H, W) in [-1, 1], unless they are said to be uint8.
+    Images are float batches (N, C, H, W) in [-1, 1] unless a method asks for uint8. `add_cycle` and `add_labels` return
+    the error of each image, (N,).
     """
 
     def __init__(self, available, target_domain):
@@ -76,19 +77,19 @@ class Scores:
         self.counts[name] = self.counts.get(name, 0) + len(values)
 
     def add_distribution(self, translated):
-        """FID and KID: adds translations, uint8."""
+        """Adds uint8 translations to the distributions that FID and KID compare."""
         if self.distances:
             features = self.available.extractor(as_rgb(translated))
             for distance in self.distances.values():
                 distance.update(features, real=False)
 
     def add_change(self, source, translated):
-        """How far translations are from their inputs."""
+        """Adds the LPIPS distance between inputs and translations."""
         if self.available.lpips:
             self.add("change_lpips", self.available.lpips(as_rgb(source), as_rgb(translated)))
 
     def add_cycle(self, source, recovered):
-        """How far reconstructions are from the inputs."""
+        """Adds the distances between inputs and their reconstructions, L1 and LPIPS."""
         errors = metrics.l1(recovered, source)
         self.add("cycle_l1", errors)
         if self.available.lpips:
@@ -96,7 +97,7 @@ class Scores:
         return errors
 
     def add_pairs(self, translated, truth):
-        """How far translations are from their true counterparts."""
+        """Adds L1, PSNR, SSIM and LPIPS between translations and their true counterparts."""
         self.add("paired_l1", metrics.l1(translated, truth))
         if self.available.pair:
             self.add("paired_psnr", self.available.pair["psnr"](translated, truth))
@@ -105,7 +106,7 @@ class Scores:
             self.add("paired_lpips", self.available.lpips(as_rgb(translated), as_rgb(truth)))
 
     def add_labels(self, translated, truths):
-        """Scores translated label images, uint8, against the label images at the paths `truths`."""
+        """Compares uint8 translations with the true label images at the paths `truths`."""
         self.labels = self.labels or LabelScore()
         size = tuple(translated.shape[2:])
         predicted = nearest_class(translated.permute(0, 2, 3, 1).cpu().numpy())
