@@ -20,7 +20,7 @@ from torch import nn
 import export
 import translate
 from deploy import comparison, formats, int8
-from deploy.int8 import FourPixels, Shift, Subpixel, rewrite
+from deploy.rewriting import FourPixels, Shift, Subpixel, rewrite
 from inference.exported import Exported, is_exported, open_session
 from inference.generator import TrainedGenerator
 from inference.load import load_generator
