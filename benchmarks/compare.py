@@ -1,16 +1,15 @@
 """
-Trains CycleGAN with each network and each loss on the demo, for the same number of steps from the same seed, and shows
-what each one brings: a table and a sheet of pictures.
+Trains every network and every loss on the demo data set, for the same number of steps and from the same seed. Prints a
+table of the results and draws a sheet of translations.
 
-    python -m benchmarks.compare                                    # all of them, about an hour and a half on two cores
-    python -m benchmarks.compare --only unet hinge --n_epochs 6     # two, for longer, beside the default
-    python -m benchmarks.compare --costs                            # parameters and multiply-adds alone, trains nothing
+    python -m benchmarks.compare                                    # all variants, 1.5 hours on two CPU cores
+    python -m benchmarks.compare --only unet hinge --n_epochs 6     # two variants and the default, for longer
+    python -m benchmarks.compare --costs                            # parameters and multiply-adds only, no training
 
-What has been trained already, and stands in saved_models/compare/results.jsonl, is not trained again. docs/variants.md
-says what came of it.
+Finished runs are stored in saved_models/compare/results.jsonl and are not repeated. docs/variants.md discusses the
+results.
 """
 
-import argparse
 import json
 import os
 import re
@@ -26,11 +25,11 @@ from PIL import Image
 from torchvision.transforms.functional import to_pil_image
 
 import cyclegan
-from command_line.parser import between
+from command_line.parser import argument_parser, between
 from command_line.run import run_script
-from datasets import to_float
 from get_data.demo import draw_scene, score, write_demo
 from inference.load import load_generators
+from measuring.images import from_uint8, to_uint8
 from measuring.timing import costs
 from media.files import save_file
 from media.images import load_image
@@ -38,10 +37,10 @@ from media.sheets import draw_sheet
 from variants.build import make_discriminator, make_generator
 
 FOLDER = "saved_models/compare"
-PAIRS = f"{FOLDER}/pairs.txt"  # of 30 scenes that are drawn with both animals
-RESNET, VGG = f"{FOLDER}/resnet18_random.pth", f"{FOLDER}/vgg16_random.pth"  # where those of ImageNet are not at hand
+PAIRS = f"{FOLDER}/pairs.txt"  # 30 scenes that are drawn with both animals
+RESNET, VGG = f"{FOLDER}/resnet18_random.pth", f"{FOLDER}/vgg16_random.pth"  # random weights, no download
 
-# name -> options of cyclegan.py. The demo has 64 x 64 pixels, so some networks are less deep than by default
+# name: options of cyclegan.py. Demo images have 64 x 64 pixels, so some networks are shallower than by default
 VARIANTS = {
     "default": "",
     "default, seed 1": "--seed 1",
@@ -73,15 +72,15 @@ VARIANTS = {
 
 
 def get_parser():
-    parser = argparse.ArgumentParser(description="Compare networks and losses on the demo. In brackets: the default.")
+    parser = argument_parser("Compare networks and losses on the demo.", "python -m benchmarks.compare [options]")
     add = parser.add_argument
     # fmt: off
-    add("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME",
-        help="beside the default: " + " | ".join(VARIANTS))
-    add("--n_epochs", type=between(1, 1000), default=3, help="epochs of 300 steps (%(default)s)")
-    add("--costs", action="store_true", help="print parameters and multiply-adds at 256 x 256, and train nothing")
-    add("--sheet", default="images/compare.jpg", help="where the pictures go (%(default)s)")
-    add("--device", help="cuda, cuda:1, mps or cpu (the best one at hand)")
+    add("--only", nargs="+", choices=VARIANTS, metavar="NAME",
+        help="variants to train besides the default (default: all): " + " | ".join(VARIANTS))
+    add("--n_epochs", type=between(1, 1000), default=3, help="epochs of 300 steps")
+    add("--costs", action="store_true", help="print parameters and multiply-adds at 256 x 256 without training")
+    add("--sheet", default="images/compare.jpg", help="output file for the translations")
+    add("--device", help="cuda, cuda:1, mps or cpu (default: the best available)")
     # fmt: on
     return parser
 
@@ -109,6 +108,7 @@ DISCRIMINATORS = {
 
 
 def costs_table():
+    """Formats the size and cost of all networks as lines of a Markdown table."""
     lines = ["| one network | parameters | multiply-adds at 256×256 |", "|---|---|---|"]
     for name, options in GENERATORS.items():
         parameters, products = costs(make_generator(options, 3, 3), (256, 256))
@@ -124,8 +124,8 @@ def costs_table():
 ##############################
 
 
-def prepare():
-    """What some variants need beside the demo: scenes drawn with both animals, networks of random weights."""
+def prepare_files():
+    """Creates what some variants need besides the demo: scenes drawn with both animals, and random weights."""
     os.makedirs(FOLDER, exist_ok=True)
     if not os.path.exists(RESNET):
         torch.manual_seed(0)
@@ -136,7 +136,7 @@ def prepare():
         save_file(weights, VGG)
     if not os.path.exists("data/demo"):
         write_demo("data/demo")
-    with_pairs = "data/with_pairs/demo"  # the data set's name decides about the options, so it has the same one
+    with_pairs = "data/with_pairs/demo"  # also named demo, because cyclegan.py has other defaults for that name
     if not os.path.exists(with_pairs):
         shutil.copytree("data/demo", with_pairs + ".part", dirs_exist_ok=True)
         for i in range(30):
@@ -149,35 +149,61 @@ def prepare():
 
 
 def run_name(name, n_epochs):
+    """Returns the name of a variant's run in saved_models."""
     return f"compare_{re.sub(r'[^a-z0-9]+', '_', name.lower())}_{n_epochs}"
 
 
-def train(name, opt):
-    """One run of cyclegan.py and its score -> dict."""
-    run, data_dir = run_name(name, opt.n_epochs), "data/with_pairs" if name == "paired" else "data"
-    script = cyclegan.__file__
-    command = [sys.executable, script, *VARIANTS[name].split(), "--data_dir", data_dir, "--run_name", run]
-    command += f"--n_epochs {opt.n_epochs} --decay_epoch {opt.n_epochs // 3} --sample_interval 300".split()
-    command += ["--device", opt.device] if opt.device else []
+def train_variant(name, n_epochs, device=None):
+    """Trains one variant with cyclegan.py -> a dict, the line for results.jsonl. On failure it contains "error".
+
+    device: as for cyclegan.py --device
+    """
+    run, data_dir = run_name(name, n_epochs), "data/with_pairs" if name == "paired" else "data"
+    command = [sys.executable, cyclegan.__file__, *VARIANTS[name].split(), "--data_dir", data_dir, "--run_name", run]
+    command += f"--n_epochs {n_epochs} --decay_epoch {n_epochs // 3} --sample_interval 300".split()
+    command += ["--device", device] if device else []
     started = time.monotonic()
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
-        return {"name": name, "n_epochs": opt.n_epochs, "error": done.stdout.strip().splitlines()[-1]}
-    generators = {d: g.network for d, g in load_generators(f"saved_models/{run}/latest.pth").items()}
+        return {"name": name, "n_epochs": n_epochs, "error": done.stdout.strip().splitlines()[-1]}
+    generators = trained_generators(run)
     with torch.no_grad():
         shares = score(generators["AB"], generators["BA"], "data/demo", torch.device("cpu"))
-    with open(f"saved_models/{run}/log.jsonl") as file:
-        records = [record for record in map(json.loads, file) if "loss_G" in record]
-    last = [record for record in records if record["step"] > records[-1]["step"] - 100]
     return {
-        "name": name, "options": VARIANTS[name], "n_epochs": opt.n_epochs, "seconds": round(time.monotonic() - started),
-        "AB": shares["A->B"]["translated"], "BA": shares["B->A"]["translated"],
-        "cycle": sum(record["loss_cycle"] for record in last) / len(last),
+        "name": name, "options": VARIANTS[name], "n_epochs": n_epochs, "seconds": round(time.monotonic() - started),
+        "AB": shares["A->B"]["translated"], "BA": shares["B->A"]["translated"], "cycle": last_cycle_loss(run),
         "parameters_G": sum(p.numel() for p in generators["AB"].parameters()),
     }  # fmt: skip
 
 
-def table(results):
+def trained_generators(run):
+    """Loads the generators of a run -> {"AB": G_AB, "BA": G_BA}."""
+    return {d: found.network for d, found in load_generators(f"saved_models/{run}/latest.pth").items()}
+
+
+def last_cycle_loss(run):
+    """Returns the mean cycle loss of the last 100 steps of a run."""
+    with open(f"saved_models/{run}/log.jsonl") as file:
+        records = [record for record in map(json.loads, file) if "loss_G" in record]
+    last = [record for record in records if record["step"] > records[-1]["step"] - 100]
+    return sum(record["loss_cycle"] for record in last) / len(last)
+
+
+def finished_runs(log):
+    """Reads results.jsonl -> {(name, n_epochs): result} of the runs that succeeded."""
+    if not os.path.exists(log):
+        return {}
+    with open(log) as file:
+        return {(r["name"], r["n_epochs"]): r for r in map(json.loads, file) if "error" not in r}
+
+
+##############################
+#        Results
+##############################
+
+
+def results_table(results):
+    """Formats results as lines of a Markdown table."""
     lines = [
         "| variant | options | A→B animal, background | B→A animal, background | cycle loss | parameters of G |",
         "|---|---|---|---|---|---|",
@@ -194,22 +220,20 @@ def table(results):
     return lines
 
 
-def draw(results, path):
-    """A sheet, one cell a variant: a horse that became a zebra, and a zebra that became a horse."""
-    images = [to_float(torch.from_numpy(load_image(f"data/demo/test{domain}/0000.png"))) for domain in "AB"]
+def draw_translations(results, path):
+    """Draws a sheet with one cell per variant: a horse translated to a zebra, and a zebra translated to a horse."""
+    pixels = [torch.from_numpy(load_image(f"data/demo/test{domain}/0000.png")) for domain in "AB"]
+    images = [from_uint8(image).permute(2, 0, 1)[None].contiguous() for image in pixels]
 
     def cell(caption, pair):
-        both = torch.cat(tuple(pair), 2)
-        return caption, to_pil_image(((both + 1) * 127.5).round().clamp(0, 255).byte())
+        return caption, to_pil_image(to_uint8(torch.cat(pair, 3))[0])
 
     cells = [cell("input", images)]
     for r in results:
         if "error" not in r:
-            found = load_generators(f"saved_models/{run_name(r['name'], r['n_epochs'])}/latest.pth")
-            generators = {d: g.network for d, g in found.items()}
+            generators = trained_generators(run_name(r["name"], r["n_epochs"]))
             with torch.no_grad():
-                fakes = [generators[d](x[None])[0].float() for d, x in zip(("AB", "BA"), images)]
-            cells.append(cell(r["name"], fakes))
+                cells.append(cell(r["name"], [generators[d](x).float() for d, x in zip(("AB", "BA"), images)]))
     rows = [cells[i : i + 4] for i in range(0, len(cells), 4)]
     blank = "", Image.new("RGB", cells[0][1].size, "white")
     rows[-1] += [blank] * (4 - len(rows[-1]))
@@ -222,22 +246,19 @@ def main(argv=None):
     if opt.costs:
         print("\n".join(costs_table()))
         return
-    prepare()
-    log, done = f"{FOLDER}/results.jsonl", {}
-    if os.path.exists(log):
-        with open(log) as file:
-            done = {(r["name"], r["n_epochs"]): r for r in map(json.loads, file) if "error" not in r}
-    results = []
-    for name in dict.fromkeys(["default", *opt.only]):  # always in the table, to compare with
+    prepare_files()
+    log, results = f"{FOLDER}/results.jsonl", []
+    done = finished_runs(log)
+    for name in dict.fromkeys(["default", *(opt.only or VARIANTS)]):
         if (name, opt.n_epochs) not in done:
             print(f"{name}: cyclegan.py {VARIANTS[name]}", flush=True)
-            result = train(name, opt)
+            result = train_variant(name, opt.n_epochs, opt.device)
             with open(log, "a") as file:
                 file.write(json.dumps(result) + "\n")
             done[name, opt.n_epochs] = result
         results.append(done[name, opt.n_epochs])
-    print("\n".join(table(results)))
-    draw(results, opt.sheet)
+    print("\n".join(results_table(results)))
+    draw_translations(results, opt.sheet)
     return 1 if any("error" in r for r in results) else 0
 
 

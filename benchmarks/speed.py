@@ -216,7 +216,7 @@ def time_training(opt, device, size, batch_size, rates, show):
     if opt.baseline:
         candidates["baseline"] = functools.partial(baseline_step, *load_baseline(opt.baseline), device, size, n)
         flops["baseline"] = count_flops(candidates["baseline"]())
-    measured = in_rounds(candidates, device, opt, show)
+    measured = in_rounds(candidates, device, rounds=opt.rounds, runs=opt.runs, show=show)
     for name, row in measured.items():
         low = name != "baseline" and ABLATIONS.get(name, {}).get("amp", True) and bfloat16_pays(device)
         row["images_per_s"] = 2 * n / row["seconds"]
@@ -267,7 +267,7 @@ def time_translation(opt, device, size, batch_size, rates, show):
     if opt.baseline:
         make_G, _ = load_baseline(opt.baseline)
         candidates["baseline, float32"] = lambda: forward(torch.float32, G=make_G(size).eval())
-    measured = in_rounds(candidates, device, opt, show)
+    measured = in_rounds(candidates, device, rounds=opt.rounds, runs=opt.runs, show=show)
     for row in measured.values():
         row["images_per_s"] = batch_size / row["seconds"]
     return measured
@@ -305,7 +305,7 @@ def time_loading(opt, device, size, batch_size, rates, show):
         for n_workers in sorted({0, 1, min(8, os.cpu_count())}):
             name = f"loading JPEGs, {n_workers} worker process{'es' if n_workers != 1 else ''}"
             candidates[name] = functools.partial(loader, False, n_workers)
-        measured = in_rounds(candidates, device, opt, show)
+        measured = in_rounds(candidates, device, rounds=opt.rounds, runs=opt.runs, show=show)
     for row in measured.values():
         for key in ("seconds", "min", "max"):
             row[key] /= n_steps

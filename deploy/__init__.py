@@ -1,5 +1,5 @@
 """
-Other formats and smaller networks: ONNX, torch.export, INT8, pruning, distillation.
+Deployment: other formats (ONNX, torch.export, INT8) and smaller networks (pruning, distillation).
 
-May import everything but the commands.
+Modules here may import everything except the commands.
 """

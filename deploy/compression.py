@@ -7,10 +7,10 @@ import copy
 import os
 
 import torch
-from measuring.evaluation import evaluate
 
 import cyclegan
 from inference.exported import is_exported
+from measuring.evaluation import evaluate
 from measuring.report import before_and_after
 from measuring.timing import COUNTING, costs, in_rounds, noise
 from media.files import file_size, load_file

@@ -1,5 +1,5 @@
 """
-How good and how fast: measures of quality, evaluation, timing.
+Quality and speed: metrics, evaluation, timing.
 
-May import everything below cyclegan.py, and cyclegan.py.
+Modules here may import cyclegan.py and everything below it.
 """

@@ -1,5 +1,5 @@
 """
-What evaluate.py shows: a table, curves over the epochs, sheets of the best and worst cases. And what a network sees.
+Presents the results of an evaluation: a table, curves over the epochs, sheets of the best and worst cases.
 """
 
 import heapq
@@ -11,40 +11,49 @@ from torchvision.transforms.functional import to_pil_image
 from media.sheets import draw_sheet
 from utils import whole_file
 
-# name in the JSON line: (name in the table, unit, whether more is better)
+# name in metrics.jsonl: (name in the table, unit, whether higher is better)
 MEASURES = {
     "fid_test": ("FID to the target's test images", "", False),
-    "fid_train_test": ("FID to its train and test images", "", False),
+    "fid_train_test": ("FID to the target's train+test images", "", False),
     "kid_test": ("KID to the target's test images", "x 1000", False),
-    "kid_train_test": ("KID to its train and test images", "x 1000", False),
-    "cycle_l1": ("cycle: there and back, L1", "of 255", False),
-    "cycle_lpips": ("cycle: there and back, LPIPS", "", False),
-    "identity_l1": ("identity: the target's images, L1", "of 255", False),
-    "change_lpips": ("input to translation, LPIPS", "", None),
-    "paired_l1": ("true counterpart, L1", "of 255", False),
-    "paired_psnr": ("true counterpart, PSNR", "dB", True),
-    "paired_ssim": ("true counterpart, SSIM", "", True),
-    "paired_lpips": ("true counterpart, LPIPS", "", False),
+    "kid_train_test": ("KID to the target's train+test images", "x 1000", False),
+    "cycle_l1": ("cycle reconstruction, L1", "of 255", False),
+    "cycle_lpips": ("cycle reconstruction, LPIPS", "", False),
+    "identity_l1": ("identity mapping, L1", "of 255", False),
+    "change_lpips": ("input vs. translation, LPIPS", "", None),
+    "paired_l1": ("paired ground truth, L1", "of 255", False),
+    "paired_psnr": ("paired ground truth, PSNR", "dB", True),
+    "paired_ssim": ("paired ground truth, SSIM", "", True),
+    "paired_lpips": ("paired ground truth, LPIPS", "", False),
     "pixel_accuracy": ("labels: per-pixel accuracy", "", True),
     "class_accuracy": ("labels: per-class accuracy", "", True),
     "class_iou": ("labels: class IoU", "", True),
 }
-BETTER = {True: "  (more is better)", False: "  (less is better)", None: ""}
-N_CASES = 4  # best and worst ones that are drawn, each
+BETTER = {True: "  (higher is better)", False: "  (lower is better)", None: ""}
+N_CASES = 4  # number of best cases in a sheet, and of worst cases
+
+
+def arrow(direction):
+    """Formats a direction for display: "AB" becomes "A -> B"."""
+    return f"{direction[0]} -> {direction[1]}"
 
 
 def with_unit(title, unit):
     return f"{title}, {unit}" if unit else title
 
 
-def table(results, references):
-    """results: {direction: {measure: value}} -> lines of text."""
-    columns = list(results)
-    lines = [" " * 42 + "".join(f"{d[0]} -> {d[1]}".rjust(12) for d in columns)]
-    for name, (title, unit, more_is_better) in MEASURES.items():
-        if any(name in results[d] for d in columns):
-            values = [f"{results[d][name]:12.4g}" if name in results[d] else " " * 11 + "-" for d in columns]
-            lines.append(f"{with_unit(title, unit):42}{''.join(values)}{BETTER[more_is_better]}")
+def results_table(results, references):
+    """Formats the results of one checkpoint as lines of text.
+
+    results:    {direction: {measure: value}}
+    references: {title: scores} from cityscapes.label_references; {} without labels
+    """
+    directions = list(results)
+    lines = [" " * 46 + "".join(arrow(d).rjust(12) for d in directions)]
+    for name, (title, unit, higher_is_better) in MEASURES.items():
+        if any(name in results[d] for d in directions):
+            values = [f"{results[d][name]:12.4g}" if name in results[d] else " " * 11 + "-" for d in directions]
+            lines.append(f"{with_unit(title, unit):46}{''.join(values)}{BETTER[higher_is_better]}")
     if references:
         lines.append("for comparison, per-pixel accuracy / per-class accuracy / class IoU of")
     for title, values in references.items():
@@ -53,25 +62,30 @@ def table(results, references):
 
 
 def before_and_after(rows, before, after):
-    """rows: (label, value before, value after); before, after: as `results` of table() -> lines of text, of the rows
-    and of the measures that both have."""
+    """Formats a comparison of two generators as lines of text.
+
+    rows:          (label, value before, value after), listed first
+    before, after: results as in results_table; measures that both contain are listed next
+    """
     rows = list(rows)
     for direction, values in after.items():
         known = before.get(direction, {})
         for name, (title, unit, _) in MEASURES.items():
             if name in values and name in known:
-                label = f"{direction[0]} -> {direction[1]}  {with_unit(title, unit)}"
-                rows.append((label, known[name], values[name]))
-    lines = [f"{'':52}{'before':>10}{'after':>10}   after/before"]
-    return lines + [f"{label:52}{a:10.4g}{b:10.4g}{f'{b / a:.3f}' if a else '-':>15}" for label, a, b in rows]
+                rows.append((f"{arrow(direction)}  {with_unit(title, unit)}", known[name], values[name]))
+    lines = [f"{'':54}{'before':>10}{'after':>10}   after/before"]
+    return lines + [f"{label:54}{a:10.4g}{b:10.4g}{f'{b / a:.3f}' if a else '-':>15}" for label, a, b in rows]
 
 
 def draw_curves(history, path):
-    """history: {epoch: {direction: {measure: value}}} -> a PNG, one plot a measure."""
+    """Plots every measure over the epochs into a PNG file. Prints a note if matplotlib is missing.
+
+    history: {epoch: {direction: {measure: value}}}
+    """
     try:
         import matplotlib
     except ImportError:
-        print("note: no curves: pip install matplotlib")
+        print("note: no curves without matplotlib: pip install matplotlib")
         return
     matplotlib.use("Agg")
     from matplotlib import pyplot
@@ -82,60 +96,64 @@ def draw_curves(history, path):
     for axis in axes.flat[len(names) :]:
         axis.remove()
     for name, axis in zip(names, axes.flat):
-        title, unit, more_is_better = MEASURES[name]
-        axis.set_title(f"{title}{BETTER[more_is_better]}", fontsize=9)
+        title, unit, higher_is_better = MEASURES[name]
+        axis.set_title(f"{title}{BETTER[higher_is_better]}", fontsize=9)
         axis.set(xlabel="epoch", ylabel=unit)
         axis.xaxis.get_major_locator().set_params(integer=True)
         for direction in sorted(set().union(*history.values())):
             points = [(e, r[direction][name]) for e, r in history.items() if name in r.get(direction, {})]
             if points:
-                axis.plot(*zip(*points), marker="o", label=f"{direction[0]} -> {direction[1]}")
+                axis.plot(*zip(*points), marker="o", label=arrow(direction))
         axis.legend()
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with whole_file(path) as temporary:
         figure.savefig(temporary, format="png", dpi=100)
     pyplot.close(figure)
-    print(f"{path}: every measure over the epochs")
+    print(f"{path}: all measures over the epochs")
 
 
 def best_epochs(history):
-    """history as for draw_curves -> lines: which epoch is best by which measure."""
+    """Formats which epoch is best by each measure as lines of text. history: see draw_curves."""
     lines = []
     for direction in sorted(set().union(*history.values())):
-        for name, (title, _, more_is_better) in MEASURES.items():
+        for name, (title, _, higher_is_better) in MEASURES.items():
             values = {e: r[direction][name] for e, r in history.items() if name in r.get(direction, {})}
-            if values and more_is_better is not None:
-                best = (max if more_is_better else min)(values, key=values.get)
-                lines.append(f"{direction[0]} -> {direction[1]}  {title:36} epoch {best:>5}  {values[best]:10.4g}")
+            if values and higher_is_better is not None:
+                best = (max if higher_is_better else min)(values, key=values.get)
+                lines.append(f"{arrow(direction)}  {title:38} epoch {best:>5}  {values[best]:10.4g}")
     return lines
 
 
 class Cases:
-    """Keeps the pictures of the N_CASES best and worst images, by a badness.
+    """Keeps the N_CASES images with the lowest error and the N_CASES with the highest, with their translations.
 
-    columns: what the pictures of an image are"""
+    title:   heading of the sheet
+    columns: names of the images kept for each case
+    """
 
     def __init__(self, title, columns):
         self.title, self.columns = title, columns
         self.best, self.worst, self.n = [], [], 0
 
-    def add(self, badness, path, pictures):
-        """pictures: uint8 (C, H, W) each. A badness that is nan, as nothing in the image counts, is left out."""
-        if math.isnan(badness):
+    def add(self, error, path, images):
+        """Considers one case. Ignores an error of nan, which means that no pixel was scored.
+
+        images: uint8 (C, H, W), one per column"""
+        if math.isnan(error):
             return
         self.n += 1
-        for heap, key in ((self.best, -badness), (self.worst, badness)):
-            item = (key, self.n, badness, path, pictures)  # the number decides between equals; pictures cannot
+        for heap, key in ((self.best, -error), (self.worst, error)):
+            item = (key, self.n, error, path, images)  # the number breaks ties, because images cannot be compared
             if len(heap) < N_CASES:
                 heapq.heappush(heap, item)
             elif item > heap[0]:
                 heapq.heapreplace(heap, item)
 
-    def draw(self, path):
-        """Writes a sheet, one row a case."""
+    def save_sheet(self, path):
+        """Writes a PNG file with one row per case, best first."""
         rows = []
         for which, items in (("best", sorted(self.best, reverse=True)), ("worst", sorted(self.worst))):
-            for _, _, badness, name, pictures in items:
-                captions = [f"{which}: {badness:.4g}  {os.path.basename(name)}", *self.columns[1:]]
-                rows.append(list(zip(captions, (to_pil_image(picture.cpu()) for picture in pictures))))
+            for _, _, error, name, images in items:
+                captions = [f"{which}: {error:.4g}  {os.path.basename(name)}", *self.columns[1:]]
+                rows.append(list(zip(captions, (to_pil_image(image.cpu()) for image in images))))
         draw_sheet(path, rows, f"{self.title}: {' | '.join(self.columns)}")

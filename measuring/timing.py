@@ -1,6 +1,5 @@
 """
-Measures how long things take, and how much memory, so that the numbers can be held against each other. For scripts that
-compare: benchmark.py.
+Measures time, memory and operation counts, so that implementations can be compared.
 """
 
 import contextlib
@@ -16,14 +15,22 @@ import torch
 import torch.distributed as dist
 from torch.utils.flop_counter import FlopCounterMode
 
+##############################
+#       Time and memory
+##############################
+
 
 def wait_for(device):
+    """Waits until the device has finished all work that was queued."""
     if device.type in ("cuda", "mps"):
         getattr(torch, device.type).synchronize()
 
 
 def seconds(function, device, runs, at_least=0.05):
-    """Times of `runs` runs, each of as many calls as take `at_least` seconds, per call."""
+    """Times a function -> list of `runs` times in seconds per call.
+
+    at_least: each time averages over enough calls to take this many seconds
+    """
     calls = 1
     while True:
         times = []
@@ -35,7 +42,7 @@ def seconds(function, device, runs, at_least=0.05):
             wait_for(device)
             times.append((time.perf_counter() - started) / calls)
         fastest = torch.tensor(min(times) * calls)
-        if dist.is_initialized():  # all processes must take the same number of steps, as they wait for each other
+        if dist.is_initialized():  # processes wait for each other, so all must make the same number of calls
             dist.all_reduce(fastest, dist.ReduceOp.MIN)
         if fastest >= at_least:
             return times
@@ -43,8 +50,11 @@ def seconds(function, device, runs, at_least=0.05):
 
 
 def memory(device, peak=False):
-    """Bytes in use: by tensors on a GPU, by this process elsewhere (0 where that cannot be told). peak: the most since
-    reset_peak."""
+    """Returns the memory in use in bytes: of tensors on a GPU, of this process on a CPU. Returns 0 where the operating
+    system does not report it.
+
+    peak: the maximum since reset_peak instead of the current value
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated() if peak else torch.cuda.memory_allocated()
     with contextlib.suppress(OSError), open("/proc/self/status") as file:
@@ -53,6 +63,7 @@ def memory(device, peak=False):
 
 
 def reset_peak(device):
+    """Resets the maximum that memory(device, peak=True) reports."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     else:
@@ -61,35 +72,40 @@ def reset_peak(device):
 
 
 def release(device):
-    """Gives back what was freed, so that it does not count as in use."""
+    """Returns freed memory to the system, so that it does not count as in use."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    with contextlib.suppress(OSError, AttributeError):  # other systems have no malloc_trim
+    with contextlib.suppress(OSError, AttributeError):  # only glibc has malloc_trim
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def in_rounds(candidates, device, opt, show, at_least=0.05):
-    """Times several things that do the same. Each is built, warmed up, timed and thrown away; then all once more, so
-    that a slow minute of the machine is not one candidate's alone.
+def in_rounds(candidates, device, *, rounds, runs, show=None, at_least=0.05):
+    """Times several implementations of the same task. A round builds, warms up, times and discards each of them in
+    turn. Several rounds spread a slow period of the machine over all candidates.
 
-    candidates: name -> function that builds it and returns a function without arguments
-    at_least:   seconds that each time is taken over, 0 for single calls
-    -> name -> {"seconds": median, "min", "max", "p95": the 95th percentile, "memory_gib": the most that it took}
+    candidates: {name: function that builds the candidate and returns a function without arguments}
+    rounds:     number of rounds
+    runs:       times taken in each round
+    show:       function that displays a line of progress, or None
+    at_least:   see seconds; 0 times single calls
+    Returns {name: {"seconds": the median, "min", "max", "p95": the 95th percentile, all in seconds per call,
+    "memory_gib": the peak}}.
     """
     times, peaks = {name: [] for name in candidates}, dict.fromkeys(candidates, 0)
-    for turn in range(opt.rounds):
+    for turn in range(rounds):
         for name, build in candidates.items():
-            show(f"{name}, round {turn + 1} of {opt.rounds}")
+            if show:
+                show(f"{name}, round {turn + 1} of {rounds}")
             release(device)
             before = memory(device)
             reset_peak(device)
             function = build()
-            for _ in range(5 if device.type == "cuda" else 1):  # of a step, the fourth is recorded
+            for _ in range(5 if device.type == "cuda" else 1):  # the fourth call of a training step records its graph
                 function()
-            times[name] += seconds(function, device, opt.runs, at_least)
+            times[name] += seconds(function, device, runs, at_least)
             peaks[name] = max(peaks[name], memory(device, peak=True) - before)
-            del function  # before the next one is built
+            del function  # frees its memory before the next one is built
     return {
         name: {
             "seconds": statistics.median(t),
@@ -103,37 +119,52 @@ def in_rounds(candidates, device, opt, show, at_least=0.05):
 
 
 def matmul_rate(device, dtype):
-    """Floating-point operations a second in a large matrix product: the most that the device does in practice."""
+    """Returns the rate of a large matrix product in operations per second, as a practical upper bound of the device."""
     n = 8192 if device.type == "cuda" else 2048
     a, b = (torch.randn(n, n, device=device).to(dtype) for _ in "ab")
     torch.mm(a, b)
     return 2 * n**3 / statistics.median(seconds(lambda: torch.mm(a, b), device, 5))
 
 
+##############################
+#         Operations
+##############################
+
+
 def count_flops(function):
-    """Floating-point operations of convolutions and matrix products; a multiplication and an addition are two."""
+    """Counts the floating-point operations of convolutions and matrix products. A multiply-add counts as two."""
     with FlopCounterMode(display=False) as counter:
         function()
     return counter.get_total_flops()
 
 
-COUNTING = """multiply-adds: of convolutions and matrix products, a multiplication and an addition are one; of a
-transposed convolution its products count, not the zeros between; norms, activations and sums do not"""
+COUNTING = """multiply-adds: those of convolutions and matrix products, one for a multiplication and an addition.
+Transposed convolutions do not count products with inserted zeros. Norms, activations and sums are not counted."""
 
 
 def costs(G, size):
-    """-> (parameters, multiply-adds for one image of that (height, width)) of a network; see COUNTING"""
-    with torch.device("meta"):  # shapes without numbers
+    """Returns (parameters, multiply-adds per image) of a network. See COUNTING.
+
+    size: (height, width) of the image
+    """
+    with torch.device("meta"):  # shapes without data
         shape, x = copy.deepcopy(G).to("meta"), torch.empty(1, getattr(G, "channels", 3), *size)
     return sum(p.numel() for p in G.parameters()), count_flops(lambda: shape(x)) // 2
 
 
+##############################
+#     Inputs and numbers
+##############################
+
+
 def noise(n, size, device, seed=0):
-    """Images (n, 3, size, size) in [-1, 1]. Not zeros: a processor that has less to switch runs faster."""
+    """Returns random images (n, 3, size, size) in [-1, 1]. Zeros would be unrealistic, because processors run faster on
+    them."""
     return torch.rand(n, 3, size, size, generator=torch.Generator().manual_seed(seed)).to(device) * 2 - 1
 
 
 def name_of(device):
+    """Returns the model name of the GPU or CPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name()
     with contextlib.suppress(OSError, StopIteration), open("/proc/cpuinfo") as file:
@@ -142,5 +173,5 @@ def name_of(device):
 
 
 def digits(value):
-    """At least three of them, never an exponent: 0.123, 12.3, 12345"""
+    """Formats a positive number with at least three significant digits and no exponent: 0.123, 12.3, 12345."""
     return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}"

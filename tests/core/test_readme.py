@@ -34,6 +34,7 @@ import export
 import plot
 import translate
 from benchmarks import compare, speed
+from deploy import compression
 from variants import options
 
 MODULES = (cyclegan, translate, evaluate, speed, compare, plot, export, compress)
@@ -266,7 +267,7 @@ def test_commands_for_exporting_run(command, workplace, monkeypatch, capsys):
 @pytest.mark.parametrize("command", OF["compress.py"])
 def test_commands_for_compressing_run(command, workplace, monkeypatch, capsys, no_downloads):
     monkeypatch.chdir(workplace)
-    monkeypatch.setattr(compress, "in_rounds", lambda builds, *rest, **kw: {name: {"seconds": 1} for name in builds})
+    monkeypatch.setattr(compression, "in_rounds", lambda builds, *rest, **kw: {name: {"seconds": 1} for name in builds})
     words = arguments(command, "compress.py") + ["--n_epochs", "1"]
     if words[0] == "distill":  # the networks here are small already
         words += ["--fewer_products", "1", "--fewer_parameters", "1"]

@@ -47,7 +47,7 @@ COMMON = ["--device", "cpu", "--no-amp", "--sample_interval", "0"]
 def rows_of(said):
     """The table at the end -> {label: (before, after)}"""
     lines = said[said.index("after/before") :].splitlines()[1:]
-    found = (re.match(r"(.{52})\s*(\S+)\s+(\S+)\s+(\S+)$", line) for line in lines)
+    found = (re.match(r"(.{54})\s*(\S+)\s+(\S+)\s+(\S+)$", line) for line in lines)
     return {m[1].strip(): (float(m[2]), float(m[3])) for m in found if m}
 
 
@@ -139,7 +139,7 @@ def test_prune(trained, capsys, monkeypatch):
     ]
     for i in range(2):
         value = measured[i]["results"]["BA"]["cycle_l1"]
-        assert rows["B -> A  cycle: there and back, L1, of 255"][i] == pytest.approx(value, rel=1e-3)
+        assert rows["B -> A  cycle reconstruction, L1, of 255"][i] == pytest.approx(value, rel=1e-3)
 
     # the result is an ordinary run
     cyclegan.main(["--run_name", "tiny_pruned", "--resume", "--n_epochs", "3", "--device", "cpu"])
@@ -286,7 +286,7 @@ def test_distill(direction, trained, capsys):
     rows = rows_of(said)
     assert rows["parameters, M"][1] < 0.6 * rows["parameters, M"][0]
     arrow = " -> ".join(direction)
-    assert f"{arrow}  cycle: there and back, L1, of 255" in rows
+    assert f"{arrow}  cycle reconstruction, L1, of 255" in rows
     assert not any(label.startswith(f"{arrow[::-1]}  ") for label in rows)
 
     # the student is a generator like any other, in its own file and in that of the training

@@ -1,5 +1,6 @@
-"""export.py, quantize.py and exported.py: every format gives what the generator gives, at any size."""
+"""export.py, deploy/ and inference/exported.py: every format returns what the generator returns, at any size."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -12,16 +13,19 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from helpers import ROOT
 from PIL import Image
 from torch import nn
 
-import evaluate
 import export
 import translate
-from deploy import int8 as quantize
-from deploy.int8 import Shift, Subpixel, psnr, rewrite
+from deploy import comparison, formats, int8
+from deploy.rewriting import FourPixels, Shift, Subpixel, rewrite
 from inference.exported import Exported, is_exported, open_session
+from inference.generator import TrainedGenerator
 from inference.load import load_generator
+from measuring.evaluation import evaluate
+from measuring.metrics import psnr
 from media.files import save_file
 from models import GeneratorResNet, weights_init_normal
 from utils import InputError
@@ -46,7 +50,7 @@ def network(name="resnet", channels=3, out_channels=None):
 
 
 def enlarged(G, x):
-    """G(x) for any height and width: numpy's padding, which is not what the exported files do it with."""
+    """Translates images of any size. Pads with numpy, so it is independent of the code under test."""
     height, width = x.shape[2:]
     bottom, right = (max(G.smallest, -(-n // G.multiple) * G.multiple) - n for n in (height, width))
     padded = np.pad(x.numpy(), ((0, 0), (0, 0), (0, bottom), (0, right)), "reflect")
@@ -55,18 +59,19 @@ def enlarged(G, x):
 
 
 def images(n, height, width, channels=3, seed=0):
-    """Smooth, as photos are, and of 8 bits."""
+    """Returns smooth random images with 8-bit values."""
     noise = torch.rand(n, channels, height // 8 + 2, width // 8 + 2, generator=torch.Generator().manual_seed(seed))
     smooth = nn.functional.interpolate(noise, (height, width), mode="bicubic").clamp(0, 1)
     return (smooth * 255).round() / 127.5 - 1
 
 
-def facts(G, **more):
-    return {name: getattr(G, name) for name in ("channels", "out_channels", "multiple", "smallest")} | more
+def write_export(kind, G, path, **known):
+    """Exports a generator. known: direction, epoch or options of a TrainedGenerator"""
+    formats.write_bytes(formats.export(kind, TrainedGenerator(G, "G.pth", **known)), path)
 
 
 def as_trained(G):
-    """With weights as large as those of trained networks, beside which the epsilon of norms is nothing."""
+    """Enlarges the weights to the size of trained ones, so that the epsilon of norms is negligible."""
     with torch.no_grad():
         for part in G.modules():
             if isinstance(part, (nn.Conv2d, nn.ConvTranspose2d)):
@@ -81,13 +86,13 @@ def as_trained(G):
 
 @pytest.mark.parametrize("kind", ["onnx", "pt2", "ts"])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_an_exported_file_gives_what_the_generator_gives(name, kind, tmp_path):
+def test_an_exported_file_returns_what_the_generator_returns(name, kind, tmp_path):
     G = network(name)
-    path = str(tmp_path / ("g" + export.FORMATS[kind].extension))
-    export.write(export.export(kind, G, facts(G)), path)
+    path = str(tmp_path / ("g" + formats.FORMATS[kind].extension))
+    write_export(kind, G, path)
     made = Exported(path)
     s = G.smallest
-    # the last two: smaller than the network takes, and less than half of what it is enlarged by
+    # the last two are smaller than the network accepts; the very last is less than half of its padding
     sizes = [(1, 2 * s, 2 * s), (3, 2 * s, 3 * s), (1, s + 5, 2 * s + 1), (3, s + 1, s + 3), (1, s - 1, s), (2, 5, 2)]
     for n, height, width in sizes if (name, kind) != ("unet", "pt2") else sizes[:4]:
         x = torch.rand(n, 3, height, width) * 2 - 1
@@ -99,8 +104,8 @@ def test_an_exported_file_gives_what_the_generator_gives(name, kind, tmp_path):
 @pytest.mark.parametrize("kind, channels, out_channels", [("pt2", 1, 1), ("onnx", 4, 2)])
 def test_any_channels(kind, channels, out_channels, tmp_path):
     G = network("resnet", channels, out_channels)
-    path = str(tmp_path / ("g" + export.FORMATS[kind].extension))
-    export.write(export.export(kind, G, facts(G)), path)
+    path = str(tmp_path / ("g" + formats.FORMATS[kind].extension))
+    write_export(kind, G, path)
     x = torch.rand(2, channels, 37, 50) * 2 - 1
     made = Exported(path)
     assert (made.channels, made.out_channels) == (channels, out_channels)
@@ -109,25 +114,29 @@ def test_any_channels(kind, channels, out_channels, tmp_path):
 
 def test_half_precision(tmp_path):
     G = network()
-    export.write(export.export("fp16", G, facts(G)), str(tmp_path / "h.onnx"))
-    assert next(G.parameters()).dtype == torch.float32  # it is still what it was
+    write_export("fp16", G, str(tmp_path / "h.onnx"))
+    assert next(G.parameters()).dtype == torch.float32  # the original is unchanged
     x = images(2, 45, 67)
     decibels = psnr(Exported(str(tmp_path / "h.onnx"))(x), enlarged(G, x))
-    assert export.FP16_PSNR < decibels < 110  # not float32 under another name
+    assert comparison.FP16_PSNR < decibels < 110  # an infinite or huge PSNR would mean float32
     stored = {t.data_type for t in onnx.load(tmp_path / "h.onnx").graph.initializer if len(t.dims) == 4}
     assert stored == {onnx.TensorProto.FLOAT16}
 
 
 @pytest.mark.parametrize("kind", ["pt2", "ts"])
-def test_no_device_is_fixed_in_a_program(kind, tmp_path):
-    """Nothing that is made on the way lies on the CPU for good: all follows the image."""
+def test_a_program_does_not_fix_the_device(kind, tmp_path):
+    """All intermediate tensors are created on the device of the image."""
     G = network()
     path = str(tmp_path / "g.pt2")
     if kind == "pt2":
-        fixed = [n for n in export.program(G).graph.nodes if "device" in n.kwargs and n.kwargs["device"] is not None]
+        fixed = [
+            n
+            for n in formats.exported_program(G).graph.nodes
+            if "device" in n.kwargs and n.kwargs["device"] is not None
+        ]
         assert not fixed
     else:
-        export.write(export.export(kind, G, facts(G)), path)
+        write_export(kind, G, path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecated
             code = torch.jit.load(path).inlined_graph
@@ -135,11 +144,10 @@ def test_no_device_is_fixed_in_a_program(kind, tmp_path):
         assert not made
 
 
-def test_onnx_says_what_it_is(tmp_path):
+def test_onnx_files_describe_themselves(tmp_path):
     G = network()
     path = str(tmp_path / "g.onnx")
-    known = facts(G, direction="AB", dataset_name="tiny", value_range="-1 to 1")
-    export.write(export.export("onnx", G, known), path)
+    write_export("onnx", G, path, direction="AB", options={"dataset_name": "tiny"})
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
     known = {entry.key: entry.value for entry in model.metadata_props}
@@ -149,7 +157,7 @@ def test_onnx_says_what_it_is(tmp_path):
         shape = [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
         assert value.name == name and shape == ["batch", 3, "height", "width"]
     assert os.listdir(tmp_path) == ["g.onnx"]  # one file
-    assert os.path.dirname(export.__file__).encode() not in open(path, "rb").read()
+    assert ROOT.encode() not in open(path, "rb").read()
 
 
 ##############################
@@ -165,11 +173,11 @@ def test_a_transposed_convolution_is_a_convolution_and_a_shuffle():
 
 
 @pytest.mark.parametrize("kernel", [7, 4])
-def test_a_convolution_gives_four_pixels_at_once(kernel):
+def test_a_convolution_computes_four_pixels_at_once(kernel):
     torch.manual_seed(0)
     conv = nn.Conv2d(5, 3, kernel)
     x = torch.randn(2, 5, kernel + 7, kernel + 11)
-    assert torch.allclose(quantize.FourAtOnce(conv)(x), conv(x), atol=1e-6)
+    assert torch.allclose(FourPixels(conv)(x), conv(x), atol=1e-6)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -181,7 +189,7 @@ def test_the_rewritten_network_computes_the_same(name):
     prepared = rewrite(G, calibration)
     x = images(2, side, side + G.multiple, seed=1)
     with torch.no_grad():
-        assert (prepared(x) - G(x)).abs().max() < 1e-3  # some activations are in the thousands here
+        assert (prepared(x) - G(x)).abs().max() < 1e-3  # some activations are in the thousands
     assert all(torch.equal(value, before[key]) for key, value in G.state_dict().items())
     if name == "resnet":
         narrow = GeneratorResNet(3, 0, 2).apply(weights_init_normal).eval()
@@ -190,13 +198,13 @@ def test_the_rewritten_network_computes_the_same(name):
         assert not any(isinstance(part, nn.ConvTranspose2d) for part in prepared.modules())
         last = [key for key, part in G.named_modules() if isinstance(part, nn.Conv2d)][-1]
         kept = rewrite(G, calibration, [last])
-        assert type(kept.get_submodule(last)) is nn.Conv2d and type(prepared.get_submodule(last)) is quantize.FourAtOnce
+        assert type(kept.get_submodule(last)) is nn.Conv2d and type(prepared.get_submodule(last)) is FourPixels
 
 
 def test_channels_before_a_norm_fill_the_range():
     G = as_trained(network())
     with torch.no_grad():
-        G.model[4].weight[0] *= 100  # without the rewriting, all other channels would share a few of the 255 steps
+        G.model[4].weight[0] *= 100  # without rewriting, the other channels would share a few of the 255 steps
         G.model[4].bias += 3
     calibration = list(images(3, 64, 64).split(1))
     prepared, seen = rewrite(G, calibration), []
@@ -209,8 +217,8 @@ def test_channels_before_a_norm_fill_the_range():
     assert torch.allclose(seen.amin((0, 2, 3)), -torch.ones(16), atol=1e-3)
 
 
-def test_a_channel_that_hardly_varies_stays_as_it_is():
-    """The norm's epsilon keeps it down; with a scale of its own it would be as loud as the others."""
+def test_a_channel_with_almost_no_variance_is_not_amplified():
+    """The epsilon of the norm damps it; a scale of its own would make it as strong as the others."""
     G = as_trained(network())
     with torch.no_grad():
         G.model[4].weight[0] *= 1e-4
@@ -223,15 +231,15 @@ def test_a_channel_that_hardly_varies_stays_as_it_is():
     assert seen[0].abs().max() < 0.1 and torch.allclose(*seen, atol=1e-3)
 
 
-def test_pictures_of_8_bits_enter_without_a_loss(tmp_path):
-    """Whatever part of the range the calibration's have."""
+def test_8_bit_images_are_quantised_without_loss(tmp_path):
+    """Even if the calibration images use only a part of the range."""
     dull = [image / 2 for image in images(2, 64, 64).split(1)]
     prepared = rewrite(network(), dull)
     assert isinstance(prepared.model[0], Shift)
     whole, path = str(tmp_path / "float.onnx"), str(tmp_path / "int8.onnx")
-    export.write_onnx(prepared, whole)
-    first = {"model.1": quantize.convolutions(whole)["model.1"]}
-    quantize.to_int8(whole, path, dull, first, str(tmp_path / "ranges"))
+    formats.write_onnx(prepared, whole)
+    first = {"model.1": int8.conv_nodes(whole)["model.1"]}
+    int8.quantise_convolutions(whole, path, dull, first, str(tmp_path / "ranges"))
     model = onnx.load(path)
     arrays = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
     (node,) = (n for n in model.graph.node if n.op_type == "QuantizeLinear" and "pad" in n.input[0])
@@ -243,8 +251,8 @@ def test_pictures_of_8_bits_enter_without_a_loss(tmp_path):
 
 @pytest.fixture(scope="module")
 def quantised(tmp_path_factory):
-    """-> a network, (INT8 file, what was left in float) for a low goal and for one that all in INT8 do not reach, that
-    goal, and what was said"""
+    """A network; (INT8 file, layers in float) for a low goal and for a goal that needs layers in float; that goal; the
+    lines that were printed."""
     folder = tmp_path_factory.mktemp("int8")
     torch.manual_seed(0)
     G, said, results, goal = GeneratorResNet(3, 1, 24).apply(weights_init_normal).eval(), [], [], 10.0
@@ -252,7 +260,7 @@ def quantised(tmp_path_factory):
     for name in ("low", "high"):
         os.mkdir(folder / name)
         results.append(
-            quantize.quantise(G, export.write_onnx, calibration, validation, goal, str(folder / name), said.append)
+            int8.quantise(G, formats.write_onnx, calibration, validation, goal, str(folder / name), said.append)
         )
         goal = float(said[0].split()[-2]) + 2
     return G, results, float(said[0].split()[-2]) + 2 + 1, said
@@ -261,7 +269,7 @@ def quantised(tmp_path_factory):
 def test_int8_is_small_and_close(quantised, tmp_path):
     G, ((low, none), (high, some)), goal, _ = quantised
     whole = str(tmp_path / "float.onnx")
-    export.write_onnx(G, whole)
+    formats.write_onnx(G, whole)
     x = images(3, 64, 64, seed=2)
     with torch.no_grad():
         wanted = G(x)
@@ -270,8 +278,10 @@ def test_int8_is_small_and_close(quantised, tmp_path):
         for path in (low, high)
     )
     assert none == [] and some
-    assert of_low > 30 and goal - 1 < of_high < 100 and of_high > of_low + 1  # on other images than the goal was for
-    assert os.path.getsize(low) < 0.35 * os.path.getsize(whole)  # a quarter of the weights, and the rest of the file
+    assert (
+        of_low > 30 and goal - 1 < of_high < 100 and of_high > of_low + 1
+    )  # on images that the goal was not measured on
+    assert os.path.getsize(low) < 0.35 * os.path.getsize(whole)  # a quarter of the weights, plus the graph
     assert os.path.getsize(low) < os.path.getsize(high) < os.path.getsize(whole)
 
 
@@ -289,8 +299,8 @@ def test_int8_weights_are_bytes_per_channel(quantised):
         assert weight.dtype == np.int8 and scale.shape == (len(weight),)
 
 
-def test_what_does_the_most_harm_for_its_work_stays_in_float(monkeypatch, tmp_path):
-    """By numbers: b, d and a have to go, in this order; by harm alone it would be a and b."""
+def test_layers_with_the_largest_error_per_multiply_add_stay_in_float(monkeypatch, tmp_path):
+    """With these numbers b, d and a have to go, in this order. Ordered by error alone it would be a and b."""
     harm = {"a": 0.04, "b": 0.03, "c": 0.001, "d": 0.001}
     work = {"a": 100, "b": 10, "c": 1000, "d": 1}
     in_int8, measured_anew, rewritten = [], [], []
@@ -302,28 +312,32 @@ def test_what_does_the_most_harm_for_its_work_stays_in_float(monkeypatch, tmp_pa
         def run(self, outputs, given):
             return [np.full((1, 3, 4, 4), self.error**0.5)]
 
-    def to_int8(source, target, images, nodes, cache):
+    def quantise_convolutions(source, target, images, nodes, cache):
         in_int8[:] = nodes
         measured_anew.append(not os.path.exists(cache))
         open(cache, "w").close()
 
-    monkeypatch.setattr(quantize, "rewrite", lambda G, images, in_float=(): rewritten.append(list(in_float)))
-    monkeypatch.setattr(quantize, "convolutions", lambda path: dict.fromkeys(harm))
-    monkeypatch.setattr(quantize, "count_products", lambda G, image: work)
-    monkeypatch.setattr(quantize, "open_session", Session)
-    monkeypatch.setattr(quantize, "to_int8", to_int8)
-    monkeypatch.setattr(quantize, "shrink", lambda path: None)
+    monkeypatch.setattr(int8, "rewrite", lambda G, images, in_float=(): rewritten.append(list(in_float)))
+    monkeypatch.setattr(int8, "conv_nodes", lambda path: dict.fromkeys(harm))
+    monkeypatch.setattr(int8, "count_products", lambda G, image: work)
+    monkeypatch.setattr(int8, "open_session", Session)
+    monkeypatch.setattr(int8, "quantise_convolutions", quantise_convolutions)
+    monkeypatch.setattr(int8, "shrink_file", lambda path: None)
     image = torch.zeros(1, 3, 4, 4)
-    _, in_float = quantize.quantise(None, lambda G, path: None, [image], [image], 30, str(tmp_path), lambda line: None)
+    _, in_float = int8.quantise(None, lambda G, path: None, [image], [image], 30, str(tmp_path), lambda line: None)
     assert in_float == ["b", "d", "a"] and in_int8 == ["c"]
-    assert rewritten == [[], in_float]  # they stay what they were ...
-    assert measured_anew == [True, *[False] * (len(measured_anew) - 2), True]  # ... so ranges are others at the end
+    assert rewritten == [[], in_float]  # these layers are not rewritten ...
+    assert measured_anew == [
+        True,
+        *[False] * (len(measured_anew) - 2),
+        True,
+    ]  # ... so the ranges are measured again at the end
 
 
 def test_the_most_harmful_layers_stay_in_float(quantised):
-    """One after the other, and only as many as it takes."""
+    """One after the other, and no more than necessary."""
     G, (_, (high, some)), goal, said = quantised
-    lines = said[2:]  # those of the high goal, but for the first
+    lines = said[2:]  # those of the high goal, without the first
     reached = [float(line.split()[-2]) for line in lines]
     assert len(lines) == len(some) and all(name in line for name, line in zip(some, lines))
     assert reached[-1] >= goal - 0.05 and all(value < goal for value in reached[:-1])
@@ -340,7 +354,7 @@ def test_the_most_harmful_layers_stay_in_float(quantised):
 
 @pytest.fixture
 def trained(tmp_path, monkeypatch, make_set):
-    """A folder with a data set and a trained checkpoint -> path of the checkpoint, generators by direction"""
+    """A folder with a data set and a checkpoint -> (path of the checkpoint, generators)."""
     monkeypatch.chdir(tmp_path)
     make_set((48, 56), trainA=5, trainB=5, testA=4, testB=4)
     torch.manual_seed(0)
@@ -354,12 +368,12 @@ def trained(tmp_path, monkeypatch, make_set):
     return "saved_models/tiny/latest.pth", G
 
 
-@pytest.mark.parametrize("kind", export.FORMATS)
+@pytest.mark.parametrize("kind", formats.FORMATS)
 def test_export_and_translate(kind, trained, capsys):
     checkpoint, G = trained
     words = ["--psnr", "30"] if kind == "int8" else []
     export.main(["--checkpoint", checkpoint, "--direction", "BA", "--format", kind, *words])
-    extension, precision, suffix, _ = export.FORMATS[kind]
+    extension, precision, suffix, _ = formats.FORMATS[kind]
     path = f"saved_models/tiny/G_BA_3{suffix}{extension}"
     said = capsys.readouterr().out
     assert f"--checkpoint {path}" in said and ("deprecated" in said) == (kind == "ts")
@@ -368,7 +382,7 @@ def test_export_and_translate(kind, trained, capsys):
     known = load_generator(path)
     made = known.network
     assert made.facts["precision"] == precision
-    assert (known["direction"], known["epoch"], known["options"]["dataset_name"]) == ("BA", 3, "tiny")
+    assert (known.direction, known.epoch, known.options["dataset_name"]) == ("BA", 3, "tiny")
 
     pixels = (images(1, 45, 39)[0].permute(1, 2, 0) * 127.5 + 127.5).round().byte().numpy()
     Image.fromarray(pixels).save("photo.png")
@@ -385,10 +399,11 @@ def test_export_and_translate(kind, trained, capsys):
 def test_exported_files_are_evaluated(trained, no_downloads):
     checkpoint, _ = trained
     export.main(["--checkpoint", checkpoint, "--direction", "AB"])
-    common = ["--data_dir", "data", "--dataset_name", "tiny", "--direction", "AB", "--no-amp"]
     values = [
-        evaluate.evaluate(evaluate.get_parser().parse_args(["--checkpoint", path, *words, *common]))[3]["AB"]
-        for path, words in ((checkpoint, []), ("saved_models/tiny/G_AB_3.onnx", ["--counterpart", checkpoint]))
+        evaluate(path, counterpart=counterpart, direction="AB", data_dir="data", dataset_name="tiny", amp=False)[3][
+            "AB"
+        ]
+        for path, counterpart in ((checkpoint, None), ("saved_models/tiny/G_AB_3.onnx", checkpoint))
     ]
     assert "cycle_l1" in values[0] and values[0].keys() == values[1].keys()
     for name, value in values[0].items():
@@ -396,52 +411,52 @@ def test_exported_files_are_evaluated(trained, no_downloads):
 
 
 @pytest.mark.parametrize("kind, off", [("ts", 0.001), ("fp16", 0.02), ("int8", 0.2)])
-def test_what_is_not_close_enough_gets_no_name(kind, off, trained, monkeypatch):
+def test_an_inaccurate_file_does_not_replace_anything(kind, off, trained, monkeypatch):
     checkpoint, _ = trained
-    real = export.Exported.forward
-    monkeypatch.setattr(export.Exported, "forward", lambda self, x: real(self, x) + off)
-    before = f"saved_models/tiny/G_AB_3{export.FORMATS[kind].suffix}{export.FORMATS[kind].extension}"
-    open(before, "w").write("what was there before")
+    real = Exported.forward
+    monkeypatch.setattr(Exported, "forward", lambda self, x: real(self, x) + off)
+    before = f"saved_models/tiny/G_AB_3{formats.FORMATS[kind].suffix}{formats.FORMATS[kind].extension}"
+    open(before, "w").write("an earlier file")
     with pytest.raises(InputError, match=f"--format {kind}: .*nothing was written"):
         export.main(["--checkpoint", checkpoint, "--format", kind, "--psnr", "20"])
-    assert open(before).read() == "what was there before"
+    assert open(before).read() == "an earlier file"
     assert sorted(os.listdir("saved_models/tiny")) == sorted(["latest.pth", os.path.basename(before)])
 
 
-def test_it_is_compared_at_three_sizes_one_by_one_and_together():
+def test_files_are_compared_at_three_sizes_and_two_batch_sizes():
     G = network()
-    sizes = export.sizes_to_compare(G, 64, 80)
+    sizes = comparison.comparison_sizes(G, 64, 80)
     assert sizes == [(64, 80), (32, 40), (49, 91)]
     given = []
 
     def exported(x):
         given.append(tuple(x.shape))
-        return export.padded(G, x)
+        return comparison.translate_padded(G, x)
 
-    rows = export.compare(G, exported, {size: images(3, *size) for size in sizes})
+    rows = comparison.compare(G, exported, {size: images(3, *size) for size in sizes})
     assert [row[:2] for row in rows] == [(size, n) for size in sizes for n in (1, 3)]
     assert {shape[0] for shape in given} == {1, 3} and {shape[2:] for shape in given} == set(sizes)
     assert psnr(torch.zeros(1), torch.full((1,), 0.2)) == pytest.approx(20)  # the range is 2
 
 
-def test_int8_is_chosen_at_the_sizes_that_it_is_compared_at(trained, monkeypatch):
+def test_int8_layers_are_chosen_at_the_sizes_of_the_comparison(trained, monkeypatch):
     def quantise(G, write, calibration, validation, least, folder):
         assert {image.shape[2:] for image in calibration} == {(48, 48)}
         assert {image.shape[2:] for image in validation} == {(48, 48), (32, 32), (37, 55)} and least == 30
         raise InputError("seen")
 
-    monkeypatch.setattr(export, "quantise", quantise)
+    monkeypatch.setattr(formats, "quantise", quantise)
     refused(["--checkpoint", trained[0], "--format", "int8", "--psnr", "30"], "seen")
 
 
-def test_what_is_not_finite_is_no_result(trained, monkeypatch):
+def test_output_that_is_not_finite_is_an_error(trained, monkeypatch):
     checkpoint, _ = trained
-    monkeypatch.setattr(export.Exported, "forward", lambda self, x: x * float("nan"))
+    monkeypatch.setattr(Exported, "forward", lambda self, x: x * float("nan"))
     with pytest.raises(InputError, match="not finite"):
         export.main(["--checkpoint", checkpoint])
 
 
-def test_a_killed_export_leaves_nothing_that_looks_whole(trained, tmp_path, script):
+def test_a_killed_export_leaves_no_complete_looking_file(trained, tmp_path, script):
     checkpoint, _ = trained
     process = subprocess.Popen([sys.executable, script("export.py"), "--checkpoint", checkpoint],
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
@@ -483,14 +498,14 @@ def refused(words, message):
         export.main(words)
 
 
-def test_no_picture_is_used_twice(trained, make_set, monkeypatch):
+def test_no_image_is_used_twice(trained, make_set, monkeypatch):
     checkpoint, G = trained
     make_set((40, 40), testA=39, trainA=5)
-    parser, known = export.get_parser(), {"options": {"data_dir": "data", "dataset_name": "tiny"}, "direction": "AB"}
-    for words in ([], ["--calibration", "data/tiny/testA"]):
-        pictures = export.Pictures(parser.parse_args(["--checkpoint", checkpoint, *words]), G["G_AB"], known)
-        parts = [pictures.calibration, pictures.validation, pictures.compared]
-        assert all(parts) and len(set(sum(parts, []))) == sum(map(len, parts))
+    trained = TrainedGenerator(G["G_AB"], checkpoint, "AB", options={"data_dir": "data", "dataset_name": "tiny"})
+    for calibration in (None, "data/tiny/testA"):
+        chosen = comparison.ExportImages(trained, calibration=calibration)
+        parts = [chosen.calibration, chosen.validation, chosen.compared]
+        assert all(parts) and len(set(sum(parts, []))) == sum(map(len, parts)) and chosen.are_disjoint()
 
 
 def test_a_full_disk(trained, monkeypatch):
@@ -506,23 +521,25 @@ def test_errors_of_the_command(trained, tmp_path, monkeypatch):
     checkpoint, G = trained
     refused(["--checkpoint", "nothing.pth"], "nothing.pth: no such checkpoint")
     refused(["--checkpoint", checkpoint, "--output", "g.bin"], "--output g.bin: .*ends in .onnx")
-    refused(["--checkpoint", checkpoint, "--output", "g.onnx", "--format", "onnx", "pt2"], "--output: names one file")
-    refused(["--checkpoint", "g.onnx"], "g.onnx: is exported already")
+    refused(
+        ["--checkpoint", checkpoint, "--output", "g.onnx", "--format", "onnx", "pt2"], "--output: names a single file"
+    )
+    refused(["--checkpoint", "g.onnx"], "g.onnx: is already exported")
     os.mkdir("saved_models/tiny/G_AB_3.ts")
     refused(["--checkpoint", checkpoint, "--format", "ts"], "G_AB_3.ts: must be a file")
     os.rmdir("saved_models/tiny/G_AB_3.ts")
     refused(["--checkpoint", checkpoint, "--images", "saved_models"], "saved_models: holds no image")
     refused(
         ["--checkpoint", checkpoint, "--format", "int8", "--psnr", "80"],
-        "--psnr 80: with a single convolution in INT8 it is",
+        "--psnr 80: even a single convolution in INT8 only reaches",
     )
     os.rename("data", "elsewhere")
-    refused(["--checkpoint", checkpoint], "--images: name a folder with pictures of domain A")
-    refused(["--checkpoint", checkpoint, "--format", "int8"], "--calibration: name a folder")
+    refused(["--checkpoint", checkpoint], "--images: required, a folder with images of domain A")
+    refused(["--checkpoint", checkpoint, "--format", "int8"], "--calibration: required, a folder")
     export.main(["--checkpoint", checkpoint, "--images", "elsewhere/tiny/trainB", "--output", "g.onnx"])
     assert is_exported("g.onnx") and os.path.exists("g.onnx")
-    real = export.importlib.util.find_spec
-    monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None if name == "onnxscript" else real(name))
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxscript" else real(name))
     refused(["--checkpoint", checkpoint, "--images", "elsewhere/tiny/trainB"], "needs onnxscript: pip install onnx")
     assert os.listdir("saved_models/tiny") == ["latest.pth"]
 
@@ -569,7 +586,7 @@ def test_errors_of_exported_files(trained, tmp_path, monkeypatch):
         Exported("saved_models/tiny/G_AB_3.onnx")
 
 
-def test_facts_can_be_read_without_this_project(trained):
+def test_metadata_can_be_read_without_this_project(trained):
     checkpoint, _ = trained
     export.main(["--checkpoint", checkpoint, "--format", "pt2"])
     extra = {"facts.json": ""}

@@ -1,4 +1,4 @@
-"""compare.py: trains what it says, shows what came of it, and does nothing twice."""
+"""benchmarks/compare.py: trains the variants, reports the results, and repeats nothing."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from variants import build as variants
 
 @pytest.fixture
 def small(tmp_path, monkeypatch):
-    """Four scenes and tiny networks -> {name: options}, of two that train and one that cannot"""
+    """Four scenes and tiny networks -> {name: options} of two variants that train and one that fails."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(demo_data, "N_TRAIN", 4)
     monkeypatch.setattr(demo_data, "N_TEST", 2)
@@ -34,7 +34,7 @@ def test_a_comparison(small, capfd):
     for r in results:
         assert all(0 <= share <= 1 for share in (*r["AB"], *r["BA"])) and r["cycle"] > 0 and r["parameters_G"] < 20_000
     steps = [json.loads(line)["step"] for line in open("saved_models/compare_paired_1/log.jsonl")]
-    assert max(steps) == 4 + 30  # with the scenes that are drawn with both animals
+    assert max(steps) == 4 + 30  # including the scenes drawn with both animals
     out = capfd.readouterr().out
     assert "| paired |" in out and "pairs" not in out.split("| paired |")[1]
     assert Image.open("images/compare.jpg").width == 4 * 256
@@ -45,7 +45,7 @@ def test_a_comparison(small, capfd):
     assert "error" in results[2] and "--img_height 63" in capfd.readouterr().out
 
 
-def test_costs_alone_train_nothing_and_the_sheet_goes_where_it_should(small, capsys):
+def test_costs_train_nothing_and_the_sheet_goes_to_its_file(small, capsys):
     assert compare.main(["--costs"]) is None and os.listdir() == []
     assert capsys.readouterr().out == "\n".join(compare.costs_table()) + "\n"
     small.pop("paired")

@@ -1,4 +1,4 @@
-"""evaluate.py, metrics.py and report.py: against numbers known beforehand or computed another way."""
+"""evaluate.py and measuring/: compared with known numbers, or with numbers computed in another way."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from PIL import Image
 import cyclegan
 import evaluate
 from inference.load import load_generator
-from measuring import metrics
+from measuring import cityscapes, evaluation, metrics
 from measuring.report import MEASURES, N_CASES, Cases
 from media.files import save_file
 from media.images import load_image
@@ -24,7 +24,7 @@ SIZE = 32
 
 
 class MeanColour(torch.nn.Module):
-    """Stands for the Inception network: 6 features an image, the mean and deviation of each channel."""
+    """Replaces the Inception network: 6 features per image, mean and standard deviation of each channel."""
 
     def forward(self, images):
         assert images.dtype == torch.uint8 and images.shape[1] == 3
@@ -32,7 +32,7 @@ class MeanColour(torch.nn.Module):
 
 
 class Difference(torch.nn.Module):
-    """Stands for LPIPS."""
+    """Replaces LPIPS."""
 
     def forward(self, a, b):
         assert a.shape[1] == 3 and a.min() >= -1 and a.max() <= 1 and b.min() >= -1 and b.max() <= 1
@@ -41,8 +41,8 @@ class Difference(torch.nn.Module):
 
 @pytest.fixture
 def run_folder(tmp_path, monkeypatch, make_set):
-    """A folder with a data set and the plain generators of epochs 1 and 2 -> it; the networks that would have to be
-    downloaded are replaced by small ones."""
+    """A folder with a data set and the generators of epochs 1 and 2. Small networks replace those that need a
+    download."""
     monkeypatch.chdir(tmp_path)
     make_set((SIZE, SIZE), trainA=5, trainB=7, testA=6, testB=6)
     folder = tmp_path / "saved_models" / "tiny"
@@ -97,22 +97,22 @@ def test_fid_of_gaussians_that_differ_by_a_shift_or_a_scale():
     assert distance(centred, 2 * centred).compute()[0] == pytest.approx(torch.cov(real.T).trace().item(), rel=1e-6)
 
 
-def test_kid_is_the_unbiased_mmd_also_of_few_images():
+def test_kid_is_the_unbiased_mmd_even_for_few_images():
     real, fake = (torch.randn(n, 4, generator=torch.Generator().manual_seed(n)) for n in (6, 5))
     kernel = lambda a, b: (a @ b.T / a.shape[1] + 1) ** 3  # noqa: E731
-    chosen = 5  # as many of each as there are of the smaller set
+    chosen = 5  # the size of the smaller set
     values = []
     for left_out in range(6):
         x, y = real[[i for i in range(6) if i != left_out]], fake
         xx, yy = (k.sum() - k.diagonal().sum() for k in (kernel(x, x), kernel(y, y)))
         values.append(((xx + yy) / (chosen * (chosen - 1)) - 2 * kernel(x, y).mean()).item())
-    found = distance(real, fake).compute()[1]  # over 100 draws of one of these six subsets
+    found = distance(real, fake).compute()[1]  # the mean of 100 draws from these six subsets
     assert abs(found - np.mean(values)) < np.std(values) / 2 and np.std(values) > 0.01
-    assert distance(real[1:], fake).compute()[1] == pytest.approx(values[0], abs=1e-5)  # all of both
+    assert distance(real[1:], fake).compute()[1] == pytest.approx(values[0], abs=1e-5)  # no subsets
     assert distance(real, fake).compute()[1] == found  # the same subset each time
 
 
-def test_the_real_images_are_kept_and_the_translated_ones_forgotten():
+def test_compute_keeps_the_real_images_and_resets_the_translations():
     real = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
     measure = distance(real, real + 1)
     assert measure.compute()[0] == pytest.approx(3, rel=1e-4)
@@ -134,8 +134,8 @@ def test_kid_keeps_a_bounded_number_of_features(monkeypatch):
 
 
 def test_label_score_by_hand():
-    score = metrics.LabelScore()
-    truth = np.array([[0, 0, 0, 1], [1, 2, metrics.VOID, metrics.VOID]], np.uint8)
+    score = cityscapes.LabelScore()
+    truth = np.array([[0, 0, 0, 1], [1, 2, cityscapes.VOID, cityscapes.VOID]], np.uint8)
     predicted = np.array([[0, 0, 1, 1], [1, 0, 5, 0]], np.uint8)
     assert score.update(predicted, truth) == pytest.approx(4 / 6)
     found = score.compute()
@@ -145,21 +145,21 @@ def test_label_score_by_hand():
 
 
 def test_nearest_class_and_void(tmp_path):
-    colours = list(metrics.CITYSCAPES.values())
-    assert (metrics.nearest_class(np.array(colours, np.uint8)) == np.arange(19)).all() and len(colours) == 19
+    colours = list(cityscapes.CITYSCAPES.values())
+    assert (cityscapes.nearest_class(np.array(colours, np.uint8)) == np.arange(19)).all() and len(colours) == 19
     near = np.array([[130, 60, 125], [3, 2, 1]], np.uint8)
-    assert metrics.nearest_class(near).tolist()[0] == 0
-    assert metrics.nearest_class(near, with_void=True).tolist() == [0, metrics.VOID]
+    assert cityscapes.nearest_class(near).tolist()[0] == 0
+    assert cityscapes.nearest_class(near, with_void=True).tolist() == [0, cityscapes.VOID]
     palette = Image.new("P", (2, 2))
     palette.putpalette([*colours[0], *colours[10], 0, 0, 0])
     palette.putdata([0, 1, 2, 2])
     palette.save(tmp_path / "label.png")
-    labels = metrics.load_labels(str(tmp_path / "label.png"), (4, 4))
-    assert labels[0].tolist() == [0, 0, 10, 10] and (labels[2:] == metrics.VOID).all()
+    labels = cityscapes.load_labels(str(tmp_path / "label.png"), (4, 4))
+    assert labels[0].tolist() == [0, 0, 10, 10] and (labels[2:] == cityscapes.VOID).all()
 
 
 def write_labels(folder, classes, names):
-    colours = np.array(list(metrics.CITYSCAPES.values()), np.uint8)
+    colours = np.array(list(cityscapes.CITYSCAPES.values()), np.uint8)
     for name, c in zip(names, classes):
         Image.fromarray(colours[np.asarray(c)]).save(os.path.join(folder, name))
 
@@ -172,12 +172,12 @@ def test_references_are_the_truth_and_the_most_frequent_label(tmp_path):
     halves = np.repeat([[3] * 4 + [5] * 4], 8, 0)
     write_labels(tmp_path, [halves], ["test.png"])
     test.append(str(tmp_path / "test.png"))
-    truth, constant = metrics.label_references(train, test, (8, 8)).values()
+    truth, constant = cityscapes.label_references(train, test, (8, 8)).values()
     assert set(truth.values()) == {1.0}
     assert constant == {"pixel_accuracy": 0.5, "class_accuracy": 0.5, "class_iou": 0.25}
 
 
-def test_palette_scores_the_direction_that_ends_in_labels(run_folder, tmp_path, capsys):
+def test_palette_scores_the_direction_into_the_labels(run_folder, tmp_path, capsys):
     rng = np.random.default_rng(0)
     names = [f"{i}.png" for i in range(6)]
     classes = rng.integers(0, 19, (6, 2, 2)).repeat(16, 1).repeat(16, 2)
@@ -187,7 +187,7 @@ def test_palette_scores_the_direction_that_ends_in_labels(run_folder, tmp_path, 
     G_BA = load_generator(str(run_folder / "G_BA_1.pth")).network
     with torch.no_grad():
         fake = ((G_BA(scaled(images(tmp_path / "data/tiny/testB", names))) + 1) * 127.5).round().byte()
-    colours = torch.tensor(list(metrics.CITYSCAPES.values())).float()
+    colours = torch.tensor(list(cityscapes.CITYSCAPES.values())).float()
     pixels = fake.permute(0, 2, 3, 1).reshape(-1, 1, 3).float()
     predicted = (pixels - colours).square().sum(2).argmin(1).reshape(6, SIZE, SIZE).numpy()
     right = (predicted == classes).mean()
@@ -258,19 +258,19 @@ def test_psnr_and_ssim_of_equal_and_of_opposite_images():
     assert metrics.l1(black, white).tolist() == [255, 255]
 
 
-def test_all_checkpoints_tell_which_epoch_is_best(run_folder, capsys):
+def test_all_checkpoints_report_the_best_epoch(run_folder, capsys):
     records = evaluate_it(run_folder, "--all_checkpoints")
     assert [record["epoch"] for record in records] == [1, 2]
     values = {record["epoch"]: record["results"]["BA"]["cycle_l1"] for record in records}
     best = min(values, key=values.get)
     lines = [
-        line for line in capsys.readouterr().out.splitlines() if line.startswith("B -> A  cycle: there and back, L1 ")
+        line for line in capsys.readouterr().out.splitlines() if line.startswith("B -> A  cycle reconstruction, L1 ")
     ]
     assert len(lines) == 1 and f"epoch {best:>5}" in lines[0]
     assert Image.open("images/tiny/metrics.png").width > 1000
 
 
-def test_without_optional_packages_the_rest_is_measured(run_folder, monkeypatch, capsys):
+def test_measures_the_rest_without_optional_packages(run_folder, monkeypatch, capsys):
     monkeypatch.undo()
     os.chdir(run_folder.parent.parent)
     for module in ("torchmetrics", "torchmetrics.image.fid", "torchmetrics.functional.image", "torch_fidelity"):
@@ -282,7 +282,7 @@ def test_without_optional_packages_the_rest_is_measured(run_folder, monkeypatch,
 
 
 @pytest.mark.parametrize("flag, function", [("--inception_weights", "inception"), ("--lpips_weights", "lpips")])
-def test_weights_that_are_named_but_no_good(tmp_path, flag, function):
+def test_wrong_weights_files_are_reported(tmp_path, flag, function):
     path = tmp_path / "weights.pth"
     for content in (None, b"", b"no weights"):
         if content is not None:
@@ -292,13 +292,21 @@ def test_weights_that_are_named_but_no_good(tmp_path, flag, function):
         assert not isinstance(error.value, metrics.Unavailable)
 
 
+def test_evaluate_is_a_function_too(run_folder):
+    checkpoint = str(run_folder / "G_AB_1.pth")
+    options = dict(dataset_name="tiny", img_height=SIZE, img_width=SIZE, n_cpu=0, amp=False)
+    results = evaluate.evaluate(checkpoint, direction="AB", paired=True, **options)
+    record = evaluate_it(run_folder, "--direction", "AB", "--paired")[-1]
+    assert results == {1: record["results"]}
+
+
 def test_one_direction_alone(run_folder):
     os.remove(run_folder / "G_BA_1.pth")
     found = evaluate_it(run_folder)[0]["results"]
     assert list(found) == ["AB"] and "cycle_l1" not in found["AB"] and "fid_test" in found["AB"]
 
 
-def test_a_full_checkpoint_brings_its_size_and_data_set(make_set, tmp_path, monkeypatch):
+def test_a_full_checkpoint_provides_size_and_data_set(make_set, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make_set((48, 40))
     cyclegan.main(["--dataset_name", "tiny", "--img_height", "40", "--img_width", "36", "--n_residual_blocks", "1",
@@ -317,7 +325,7 @@ def test_a_full_checkpoint_brings_its_size_and_data_set(make_set, tmp_path, monk
     [
         (["--dataset_name", "nothing"], "data/nothing: no such folder"),
         (["--img_height", "34"], "must be divisible by 4"),
-        (["--paired"], "no file stem is the same"),
+        (["--paired"], "no image has the same file stem"),
     ],
 )
 def test_errors(run_folder, tmp_path, options, message):
@@ -328,7 +336,7 @@ def test_errors(run_folder, tmp_path, options, message):
     assert not os.path.exists(run_folder / "metrics.jsonl")
 
 
-def test_a_broken_test_image_is_named(run_folder, tmp_path):
+def test_a_corrupt_test_image_is_reported(run_folder, tmp_path):
     (tmp_path / "data/tiny/testA/2.png").write_bytes(b"broken")
     with pytest.raises(InputError, match="testA/2.png: broken"):
         evaluate_it(run_folder)
@@ -342,22 +350,22 @@ def test_cases_keep_the_best_and_the_worst(tmp_path):
     assert sorted(item[2] for item in cases.best) == [0, 1, 2, 3]
     assert sorted(item[2] for item in cases.worst) == [46, 47, 48, 49]
     cases.add(float("nan"), "nothing.png", None)
-    cases.draw(str(tmp_path / "sheets" / "x.png"))
+    cases.save_sheet(str(tmp_path / "sheets" / "x.png"))
     sheet = np.array(Image.open(tmp_path / "sheets" / "x.png"))
     assert (sheet[28 : 28 + 256, : 3 * 256] == 0).all() and (sheet[-256:, : 3 * 256] == 49).all()  # enlarged 64 times
     assert os.listdir(tmp_path / "sheets") == ["x.png"]
 
 
-def test_palette_needs_labels_in_its_colours_and_a_direction_that_ends_in_them(run_folder, tmp_path):
-    with pytest.raises(InputError, match="--palette cityscapes: .* is not in the colours of its classes"):
+def test_palette_needs_labels_in_its_colours_and_a_direction_into_them(run_folder, tmp_path):
+    with pytest.raises(InputError, match="--palette cityscapes: .* is not in the colours of the palette"):
         evaluate_it(run_folder, "--palette", "cityscapes")
     names = [f"{i}.png" for i in range(6)]
     write_labels(tmp_path / "data/tiny/testA", np.zeros((6, SIZE, SIZE), int), names)
-    with pytest.raises(InputError, match="the labels are domain A, which --direction leaves out"):
+    with pytest.raises(InputError, match="domain A has the labels, and --direction translates into the other one"):
         evaluate_it(run_folder, "--palette", "cityscapes", "--direction", "AB")
 
 
-def test_another_data_set_than_that_of_the_training_gets_sheets_of_its_own(run_folder):
+def test_another_data_set_gets_its_own_sheets(run_folder):
     G = {name: load_generator(str(run_folder / f"{name}_1.pth")).network.state_dict() for name in ("G_AB", "G_BA")}
     save_file({"version": 1, "options": {"dataset_name": "horses"}, "epoch": 1, **G}, str(run_folder / "latest.pth"))
     evaluate_it(run_folder, name="latest.pth")
@@ -369,23 +377,23 @@ def test_an_epoch_without_its_counterpart_does_not_spoil_the_others(run_folder, 
     records = evaluate_it(run_folder, "--all_checkpoints")
     assert [sorted(record["results"]) for record in records] == [["AB", "BA"], ["AB"]]
     out = capsys.readouterr().out
-    assert "G_AB_2.pth: no counterpart beside it, so no BA" in out and "metrics.png" in out
-    assert re.search(r"B -> A  identity.*epoch +1 ", out)
+    assert "G_AB_2.pth: no counterpart beside it, so BA is not measured" in out and "metrics.png" in out
+    assert re.search(r"B -> A  identity mapping.*epoch +1 ", out)
 
 
 def test_palette_is_for_colour(run_folder):
     for name in ("G_AB", "G_BA"):
         save_file(GeneratorResNet(1, 1, 8).state_dict(), str(run_folder / f"{name}_1.pth"))
-    with pytest.raises(InputError, match="its labels are colours"):
+    with pytest.raises(InputError, match="labels are RGB images"):
         evaluate_it(run_folder, "--palette", "cityscapes")
 
 
-def test_a_line_that_a_killed_run_left_does_not_swallow_the_next(tmp_path):
+def test_an_incomplete_line_of_a_killed_run_does_not_swallow_the_next(tmp_path):
     path = str(tmp_path / "log.jsonl")
-    evaluate.append(path, "")
-    evaluate.append(path, "1")
+    evaluation.append_line(path, "")
+    evaluation.append_line(path, "1")
     with open(path, "a") as file:
         file.write("half")
-    evaluate.append(path, "2")
-    evaluate.append(path, "3")
+    evaluation.append_line(path, "2")
+    evaluation.append_line(path, "3")
     assert open(path).read() == "1\nhalf\n2\n3\n"

@@ -255,10 +255,10 @@ def test_measured_where_it_can_be(spectral, capsys):
     capsys.readouterr()
     evaluate.main(["--checkpoint", "saved_models/tiny/latest.pth", "--device", "cpu", "--no-amp"])
     out = capsys.readouterr().out
-    assert "cycle: there and back" in out and "note: no identity: images of A and B differ in channels" in out
-    assert "the target's images" not in out
+    assert "cycle reconstruction" in out and "note: no identity: images of A and B differ in channels" in out
+    assert "identity mapping" not in out
     evaluate.main(["--checkpoint", "saved_models/tiny/latest.pth", "--device", "cpu", "--paired"])
-    assert "true counterpart, L1" in capsys.readouterr().out
+    assert "paired ground truth, L1" in capsys.readouterr().out
     assert Image.open("images/tiny/evaluate_latest_AB.png").width >= 500
 
 

@@ -1,0 +1,148 @@
+"""
+Checks an exported generator: compares it with the original on real images of several sizes.
+"""
+
+import os
+
+import torch
+from torch import nn
+
+from datasets import find_folder
+from deploy.formats import FORMATS
+from measuring.images import from_uint8, stack_images
+from measuring.metrics import psnr
+from media.images import ImageFiles
+from utils import InputError
+from variants.losses import ssim
+
+LARGEST_DIFFERENCE = 1e-4  # allowed for float32 formats on the CPU, in [-1, 1]; one gray level is 0.0078
+FP16_PSNR = 50.0  # required for float16, in dB
+N_CALIBRATION, N_VALIDATION, N_COMPARED = 32, 4, 3  # number of images for each purpose
+
+
+class ExportImages:
+    """Chooses real images for an export. They are disjoint if there are enough images.
+
+    calibration: (attribute) paths of images that INT8 ranges are measured on
+    validation:  (attribute) paths of images that INT8 layers are chosen with
+    compared:    (attribute) paths of images for the final comparison
+    """
+
+    def __init__(self, trained, images=None, calibration=None, for_int8=False):
+        """
+        trained:     TrainedGenerator, whose training options name the data set
+        images:      folder of images to compare on, instead of the test images of the data set
+        calibration: folder of images for INT8, instead of the training images
+        for_int8:    makes the error message name the right option
+        """
+        options, domain = trained.options, (trained.direction or "AB")[0]
+        root = os.path.join(options.get("data_dir", "data"), options.get("dataset_name", ""))
+        self.channels = trained.network.channels
+        test = list_images(images, root, "test", domain) or list_images(calibration, root, "train", domain)
+        train = list_images(calibration, root, "train", domain) or test
+        if not test:
+            flag = "--calibration" if for_int8 else "--images"
+            raise InputError(f"{flag}: required, a folder with images of domain {domain}; {root} contains none")
+        self.calibration = evenly_spaced(train, min(N_CALIBRATION, max(1, len(train) // 2)))
+        self.validation = evenly_spaced(without(train, self.calibration), N_VALIDATION)
+        self.compared = evenly_spaced(without(test, self.calibration + self.validation), N_COMPARED)
+
+    def are_disjoint(self):
+        """Returns whether no image serves two purposes."""
+        chosen = self.calibration + self.validation + self.compared
+        return len(set(chosen)) == len(chosen)
+
+    def load(self, paths, size):
+        """Loads images as a tensor (N, channels, height, width) in [-1, 1]."""
+        return from_uint8(stack_images(paths, size, self.channels))
+
+    def load_for_int8(self, size, sizes):
+        """Loads the calibration images at one size and the validation images at several -> two lists of images
+        (1, channels, height, width)."""
+        calibration = self.load(self.calibration, size).split(1)
+        validation = [image for each in sizes for image in self.load(self.validation, each).split(1)]
+        return list(calibration), validation
+
+
+def list_images(folder, root, mode, domain):
+    """Lists the images of `folder`, or of the data set if it is None. A data set may lack them; a folder that the user
+    named may not."""
+    try:
+        return list(ImageFiles(folder or find_folder(root, mode, domain)))
+    except (InputError, OSError):
+        if folder:
+            raise
+        return []
+
+
+def evenly_spaced(paths, n):
+    """Returns n of the paths, or all of them if there are fewer."""
+    n = min(n, len(paths))
+    return [paths[i * len(paths) // n] for i in range(n)]
+
+
+def without(paths, others):
+    """Returns the paths that are not in `others`, or all of them if none would remain."""
+    return [path for path in paths if path not in others] or paths
+
+
+def comparison_sizes(G, height, width):
+    """Returns three sizes (height, width) to compare at: the training size, half of it, and odd numbers."""
+    half = [max(G.smallest, side // 2) for side in (height, width)]
+    return [(height, width), tuple(half), (height * 3 // 4 | 1, width * 9 // 8 | 1)]
+
+
+def translate_padded(G, x):
+    """Translates images of any size. An implementation independent of formats.AnySize, which it verifies."""
+    height, width = x.shape[2:]
+    bottom, right = (max(G.smallest, -(-n // G.multiple) * G.multiple) - n for n in (height, width))
+    return G(nn.functional.pad(x, (0, right, 0, bottom), "reflect"))[:, :, :height, :width]
+
+
+@torch.no_grad()
+def compare(G, exported, images):
+    """Compares an exported generator with its original. Each size is translated one image at a time, and as one batch.
+
+    images: {(height, width): (N, channels, height, width)}
+    Returns rows (size, batch size, largest difference, PSNR in dB, SSIM).
+    """
+    rows = []
+    for size, batch in images.items():
+        expected = translate_padded(G, batch)
+        for n in sorted({1, len(batch)}):
+            result = torch.cat([exported(part) for part in batch.split(n)])
+            if result.shape != expected.shape or not result.isfinite().all():
+                raise InputError(
+                    f"{exported.path}: the output at {size} has shape {tuple(result.shape)} or is not finite"
+                )
+            difference = (result - expected).abs().max().item()
+            rows.append((size, n, difference, psnr(result, expected), ssim(result, expected).item()))
+    return rows
+
+
+def comparison_table(kind, rows, paths):
+    """Formats the rows of `compare` as lines of text. paths: the images that were compared."""
+    n = len(paths)
+    lines = [f"{kind}, compared with PyTorch on {n} image{'s' if n > 1 else ''} of {os.path.dirname(paths[0])}:"]
+    lines.append(f"{'size':>14}{'batch':>8}{'largest difference':>22}{'PSNR, dB':>12}{'SSIM':>10}")
+    for (height, width), n, difference, decibels, similarity in rows:
+        size = f"{width} x {height}"
+        lines.append(f"{size:>14}{n:>8}{difference:>22.2g}{decibels:>12.1f}{similarity:>10.5f}")
+    return lines
+
+
+def check_accuracy(kind, rows, least_psnr):
+    """Raises InputError if an exported file differs from its original by more than its format allows.
+
+    least_psnr: required PSNR of int8, in dB
+    """
+    for (height, width), n, difference, decibels, _ in rows:
+        where = f"at {width} x {height}, batch {n}"
+        if FORMATS[kind].limit == "difference" and not difference <= LARGEST_DIFFERENCE:
+            raise InputError(f"--format {kind}: differs from PyTorch by {difference:.2g} {where}; nothing was written")
+        required = least_psnr if kind == "int8" else FP16_PSNR
+        if FORMATS[kind].limit == "psnr" and not decibels >= required:
+            way_out = "; try a lower --psnr or other --calibration images" if kind == "int8" else ""
+            raise InputError(
+                f"--format {kind}: only {decibels:.1f} dB {where}, {required} required{way_out}; nothing was written"
+            )

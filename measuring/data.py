@@ -1,0 +1,92 @@
+"""
+Finds the images that an evaluation needs: real images of both domains, pairs, label images.
+"""
+
+import dataclasses
+import os
+
+from datasets import find_folder
+from measuring.cityscapes import label_references, share_of_palette
+from media.images import ImageFiles, stem
+from utils import InputError
+
+
+@dataclasses.dataclass
+class EvaluationData:
+    """The images that an evaluation measures on.
+
+    root:         folder of the data set
+    real:         {domain: {"test": paths, "train": paths}}, all images on disk
+    test:         {domain: paths}, the images that are translated
+    matched:      whether image i of test["A"] is the counterpart of image i of test["B"]
+    label_domain: the domain that consists of label images to be scored, "A", "B" or None
+    references:   scores of reference predictions for the labels, see cityscapes.label_references
+    """
+
+    root: str
+    real: dict
+    test: dict
+    matched: bool = False
+    label_domain: str | None = None
+    references: dict = dataclasses.field(default_factory=dict)
+
+    def counts(self):
+        """Returns the number of images of each part, such as {"testA": 120, "trainA": 1067, ...}."""
+        return {f"{part}{domain}": len(paths) for domain in "AB" for part, paths in self.real[domain].items()}
+
+    def truths(self, direction):
+        """Returns the true counterparts of the source images of a direction, or None if there are none."""
+        return self.test[direction[1]] if self.matched else None
+
+
+def find_data(root, matched=False):
+    """Lists the images of a data set folder. Training images are optional, test images are not.
+
+    matched: keep only test images whose file stem exists in both domains, in pairs
+    """
+    real = {domain: {"test": list(ImageFiles(find_folder(root, "test", domain)))} for domain in "AB"}
+    for domain in "AB":
+        try:
+            real[domain]["train"] = list(ImageFiles(find_folder(root, "train", domain)))
+        except InputError:
+            real[domain]["train"] = []
+    test = {domain: real[domain]["test"] for domain in "AB"}
+    if matched:
+        test = match_by_stem(test)
+    return EvaluationData(root, real, test, matched)
+
+
+def match_by_stem(test):
+    """Reduces {domain: paths} to the images whose file stem exists in both domains, both in the same order. Prints how
+    many are skipped."""
+    of_A, of_B = ({stem(path): path for path in test[domain]} for domain in "AB")
+    common = sorted(of_A.keys() & of_B.keys())
+    if not common:
+        folder_A, folder_B = (os.path.dirname(test[domain][0]) for domain in "AB")
+        raise InputError(f"{folder_A}: no image has the same file stem as an image in {folder_B}")
+    skipped = len(test["A"]) + len(test["B"]) - 2 * len(common)
+    if skipped:
+        print(f"note: {skipped} test images have no counterpart and are skipped")
+    return {"A": [of_A[name] for name in common], "B": [of_B[name] for name in common]}
+
+
+def find_labels(data, palette, generators, directions, size):
+    """Detects which domain consists of label images, and sets data.label_domain and data.references.
+
+    palette:    name of the palette, for error messages
+    generators: {direction: generator}
+    directions: directions that will be measured
+    size:       (height, width) at which labels are scored
+    """
+    if any({G.channels, G.out_channels} != {3} for G in generators.values()):
+        raise InputError(f"--palette {palette}: labels are RGB images, and these generators have other channels")
+    shares = {domain: share_of_palette(data.test[domain][0]) for domain in "AB"}
+    label_domain = max("AB", key=shares.get)
+    if shares[label_domain] < 0.5:
+        raise InputError(f"--palette {palette}: {data.test[label_domain][0]} is not in the colours of the palette")
+    if label_domain not in {direction[1] for direction in directions}:
+        raise InputError(
+            f"--palette {palette}: domain {label_domain} has the labels, and --direction translates into the other one"
+        )
+    data.label_domain = label_domain
+    data.references = label_references(data.real[label_domain]["train"], data.test[label_domain], size)

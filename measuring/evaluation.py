@@ -1,0 +1,282 @@
+"""
+Evaluates trained generators on test images. `evaluate` is what evaluate.py runs; other code can call it as a function.
+"""
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import re
+import time
+
+import torch
+
+from inference.exported import is_exported
+from inference.load import load_generators, options_beside
+from measuring.data import find_data, find_labels
+from measuring.images import from_uint8, image_batches, stack_images, to_uint8
+from measuring.metrics import l1
+from measuring.report import Cases, arrow, best_epochs, draw_curves, results_table
+from measuring.scores import AvailableMetrics, Scores
+from media.images import stem
+from utils import InputError, as_rgb, bfloat16_pays, choose_device
+
+# Stored with the results, so that numbers are only compared if they were measured in the same way
+PROTOCOL = (
+    "all images resized to one size; translations rounded to 8 bits; FID and KID between all translated test images of "
+    "the source domain and the target's test images (test) or its train and test images (train_test); Inception as "
+    "published (torch-fidelity), 2048 features"
+)
+
+
+@dataclasses.dataclass
+class Settings:
+    """How images are loaded and translated.
+
+    size:       (height, width) in pixels
+    amp:        translate with bfloat16 autocast
+    batch_size: images per batch
+    n_cpu:      worker processes that load images
+    """
+
+    size: tuple
+    device: torch.device
+    amp: bool
+    batch_size: int = 8
+    n_cpu: int = 0
+
+    def loading(self):
+        """Returns the keyword arguments of images.image_batches that are the same for all images."""
+        return dict(size=self.size, device=self.device, batch_size=self.batch_size, n_cpu=self.n_cpu)
+
+
+def evaluate(checkpoint, *, counterpart=None, direction=None, all_checkpoints=False, dataset_name=None, data_dir=None,
+             img_height=None, img_width=None, paired=False, palette=None, inception_weights=None, lpips_weights=None,
+             batch_size=8, n_cpu=2, device=None, amp=None):  # fmt: skip
+    """Measures the quality of trained generators on the test images of a data set.
+
+    Prints a table for each checkpoint, appends a JSON line to metrics.jsonl in the folder of the checkpoint, and writes
+    sheets of the best and worst cases to images/. What cannot be measured is omitted, with a note.
+
+    checkpoint:            a full checkpoint, the file of one generator, or an exported file
+    counterpart:           file of the generator of the other direction, if it is not found beside the checkpoint
+    direction:             "AB" or "BA" to measure one direction; None measures both if both generators exist
+    all_checkpoints:       measure every G_AB_N.pth in the folder of the checkpoint
+    dataset_name, data_dir, img_height, img_width: default to those of the training
+    paired, palette:       compare with the ground truth; A and B are matched by file stem
+    inception_weights, lpips_weights: local files, see metrics.inception and metrics.lpips
+    device, amp:           default to the best device, and to bfloat16 where the device supports it
+    Returns {epoch: {direction: {measure: value}}}, with the measures of report.MEASURES. Raises InputError.
+    """
+    device = choose_device(device)
+    amp = bfloat16_pays(device) if amp is None else amp
+    generators, epoch, options = open_generators(checkpoint, direction, counterpart)
+    checkpoints = find_checkpoints(checkpoint, epoch, direction) if all_checkpoints else {epoch: checkpoint}
+    size = image_size(generators, img_height or options.get("img_height"), img_width or options.get("img_width"))
+    settings = Settings(size, device, amp, batch_size, n_cpu)
+    name = dataset_name or options.get("dataset_name")
+    root = find_dataset(checkpoint, name, data_dir or options.get("data_dir"))
+    directions = [direction] if direction else sorted(generators)
+    data = find_data(root, matched=bool(paired or palette))
+    if palette:
+        find_labels(data, palette, generators, directions, size)
+
+    precision = str(next(iter(generators.values()))) if is_exported(checkpoint) else "bfloat16" if amp else "float32"
+    print(f"{root}: {data.counts()}, at {size[1]} x {size[0]} pixels, {precision}")
+    folder = os.path.dirname(checkpoint) or "."
+    log = os.path.join(folder, "metrics.jsonl")
+    append_line(log, "")  # fails now if the file cannot be written
+    available = prepare_metrics(generators, directions, data, settings, inception_weights, lpips_weights)
+
+    sheets, history = os.path.join("images", os.path.basename(os.path.abspath(folder))), {}
+    if name != options.get("dataset_name", name):
+        sheets = os.path.join(sheets, name)
+    for epoch, path in sorted(checkpoints.items(), key=lambda item: item[0] or 0):
+        if all_checkpoints:
+            generators = {d: found.network for d, found in load_generators(path, direction, counterpart).items()}
+        results = measure_checkpoint(path, generators, directions, data, available, settings, paired, sheets)
+        print(f"\n{path}" + (f", epoch {epoch}" if epoch is not None else ""))
+        print("\n".join(results_table(results, data.references)) + "\n")
+        record = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "checkpoint": path, "epoch": epoch, "data": root,
+            "counts": data.counts(), "size": size, "precision": precision, "protocol": PROTOCOL, "results": results,
+            "missing": available.missing, "references": data.references, "versions": package_versions(),
+        }  # fmt: skip
+        append_line(log, json.dumps(record))
+        history[epoch] = results
+    if all_checkpoints:
+        print("\n".join(best_epochs(history)))
+        draw_curves(history, f"{sheets}/metrics.png")
+    print(f"appended to {log}")
+    return history
+
+
+##############################
+#   Checkpoints and data
+##############################
+
+
+def open_generators(checkpoint, direction, counterpart):
+    """Loads the generators of a checkpoint -> ({direction: generator}, epoch or None, options of the training)."""
+    trained = load_generators(checkpoint, direction, counterpart)
+    named = next(found for found in trained.values() if found.path == checkpoint)
+    options = named.options or options_beside(checkpoint)
+    return {d: found.network for d, found in trained.items()}, named.epoch, options
+
+
+def image_size(generators, height, width):
+    """Returns the (height, width) to evaluate at, 256 where it is None. Checks that all generators accept it."""
+    height, width = height or 256, width or 256
+    multiple = max(G.multiple for G in generators.values())
+    if height % multiple or width % multiple:
+        raise InputError(f"--img_height {height} --img_width {width}: must be divisible by {multiple}")
+    return height, width
+
+
+def find_dataset(checkpoint, dataset_name, data_dir):
+    """Returns the folder of the data set."""
+    if not dataset_name:
+        raise InputError(f"--dataset_name: required, because {checkpoint} does not contain the name of its data set")
+    root = os.path.join(data_dir or "data", dataset_name)
+    if not os.path.isdir(root):
+        raise InputError(f"{root}: no such folder. Set --data_dir and --dataset_name to a data set with test images")
+    return root
+
+
+def find_checkpoints(checkpoint, epoch, direction):
+    """Finds the generators of all epochs in the folder of a checkpoint -> {epoch: path}."""
+    if is_exported(checkpoint):
+        raise InputError(f"--all_checkpoints: needs G_AB_N.pth files, but {checkpoint} is exported. Name one of those")
+    folder, direction = os.path.dirname(checkpoint) or ".", direction or "AB"
+    found = [re.fullmatch(rf"G_{direction}_(\d+)\.pth", file) for file in os.listdir(folder)]
+    checkpoints = {int(match[1]): os.path.join(folder, match[0]) for match in found if match}
+    if not checkpoints:
+        raise InputError(f"--all_checkpoints: {folder} contains no G_{direction}_N.pth")
+    return checkpoints
+
+
+##############################
+#         Measuring
+##############################
+
+
+def prepare_metrics(generators, directions, data, settings, inception_weights, lpips_weights):
+    """Loads the metrics and processes the real images. Prints a note for each metric that is not available."""
+    available = AvailableMetrics(settings.device, inception_weights, lpips_weights)
+    for direction in directions:
+        source, target = direction
+        channels = generators[direction].out_channels
+        available.add_real_images(target, data.real[target], len(data.test[source]), channels, settings)
+    if len(generators) == 1:
+        available.missing["cycle"] = "needs both directions; name the other generator with --counterpart"
+    if any(G.channels != G.out_channels for G in generators.values()):
+        available.missing["identity"] = "images of A and B differ in channels"
+    for measure, reason in available.missing.items():
+        print(f"note: no {measure}: {reason}")
+    return available
+
+
+def measure_checkpoint(path, generators, directions, data, available, settings, paired, sheets):
+    """Measures one checkpoint and writes its sheets -> {direction: {measure: value}}.
+
+    directions: the requested directions; one without a generator is skipped
+    sheets:     folder for the sheets
+    """
+    for G in generators.values():
+        G.to(settings.device)
+    if lacking := set(directions) - generators.keys():
+        print(f"note: {path}: no counterpart beside it, so {' and '.join(sorted(lacking))} is not measured")
+    results = {}
+    for direction in sorted(set(directions) & generators.keys()):
+        results[direction], cases = measure_direction(direction, generators, data, available, settings, paired)
+        sheet = f"{sheets}/evaluate_{stem(path)}_{direction}.png"
+        cases.save_sheet(sheet)
+        print(f"{sheet}: best and worst cases of {cases.title}")
+    return results
+
+
+@torch.no_grad()
+def measure_direction(direction, generators, data, available, settings, paired):
+    """Measures one direction -> ({measure: value}, report.Cases).
+
+    direction:  "AB" or "BA"
+    generators: {direction: generator}; the opposite one is optional
+    """
+    source, target = direction
+    G, G_back = generators[direction], generators.get(target + source)
+    same_channels, is_label = G.channels == G.out_channels, data.label_domain == target
+    truths = data.truths(direction)
+    if is_label:
+        criterion = "share of wrong pixels"
+    elif truths:
+        criterion = "L1 to the truth"
+    elif G_back:
+        criterion = "cycle L1"
+    else:
+        criterion = "L1 to the input"
+    columns = ["input", "translation"] + ["recovered"] * bool(G_back) + ["truth"] * bool(truths)
+    scores, cases = Scores(available, target), Cases(f"{arrow(direction)}, by {criterion}", columns)
+
+    def translate(G, x):
+        with torch.autocast(settings.device.type, torch.bfloat16, enabled=settings.amp):
+            return G(x).float()
+
+    done = 0
+    for images in image_batches(data.test[source], channels=G.channels, label=arrow(direction), **settings.loading()):
+        batch = slice(done, done + len(images))
+        done += len(images)
+        x = from_uint8(images)
+        fake = translate(G, x)
+        written = to_uint8(fake)  # what an image file would contain ...
+        seen = from_uint8(written)  # ... and what its reader would see
+        shown = [images, written]
+        errors = {"L1 to the input": l1(seen, x) if same_channels else torch.zeros(len(x))}
+        scores.add_distribution(written)
+        scores.add_change(x, seen)
+        if G_back:
+            recovered = translate(G_back, fake)  # not from 8 bits: the cycle loss does not round either
+            errors["cycle L1"] = scores.add_cycle(x, recovered)
+            shown.append(to_uint8(recovered))
+        if truths:
+            shown.append(stack_images(truths[batch], settings.size, G.out_channels).to(settings.device))
+            truth = from_uint8(shown[-1])
+            errors["L1 to the truth"] = l1(seen, truth)
+            if paired:
+                scores.add_pairs(seen, truth)
+        if is_label:
+            errors["share of wrong pixels"] = scores.add_labels(written, truths[batch])
+        for i, path in enumerate(data.test[source][batch]):
+            cases.add(errors[criterion][i].item(), path, [as_rgb(column[i : i + 1])[0] for column in shown])
+
+    label = f"{target} kept by {arrow(direction)}"
+    unchanged = data.test[target] if same_channels else []
+    for images in image_batches(unchanged, channels=G.channels, label=label, **settings.loading()):
+        x = from_uint8(images)
+        scores.add("identity_l1", l1(translate(G, x), x))
+    return scores.compute(), cases
+
+
+##############################
+#           The log
+##############################
+
+
+def append_line(path, line):
+    """Appends a line to a text file, after ending a last line that a killed run left incomplete. An empty line only
+    checks that the file can be written."""
+    with open(path, "a+b") as file:
+        if file.tell() and line:
+            file.seek(-1, os.SEEK_END)
+            line = ("" if file.read() == b"\n" else "\n") + line
+        file.write((line + "\n").encode() if line else b"")
+
+
+def package_versions():
+    """Returns {package: version, or None if it is not installed}."""
+    versions = {}
+    for package in ("torch", "torchvision", "torchmetrics", "torch-fidelity", "pillow", "numpy"):
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    return versions

@@ -1,0 +1,124 @@
+"""
+Collects the measures of one direction over the batches of an evaluation.
+"""
+
+import torch
+
+from measuring import metrics
+from measuring.cityscapes import LabelScore, load_labels, nearest_class
+from measuring.images import image_batches
+from utils import as_rgb
+
+
+class AvailableMetrics:
+    """The metrics that can be computed on this machine, and the features of the real images.
+
+    extractor, lpips, pair: the Inception network, LPIPS, and functions for pairs; None where unavailable
+    missing:                {metric: reason} for the unavailable ones
+    distances:              {domain: {protocol: metrics.SetDistance}}, filled by `add_real_images`
+    """
+
+    def __init__(self, device, inception_weights=None, lpips_weights=None):
+        self.missing, self.distances = {}, {}
+        self.extractor = self._load("FID, KID", lambda: metrics.inception(inception_weights).to(device))
+        self.lpips = self._load("LPIPS", lambda: metrics.lpips(lpips_weights).to(device))
+        self.pair = self._load("PSNR, SSIM", metrics.pair_measures)
+
+    def _load(self, name, load):
+        try:
+            return load()
+        except metrics.Unavailable as error:
+            self.missing[name] = str(error)
+
+    @torch.no_grad()
+    def add_real_images(self, domain, files, n_fake, channels, settings):
+        """Extracts the features of all real images of a domain, once for all checkpoints.
+
+        files:    {"test": paths, "train": paths}
+        n_fake:   number of translations into this domain
+        settings: see evaluation.Settings
+        """
+        if self.extractor is None or n_fake < 2:
+            return
+        blank = torch.zeros(1, 3, *settings.size, dtype=torch.uint8, device=settings.device)
+        n_features = self.extractor(blank).shape[1]
+        sets = {"test": files["test"], "train_test": files["test"] + files["train"]}
+        distances = {
+            protocol: metrics.SetDistance(n_features, len(paths), n_fake).to(settings.device)
+            for protocol, paths in sets.items()
+            if len(paths) > 1
+        }
+        for part in ("test", "train"):
+            label = f"real images of {domain}"
+            for images in image_batches(files[part], channels=channels, label=label, **settings.loading()):
+                features = self.extractor(as_rgb(images))
+                for protocol, distance in distances.items():
+                    if part == "test" or protocol == "train_test":
+                        distance.update(features, real=True)
+        self.distances[domain] = distances
+
+
+class Scores:
+    """Accumulates the measures of one direction.
+
+    Images are float batches (N, C, H, W) in [-1, 1] unless a method asks for uint8. `add_cycle` and `add_labels` return
+    the error of each image, (N,).
+    """
+
+    def __init__(self, available, target_domain):
+        self.available = available
+        self.distances = available.distances.get(target_domain, {})
+        self.labels = None
+        self.sums, self.counts = {}, {}
+
+    def add(self, name, values):
+        """Adds values (N,) of a measure; `compute` reports their mean."""
+        self.sums[name] = self.sums.get(name, 0.0) + values.double().sum().item()
+        self.counts[name] = self.counts.get(name, 0) + len(values)
+
+    def add_distribution(self, translated):
+        """Adds uint8 translations to the distributions that FID and KID compare."""
+        if self.distances:
+            features = self.available.extractor(as_rgb(translated))
+            for distance in self.distances.values():
+                distance.update(features, real=False)
+
+    def add_change(self, source, translated):
+        """Adds the LPIPS distance between inputs and translations."""
+        if self.available.lpips:
+            self.add("change_lpips", self.available.lpips(as_rgb(source), as_rgb(translated)))
+
+    def add_cycle(self, source, recovered):
+        """Adds the distances between inputs and their reconstructions, L1 and LPIPS."""
+        errors = metrics.l1(recovered, source)
+        self.add("cycle_l1", errors)
+        if self.available.lpips:
+            self.add("cycle_lpips", self.available.lpips(as_rgb(source), as_rgb(recovered)))
+        return errors
+
+    def add_pairs(self, translated, truth):
+        """Adds L1, PSNR, SSIM and LPIPS between translations and their true counterparts."""
+        self.add("paired_l1", metrics.l1(translated, truth))
+        if self.available.pair:
+            self.add("paired_psnr", self.available.pair["psnr"](translated, truth))
+            self.add("paired_ssim", self.available.pair["ssim"](translated, truth))
+        if self.available.lpips:
+            self.add("paired_lpips", self.available.lpips(as_rgb(translated), as_rgb(truth)))
+
+    def add_labels(self, translated, truths):
+        """Compares uint8 translations with the true label images at the paths `truths`."""
+        self.labels = self.labels or LabelScore()
+        size = tuple(translated.shape[2:])
+        predicted = nearest_class(translated.permute(0, 2, 3, 1).cpu().numpy())
+        correct = [self.labels.update(p, load_labels(path, size)) for p, path in zip(predicted, truths)]
+        return 1 - torch.tensor(correct)
+
+    def compute(self):
+        """Returns {name in report.MEASURES: value}."""
+        values = {name: self.sums[name] / self.counts[name] for name in self.sums}
+        if self.labels:
+            values |= self.labels.compute()
+        for protocol, distance in self.distances.items():
+            fid, kid = distance.compute()
+            values |= {f"fid_{protocol}": fid, f"kid_{protocol}": kid * 1000}
+        return values
