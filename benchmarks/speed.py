@@ -2,13 +2,13 @@
 Times training, translation and loading on this machine, side by side in one run.
 
     python -m benchmarks.speed                                                     # 256 x 256, batch size 1
-    python -m benchmarks.speed --parts training --ablate                           # each optimisation off in turn, others on
+    python -m benchmarks.speed --parts training --ablate                           # without each optimisation in turn
     python -m benchmarks.speed --parts training --sizes 128 256 512                # for the memory
-    python -m benchmarks.speed --baseline ../PyTorch-GAN/implementations/cyclegan  # beside another project's networks and step
+    python -m benchmarks.speed --baseline ../PyTorch-GAN/implementations/cyclegan  # compared with another project
     torchrun --nproc_per_node=2 -m benchmarks.speed --parts training               # of each of several processes
 
-A table is printed, and the same numbers are added to benchmark.jsonl, a JSON line a run. Times are medians
-without the first calls, the device is waited for, the images are noise, the weights those of an untrained network.
+Prints a table and appends the same numbers to benchmark.jsonl, one JSON line a run. Times are medians without the first
+calls and include waiting for the device. Images are noise, weights are untrained.
 """
 
 import argparse
@@ -27,21 +27,23 @@ import unittest.mock
 
 import torch
 from PIL import Image, ImageFilter
+from torch.utils.data import DataLoader
 
 import cyclegan
-from command_line.parser import between
-from command_line.progress import as_typed
+from command_line.parser import argument_parser, between
 from command_line.run import run_script
 from datasets import ImageDataset
 from measuring.timing import count_flops, digits, in_rounds, matmul_rate, name_of, noise
 from models import GeneratorResNet
-from training.cuda_graph import may_record, recorded
-from training.loading import EpochSampler, make_loader
+from training.loading import EpochSampler, loader_options
+from training.optimizer import Adam
 from training.processes import init_processes
+from training.run import Run, may_record
+from training.update import Update
 from translate import Translator
 from utils import InputError, ReplayBuffer, bfloat16_pays, choose_device
 
-# What the step gains: name -> options of our_step that switch one optimisation off, or one on that it does without
+# name -> options of our_step that switch one optimisation off, or one on that it does not use
 ABLATIONS = {
     "without bfloat16": {"amp": False},
     "without one pass for two losses": {"one_pass": False},
@@ -56,24 +58,24 @@ ABLATIONS = {
 
 
 def get_parser():
-    parser = argparse.ArgumentParser(description="Time training, translation and loading. In brackets: the default.")
+    parser = argument_parser("Time training, translation and loading.", "python -m benchmarks.speed [options]")
     add, switch = parser.add_argument, argparse.BooleanOptionalAction
     # fmt: off
-    add("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to time (all)")
-    add("--sizes", nargs="+", type=between(32, 16384), default=[256], help="of the square images, in pixels (256)")
-    add("--batch_sizes", nargs="+", type=between(1, 4096), default=[1], help="images a domain and step, or a call (1)")
-    add("--ablate", action="store_true", help="training: switch each optimisation off in turn, and others on")
-    add("--baseline", metavar="DIR", help="folder of another project's CycleGAN: PyTorch-GAN's, or the authors'")
-    add("--compile", action=switch, default=False, help="torch.compile all networks, but the baseline's (%(default)s)")
-    add("--checkpoint_activations", action=switch, default=False, help="as in cyclegan.py (%(default)s)")
-    add("--accumulate", type=between(1, 1024), default=1, help="as in cyclegan.py (%(default)s)")
-    add("--n_residual_blocks", type=between(0, 1000), default=9, help="as in cyclegan.py (%(default)s)")
-    add("--ngf", type=between(1, 4096), default=64, help="as in cyclegan.py (%(default)s)")
-    add("--ndf", type=between(1, 4096), default=64, help="as in cyclegan.py (%(default)s)")
-    add("--device", help="cuda, cuda:1, mps or cpu (the best one at hand)")
-    add("--runs", type=between(1, 1000), default=3, help="times taken of each, in each round (%(default)s)")
-    add("--rounds", type=between(1, 1000), default=2, help="how often all are timed in turn (%(default)s)")
-    add("--output", default="benchmark.jsonl", help="where the JSON line is added (%(default)s)")
+    add("--parts", nargs="+", choices=PARTS, metavar="PART", help=f"what to time, of {', '.join(PARTS)} (default: all)")
+    add("--sizes", nargs="+", type=between(32, 16384), default=[256], help="height and width of the images")
+    add("--batch_sizes", nargs="+", type=between(1, 4096), default=[1], help="images per domain and step, or per call")
+    add("--ablate", action="store_true", help="training: time it without each optimisation, and with others")
+    add("--baseline", metavar="DIR", help="folder of PyTorch-GAN's CycleGAN or of the authors' code")
+    add("--compile", action=switch, default=False, help="torch.compile all networks except the baseline's")
+    add("--checkpoint_activations", action=switch, default=False, help="as in cyclegan.py")
+    add("--accumulate", type=between(1, 1024), default=1, help="as in cyclegan.py")
+    add("--n_residual_blocks", type=between(0, 1000), default=9, help="as in cyclegan.py")
+    add("--ngf", type=between(1, 4096), default=64, help="as in cyclegan.py")
+    add("--ndf", type=between(1, 4096), default=64, help="as in cyclegan.py")
+    add("--device", help="cuda, cuda:1, mps or cpu (default: the best one)")
+    add("--runs", type=between(1, 1000), default=3, help="measurements of each in a round")
+    add("--rounds", type=between(1, 1000), default=2, help="rounds over all")
+    add("--output", metavar="FILE", default="benchmark.jsonl", help="file the JSON line is appended to")
     # fmt: on
     return parser
 
@@ -85,18 +87,19 @@ def get_parser():
 
 def our_step(opt, device, size, batch_size, amp=True, graph=True, fused=True, one_pass=True, compile=False,
              channels_last=False, group_norm=False, checkpoint_activations=False):  # fmt: skip
-    """A function that does one training step of cyclegan.py, on noise or on real_A and real_B if they are given."""
-    amp, graph = amp and bfloat16_pays(device), graph and may_record(device)
+    """-> function that does one training step of cyclegan.py, on noise, or on real_A and real_B if they are given"""
     options = cyclegan.get_parser().parse_args([])
     for name in ("ngf", "ndf", "n_residual_blocks", "accumulate", "checkpoint_activations"):
         setattr(options, name, getattr(opt, name))
     options.checkpoint_activations |= checkpoint_activations
-    networks, optimizers, buffers = cyclegan.build(options, device, graph)
+    run = Run(options)
+    run.device, run.amp, run.graph = device, amp and bfloat16_pays(device), graph and may_record(device)
+    gan = cyclegan.build(options, run)
     if not fused:
-        for name, optimizer in optimizers.items():
-            arguments = {**optimizer.defaults, "fused": False}
-            optimizers[name] = torch.optim.Adam(optimizer.param_groups[0]["params"], **arguments)
-    for network in networks.values():
+        for name, optimizer in gan.optimizers().items():
+            betas = optimizer.defaults["betas"]
+            setattr(gan, name, Adam(optimizer.parameters, lr=options.lr, betas=betas, run=run, fused=False))
+    for network in gan.networks().values():
         if group_norm:
             use_group_norm(network)
         if channels_last:
@@ -106,20 +109,14 @@ def our_step(opt, device, size, batch_size, amp=True, graph=True, fused=True, on
             network.forward = lambda x, forward=forward: torch.cat([forward(part) for part in x.split(batch_size)])
         if compile or opt.compile:
             network.compile(dynamic=False)
-    step = functools.partial(cyclegan.train_step, networks, optimizers, buffers, options, amp)
-    step = recorded(step) if graph else step
+    update = Update(cyclegan.train_step, gan, options, run)
     n = batch_size * opt.accumulate
     images = noise(n, size, device, 0), noise(n, size, device, 1)
-
-    def one_step(*real):
-        draws = (buffer.draw(n).to(device, non_blocking=True) for buffer in buffers.values())
-        return step(*(real or images), *draws)
-
-    return one_step
+    return lambda *real: update(*(real or images))
 
 
 def step_without_numbers(opt, size, batch_size):
-    """The plain step on tensors that have a shape and nothing else, to count its operations in no time."""
+    """The plain step on meta tensors, which have a shape but no values: counts its operations in no time."""
     plain = argparse.Namespace(**vars(opt) | {"compile": False, "checkpoint_activations": False})
     # autocast knows no such device
     no_autocast = unittest.mock.patch("torch.autocast", lambda *_, **__: contextlib.nullcontext())
@@ -127,7 +124,7 @@ def step_without_numbers(opt, size, batch_size):
 
 
 def use_group_norm(module):
-    """Instance norm as group norm with one channel a group: the same numbers, and channels_last stays."""
+    """Replaces instance norm by group norm with one channel per group: the same result, and channels_last is kept."""
     for name, child in module.named_children():
         if isinstance(child, torch.nn.InstanceNorm2d):
             setattr(module, name, torch.nn.GroupNorm(child.num_features, child.num_features, affine=False))
@@ -137,15 +134,15 @@ def use_group_norm(module):
 
 @functools.cache
 def load_baseline(folder):
-    """The networks of another checkout -> (make_G(size), make_D(size)), functions that build them for images of that
-    size, as it does by default."""
+    """-> (make_G(size), make_D(size)), functions that build the networks of another project, with its defaults, for images
+    of that size"""
 
     def load(*names):
         spec = importlib.util.spec_from_file_location("baseline_networks", os.path.join(folder, *names))
         module = importlib.util.module_from_spec(spec)
         try:
             spec.loader.exec_module(module)
-        except Exception as error:  # it is somebody else's code
+        except Exception as error:  # the code of another project may raise anything
             raise InputError(f"--baseline {folder}: {spec.origin} cannot be imported ({type(error).__name__}: {error})")
         return module
 
@@ -157,7 +154,9 @@ def load_baseline(folder):
             lambda size: networks.NLayerDiscriminator(3, 64, 3, norm_layer=norm),
         )
     if not os.path.exists(os.path.join(folder, "models.py")):
-        raise InputError(f"--baseline {folder}: has neither models.py, as PyTorch-GAN's, nor models/networks.py")
+        raise InputError(
+            f"--baseline {folder}: contains neither models.py (PyTorch-GAN) nor models/networks.py (the authors)"
+        )
     models = load("models.py")
     if not (hasattr(models, "GeneratorResNet") and hasattr(models, "Discriminator")):
         raise InputError(f"--baseline {folder}: models.py has no GeneratorResNet or no Discriminator")
@@ -170,8 +169,8 @@ def load_baseline(folder):
 
 
 def baseline_step(make_G, make_D, device, size, batch_size):
-    """A function that does one step as those projects do: float32, a pass for each loss, discriminators that collect
-    gradients in the generators' step too, labels made anew, five losses read each time."""
+    """-> function that does one step as those projects do: float32, one pass for each loss, gradients of the
+    discriminators in the generators' step too, new labels in each step, five losses read in each step"""
     G_AB, G_BA, D_A, D_B = (make(size).to(device) for make in (make_G, make_G, make_D, make_D))
     adam = functools.partial(torch.optim.Adam, lr=0.0002, betas=(0.5, 0.999))
     optimizer_G = adam([*G_AB.parameters(), *G_BA.parameters()])
@@ -231,7 +230,7 @@ def time_training(opt, device, size, batch_size, rates, show):
 
 
 def time_translation(opt, device, size, batch_size, rates, show):
-    """Forward passes of one generator on the device, and translate.py's way from pixels to pixels."""
+    """Times forward passes of one generator on the device, and translate.py from pixels to pixels."""
     images = noise(batch_size, size, device)
     pixels = ((images.cpu() + 1) * 127.5).byte().permute(0, 2, 3, 1).numpy()
     low = torch.bfloat16 if bfloat16_pays(device) else torch.float32
@@ -274,8 +273,8 @@ def time_translation(opt, device, size, batch_size, rates, show):
 
 
 def time_loading(opt, device, size, batch_size, rates, show):
-    """What training loses by loading, and the loader by itself, per step: an epoch of JPEGs a little larger than the
-    images, on their way to the device."""
+    """Times training with loading against training without, and the loader alone, per step: an epoch of JPEGs that are a
+    little larger than the crops, copied to the device."""
     n_steps = max(2, min(64, 512 // batch_size)) if device.type == "cuda" else 4
     n = n_steps * batch_size
     with tempfile.TemporaryDirectory() as root:
@@ -288,7 +287,9 @@ def time_loading(opt, device, size, batch_size, rates, show):
         def loader(cache, n_workers):
             load_size = round(size * 286 / 256)
             dataset = ImageDataset(root, "train", True, (size, size), (load_size, load_size), cache=cache)
-            batches = make_loader(dataset, EpochSampler(n, batch_size), n_workers, device)
+            batches = DataLoader(
+                dataset, batch_sampler=EpochSampler(n, batch_size), **loader_options(n_workers, dataset, device)
+            )
             return lambda: [[x.to(device, non_blocking=True) for x in batch.values()] for batch in batches]
 
         def fed_with_noise():
@@ -319,19 +320,20 @@ def time_loading(opt, device, size, batch_size, rates, show):
 
 PARTS = {"training": time_training, "translation": time_translation, "loading": time_loading}
 EXPLANATION = """
-images/s: training images of both domains, translated images, loaded images of both domains; of one process
-GiB:      the most that its tensors take of a GPU's memory; without one, what this process takes more than before
-of rate:  share of the rate of matrix products in the same precision, see the first line
-ratio:    time, relative to the first row"""
+images/s: training images of both domains, translated images, or loaded images of both domains; of one process
+GiB:      the largest amount of memory: of the GPU's tensors, or on a CPU of the process beyond what it had before
+of rate:  relative to the rate of matrix products in the same precision, see the first line
+ratio:    time relative to the first row"""
 
 
 def print_table(part, size, opt, batch_size, rows):
     first = next(iter(rows.values()))["seconds"]
     title = f"{part}, {size} x {size}, batch size {batch_size}"
-    changed = as_typed(
-        opt, get_parser(), but_for=vars(opt).keys() - {"accumulate", "compile", "checkpoint_activations"}
-    )
-    print(f"\n{title}, other options: {changed}")
+    names = ("accumulate", "compile", "checkpoint_activations")
+    changed = [
+        f"--{name} {getattr(opt, name)}" for name in names if getattr(opt, name) != get_parser().get_default(name)
+    ]
+    print(f"\n{title}, other options: {' '.join(changed) or 'none'}")
     print(f"{'ms (min ... max)   images/s    GiB':>78}{'  TFLOP/s  of rate' * (part == 'training')}  ratio")
     for name, row in rows.items():
         ms = "{:>9} ({} ... {})".format(*(digits(1000 * row[key]) for key in ("seconds", "min", "max")))
@@ -343,10 +345,11 @@ def print_table(part, size, opt, batch_size, rows):
 
 def main(argv=None):
     opt = get_parser().parse_args(argv)
+    opt.parts = opt.parts or list(PARTS)
     if any(size % 4 for size in opt.sizes):
         raise InputError(f"--sizes {' '.join(map(str, opt.sizes))}: must be divisible by 4")
     if opt.baseline:
-        load_baseline(opt.baseline)  # before anything takes its time
+        load_baseline(opt.baseline)  # fails before anything is timed
     device = choose_device(opt.device)
     rank, world_size = init_processes(device)
     torch.backends.cudnn.benchmark = True
@@ -366,7 +369,7 @@ def main(argv=None):
         if opt.baseline and (opt.ngf, opt.ndf, opt.n_residual_blocks) != (64, 64, 9):
             print("note: the baseline's networks are those of its defaults: 64 filters, 9 blocks")
         os.makedirs(os.path.dirname(opt.output) or ".", exist_ok=True)
-        open(opt.output, "a").close()  # if that fails, let it be now
+        open(opt.output, "a").close()  # fails now rather than in the end
     results = []
     try:
         for part, size, batch_size in itertools.product(opt.parts, opt.sizes, opt.batch_sizes):
@@ -375,7 +378,7 @@ def main(argv=None):
             if rank == 0:
                 show("")
                 print_table(part, size, opt, batch_size, rows)
-    finally:  # also of what was measured before it ran out of memory, or patience
+    finally:  # also after an error or Ctrl-C
         if rank == 0 and results:
             record = {"date": datetime.datetime.now().isoformat(timespec="seconds"), "device": name_of(device),
                       "threads": torch.get_num_threads(), "torch": torch.__version__,
@@ -384,7 +387,7 @@ def main(argv=None):
             with open(opt.output, "a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
     if rank == 0:
-        print(f"{EXPLANATION}\n\nadded to {opt.output}")
+        print(f"{EXPLANATION}\n\nappended to {opt.output}")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ def init_processes(device):
     """Joins the processes that torchrun started -> (rank, world_size); (0, 1) without torchrun."""
     if "RANK" not in os.environ:
         return 0, 1
+    if dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
     # NCCL for gradients; gloo for the few other messages, which should not make the GPU wait
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=timedelta(hours=2))  # the first process may have to download a data set

@@ -9,6 +9,7 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
+import torch.distributed as dist
 
 from command_line.progress import duration
 from training.checkpoints import copy_to_cpu, lock_run, prepare_folders, restore, save_run
@@ -211,8 +212,12 @@ def use_graph(opt, device):
         raise InputError(f"--graph: {device} has no CUDA graphs. Run without it")
     if opt.graph and not is_alike:
         raise InputError("--graph: steps differ with --n_critic, --n_gen and --ratio_A. Run without it")
-    one_process = not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1
-    return device.type == "cuda" and one_process and is_alike if opt.graph is None else opt.graph
+    return may_record(device) and is_alike if opt.graph is None else opt.graph
+
+
+def may_record(device):
+    """Whether a step is recorded by default: on CUDA, and if no messages between processes are part of it."""
+    return device.type == "cuda" and (not dist.is_initialized() or dist.get_world_size() == 1)
 
 
 class Background:
