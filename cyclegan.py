@@ -23,16 +23,12 @@ from command_line.parser import argument_parser, between
 from command_line.run import run_script
 from datasets import ImageDataset
 from models import in_one_pass, weights_init_normal
-from training.loading import EpochSampler, TrainingData, loader_options
-from training.monitor import Monitor
+from training.loading import EpochSampler, loader_options
 from training.optimizer import Adam
-from training.options import is_finished, read_options
-from training.run import Run
 from training.update import Update
 from utils import ReplayBuffer
-from variants.build import apply_variants, channels_of, make_discriminator, make_generator
+from variants.build import apply_variants, channels_of, dataset_options, make_discriminator, make_generator
 from variants.losses import GAN_LOSSES, extra_losses, needs_cycle
-from variants.options import add_variants, dataset_options
 from variants.schedules import learning_rates, lr_factor
 
 # The demo trains small networks, so that a laptop is enough. With so few epochs a long decay helps
@@ -42,6 +38,8 @@ DEMO = dict(img_height=64, img_width=64, n_residual_blocks=3, ngf=24, ndf=32, up
 
 def get_parser():
     """The defaults are the paper's configuration: edit them here, or override them on the command line."""
+    from variants.options import add_variants  # other networks, losses and schedules, all off by default
+
     parser = argument_parser("Train CycleGAN.", "python cyclegan.py [--dataset_name NAME] [--option VALUE ...]")
     switch = argparse.BooleanOptionalAction
     # fmt: off
@@ -80,11 +78,13 @@ def get_parser():
     add("--sample_interval", type=int, default=500, help="steps between sample grids, 0: none")
     add("--checkpoint_interval", type=int, default=10, help="epochs between kept checkpoints")
     # fmt: on
-    add_variants(parser)  # other networks, losses and schedules, all off by default
+    add_variants(parser)
     return parser
 
 
 def get_options(argv):
+    from training.options import read_options
+
     return read_options(get_parser(), argv, DEMO)
 
 
@@ -104,8 +104,7 @@ class MSE:
         return (scores_fake.float() - 1).square().mean()
 
     def discriminator(self, scores_real, scores_fake):
-        loss_real, loss_fake = (scores_real.float() - self.real).square().mean(), scores_fake.float().square().mean()
-        return (loss_real + loss_fake) / 2
+        return ((scores_real.float() - self.real).square().mean() + scores_fake.float().square().mean()) / 2
 
 
 criterion_cycle = torch.nn.L1Loss()
@@ -120,8 +119,7 @@ def train_step(gan, opt, real_A, real_B, paired=None):
     """
     G_AB, G_BA, D_A, D_B, criterion_GAN = gan.G_AB, gan.G_BA, gan.D_A, gan.D_B, gan.criterion_GAN
     autocast = torch.autocast(real_A.device.type, torch.bfloat16, enabled=gan.amp)
-    loss_identity = loss_cycle = real_A.new_zeros(())
-    recov_A = recov_B = None
+    loss_identity, loss_cycle, recov_A, recov_B = real_A.new_zeros(()), real_A.new_zeros(()), None, None
 
     # ------------------
     #  Train Generators
@@ -160,27 +158,23 @@ def train_step(gan, opt, real_A, real_B, paired=None):
     gan.optimizer_G.backward(loss_G)  # loss_G.backward(), but for the weights of G_AB and G_BA alone
     gan.optimizer_G.step()
 
-    # -----------------------
-    #  Train Discriminator A
-    # -----------------------
+    # ----------------------
+    #  Train Discriminators
+    # ----------------------
 
-    # Half of the translations come from the pool: L_D_A = ((D_A(a) - 1)^2 + D_A(G_BA(b))^2) / 2   (section 7.1: half)
+    # Half of the translations come from the pool:
+    #   L_D_A = ((D_A(a) - 1)^2 + D_A(G_BA(b))^2) / 2                (section 7.1: divided by 2)
     pooled_A = gan.fake_A_buffer.push_and_pop(fake_A)
     with autocast:
         loss_D_A = criterion_GAN.discriminator(*in_one_pass(D_A, real_A, pooled_A))
-
     gan.optimizer_D_A.zero_grad()
     gan.optimizer_D_A.backward(loss_D_A)
     gan.optimizer_D_A.step()
 
-    # -----------------------
-    #  Train Discriminator B
-    # -----------------------
-
+    #   L_D_B = ((D_B(b) - 1)^2 + D_B(G_AB(a))^2) / 2
     pooled_B = gan.fake_B_buffer.push_and_pop(fake_B)
     with autocast:
         loss_D_B = criterion_GAN.discriminator(*in_one_pass(D_B, real_B, pooled_B))
-
     gan.optimizer_D_B.zero_grad()
     gan.optimizer_D_B.backward(loss_D_B)
     gan.optimizer_D_B.step()
@@ -261,6 +255,11 @@ def open_loader(opt, run, img_size):
 
 
 def main(argv=None):
+    from training.data import TrainingData  # imported here, as building networks needs none of these
+    from training.monitor import Monitor
+    from training.options import is_finished
+    from training.run import Run
+
     opt, checkpoint = get_options(argv)  # with --resume, the checkpoint to continue from
     if is_finished(checkpoint, opt):
         return None

@@ -13,7 +13,7 @@ from measuring.images import from_uint8, stack_images
 from measuring.metrics import psnr
 from media.images import ImageFiles
 from utils import InputError
-from variants.losses import ssim
+from variants.distances import ssim
 
 LARGEST_DIFFERENCE = 1e-4  # allowed for float32 formats on the CPU, in [-1, 1]; one gray level is 0.0078
 FP16_PSNR = 50.0  # required for float16, in dB

@@ -20,14 +20,14 @@ from inference.load import generator_in
 from measuring.timing import costs
 from media.files import load_file
 from models import GeneratorResNet, in_one_pass, weights_init_normal
-from training.loading import TrainingData
+from training.data import TrainingData
 from training.monitor import Monitor, save_png
 from training.optimizer import Adam
 from training.run import Run
 from training.update import Update
 from utils import InputError, ReplayBuffer, draw_grid
 from variants.build import generator_file, make_generator
-from variants.losses import feature_distance, load_vgg
+from variants.distances import feature_distance, load_vgg
 from variants.parts import residual_blocks
 from variants.schedules import lr_factor
 

@@ -1,6 +1,8 @@
 """
-From options to networks. Without other options: GeneratorResNet and Discriminator, as they are in models.py.
+From options to networks and data. Without other options: GeneratorResNet, Discriminator and ImageDataset as they are.
 """
+
+import functools
 
 from models import Discriminator, GeneratorResNet
 
@@ -65,7 +67,7 @@ def make_discriminator(options, channels):
 
 def apply_variants(opt, discriminators, device):
     """What --spectral_norm, --diffaugment and the VGG losses need, once the weights have been initialised."""
-    from variants import augment, losses, parts
+    from variants import augment, distances, losses, parts
 
     for D in discriminators:
         if opt.spectral_norm:
@@ -73,7 +75,21 @@ def apply_variants(opt, discriminators, device):
         if opt.diffaugment:
             D.register_forward_pre_hook(lambda D, images: augment.diff_augment(*images) if D.training else None)
     if losses.needs_vgg(opt):
-        losses.load_vgg(opt.vgg_weights, device)  # now, because it may fail
+        distances.load_vgg(opt.vgg_weights, device)  # now, because it may fail
+
+
+def dataset_options(opt):
+    """-> {name: value} for datasets.ImageDataset"""
+    options = dict(cache=opt.cache, skip_bad_images=opt.skip_bad_images, enlarge=opt.enlarge)
+    if opt.color_jitter or opt.rotate:
+        from variants.augment import ImageAugmentation
+
+        options["augment"] = ImageAugmentation(opt.color_jitter, opt.rotate)
+    if opt.lambda_paired:
+        from variants.pairs import read_pairs
+
+        options["pairs"] = functools.partial(read_pairs, opt.pairs)
+    return options
 
 
 def generator_file(state, direction):

@@ -4,7 +4,6 @@ cost nothing. docs/variants.md says what each one does.
 """
 
 import argparse
-import functools
 import importlib.util
 
 from command_line.parser import between
@@ -120,20 +119,6 @@ def add_machine(parser):
     add("--tensorboard", action=switch, default=False, help="log for TensorBoard too (pip install tensorboard)")
     return actions
 # fmt: on
-
-
-def dataset_options(opt):
-    """-> {name: value} for datasets.ImageDataset"""
-    options = dict(cache=opt.cache, skip_bad_images=opt.skip_bad_images, enlarge=opt.enlarge)
-    if opt.color_jitter or opt.rotate:
-        from variants.augment import ImageAugmentation
-
-        options["augment"] = ImageAugmentation(opt.color_jitter, opt.rotate)
-    if opt.lambda_paired:
-        from variants.pairs import read_pairs
-
-        options["pairs"] = functools.partial(read_pairs, opt.pairs)
-    return options
 
 
 def check(opt):

@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader
 from datasets import ImageDataset
 from get_data import prepare_dataset
 from media.images import ImageFiles, load_image
-from training.loading import EpochSampler, fixed_images, outlive_signals
+from training.data import fixed_images
+from training.loading import EpochSampler, outlive_signals
 from utils import InputError
 
 TINY = {"img_size": (32, 32), "load_size": (36, 36)}

@@ -21,7 +21,7 @@ from media.files import load_file
 from models import GeneratorResNet, weights_init_normal
 from training import processes
 from utils import InputError
-from variants import losses
+from variants import distances
 from variants.build import GENERATOR_OPTIONS, make_generator
 
 
@@ -346,7 +346,7 @@ def test_each_loss_counts(trained, monkeypatch):
     checkpoint = trained()
     words = ["distill", "--checkpoint", checkpoint, "--n_epochs", "1", "--ngf", "4", "--log_interval", "1", *COMMON]
     monkeypatch.setattr(distill, "load_vgg", lambda path, device: lambda x: [nn.functional.avg_pool2d(x, 4)])
-    monkeypatch.setattr(losses, "load_vgg", lambda path, device: None)
+    monkeypatch.setattr(distances, "load_vgg", lambda path, device: None)
     off = ["--lambda_out", "0", "--lambda_feat", "0", "--lambda_gan", "0"]
     students = {}
     for name, changes in {"out": ["--lambda_out", "10"], "feat": ["--lambda_feat", "1"], "gan": ["--lambda_gan", "1"],

@@ -13,7 +13,7 @@ from torchvision.transforms.functional import gaussian_blur
 import cyclegan
 from models import Discriminator, weights_init_normal
 from utils import InputError
-from variants import augment, losses
+from variants import augment, distances, losses
 from variants.build import make_discriminator
 from variants.losses import EXTRA_LOSSES
 from variants.networks import DiscriminatorMultiscale
@@ -30,20 +30,20 @@ def picture(n=2, size=64, seed=0):
 
 def test_ssim_is_the_known_one():
     x, y = picture(), (picture() + 0.2 * torch.randn(2, 3, 64, 64)).clamp(-1, 1)
-    assert losses.ssim(x, x) == pytest.approx(1, abs=1e-6)
-    assert losses.ssim(x, -x) < 0
+    assert distances.ssim(x, x) == pytest.approx(1, abs=1e-6)
+    assert distances.ssim(x, -x) < 0
     # theirs looks beyond the border, by reflection, so it is held against in the middle
     theirs = structural_similarity_index_measure(
         (x + 1) / 2, (y + 1) / 2, data_range=1.0, reduction="none", return_full_image=True
     )[1]
-    assert losses.ssim(x, y).item() == pytest.approx(theirs[..., 5:-5, 5:-5].mean().item(), abs=2e-4)
+    assert distances.ssim(x, y).item() == pytest.approx(theirs[..., 5:-5, 5:-5].mean().item(), abs=2e-4)
 
 
 def test_the_gradient_of_the_ssim_loss_raises_ssim():
     x, y = picture(), gaussian_blur(picture(), 5).requires_grad_()
-    before = losses.ssim(y, x)
+    before = distances.ssim(y, x)
     (gradient,) = torch.autograd.grad(1 - before, y)
-    assert losses.ssim(y - 0.1 * gradient / gradient.norm(), x) > before + 1e-4
+    assert distances.ssim(y - 0.1 * gradient / gradient.norm(), x) > before + 1e-4
 
 
 def test_the_frequency_loss_sees_a_blur_that_l1_hardly_sees():
@@ -51,21 +51,21 @@ def test_the_frequency_loss_sees_a_blur_that_l1_hardly_sees():
     blurred = gaussian_blur(x, 5, 1.0)
     brighter = x + (blurred - x).abs().mean()  # as far away by L1
     by_l1 = [(y - x).abs().mean() for y in (blurred, brighter)]
-    by_frequency = [losses.frequency_distance(y, x) for y in (blurred, brighter)]
+    by_frequency = [distances.frequency_distance(y, x) for y in (blurred, brighter)]
     assert by_l1[0] == pytest.approx(by_l1[1].item(), rel=1e-4)
     assert by_frequency[0] > 10 * by_frequency[1]
-    assert losses.frequency_distance(x, x) == 0
-    assert losses.frequency_distance(torch.roll(x, (3, 5), (2, 3)), x) < 1e-5  # amplitudes are where things are not
+    assert distances.frequency_distance(x, x) == 0
+    assert distances.frequency_distance(torch.roll(x, (3, 5), (2, 3)), x) < 1e-5  # amplitudes are where things are not
 
 
 def test_known_values_of_frequencies_and_gram_matrices():
     x, y = picture(1), picture(1, seed=1)
     spectra = [np.abs(np.fft.fft2(z.numpy(), norm="ortho")) for z in (x, y)]
-    assert losses.frequency_distance(x, y).item() == pytest.approx(np.abs(spectra[0] - spectra[1]).mean(), rel=1e-4)
+    assert distances.frequency_distance(x, y).item() == pytest.approx(np.abs(spectra[0] - spectra[1]).mean(), rel=1e-4)
     expected = torch.einsum("nihw,njhw->nij", x, x) / 64**2
-    torch.testing.assert_close(losses.gram(x), expected)
-    distance = losses.style_distance(lambda z: [z, 2 * z], x, y)
-    apart = (losses.gram(x) - losses.gram(y)).square().mean()
+    torch.testing.assert_close(distances.gram(x), expected)
+    distance = distances.style_distance(lambda z: [z, 2 * z], x, y)
+    apart = (distances.gram(x) - distances.gram(y)).square().mean()
     assert distance.item() == pytest.approx((apart + 16 * apart).item() / 2, rel=1e-4)
 
 
@@ -74,8 +74,10 @@ def test_each_direction_by_its_own_discriminator_and_no_gradient_into_real_image
     gan, _ = build(opt, amp=False)
     a, b, fake_a, fake_b = (picture(1, 32, seed).requires_grad_() for seed in range(4))
     extra = losses.extra_losses(opt, gan, a, b, fake_a, fake_b, None, None)
-    see = {d: losses.hidden_layers(getattr(gan, "D_" + d)) for d in "AB"}
-    expected = losses.mean_feature_distance(see["A"], fake_a, a) + losses.mean_feature_distance(see["B"], fake_b, b)
+    see = {d: distances.hidden_layers(getattr(gan, "D_" + d)) for d in "AB"}
+    expected = distances.mean_feature_distance(see["A"], fake_a, a) + distances.mean_feature_distance(
+        see["B"], fake_b, b
+    )
     assert extra["feat"].item() == pytest.approx(expected.item() / 2, rel=1e-5)
     sum(extra.values()).backward()
     assert a.grad is None and b.grad is None and fake_a.grad.abs().sum() > 0 and fake_b.grad.abs().sum() > 0
@@ -86,7 +88,7 @@ def test_a_multiscale_discriminator_is_asked_at_the_scales_that_it_knows():
     for scale in D.scales:
         scale.model[0].register_forward_hook(lambda layer, images, output: inputs.append(images[0]))
     D(x)
-    losses.hidden_layers(D)(x)
+    distances.hidden_layers(D)(x)
     assert [len(z[0][0]) for z in inputs] == [128, 64, 32] * 2
     assert all(torch.equal(one, other) for one, other in zip(inputs[:3], inputs[3:]))
 
@@ -102,32 +104,32 @@ def test_features_are_of_augmented_images_if_d_knows_only_those():
 def test_feature_matching_uses_the_layers_of_d():
     torch.manual_seed(0)
     D, x, y = Discriminator(ndf=4).apply(weights_init_normal), picture(), picture(seed=1)
-    seen = losses.hidden_layers(D)(x)
+    seen = distances.hidden_layers(D)(x)
     assert [tuple(s.shape[1:3]) for s in seen] == [(4, 32), (8, 16), (16, 8), (32, 7)]
     torch.testing.assert_close(seen[0], torch.nn.functional.leaky_relu(D.model[0](x), 0.2))
-    distance = losses.mean_feature_distance(losses.hidden_layers(D), x, y)
-    means = [[f.mean((0, 2, 3)) for f in losses.hidden_layers(D)(z)] for z in (x, y)]
+    distance = distances.mean_feature_distance(distances.hidden_layers(D), x, y)
+    means = [[f.mean((0, 2, 3)) for f in distances.hidden_layers(D)(z)] for z in (x, y)]
     assert distance.item() == pytest.approx(sum((a - b).abs().mean().item() for a, b in zip(*means)) / 4, rel=1e-5)
-    assert losses.mean_feature_distance(losses.hidden_layers(D), x, x) == 0
+    assert distances.mean_feature_distance(distances.hidden_layers(D), x, x) == 0
     D.model[2].weight.data.mul_(3)
-    assert losses.mean_feature_distance(losses.hidden_layers(D), x, y) != distance
-    assert len(losses.hidden_layers(DiscriminatorMultiscale(3, 4, 2))(x)) == 8
+    assert distances.mean_feature_distance(distances.hidden_layers(D), x, y) != distance
+    assert len(distances.hidden_layers(DiscriminatorMultiscale(3, 4, 2))(x)) == 8
 
 
 def test_style_does_not_care_where_things_are_but_how_they_look():
     torch.manual_seed(0)
-    see = losses.hidden_layers(Discriminator(ndf=8).apply(weights_init_normal))
+    see = distances.hidden_layers(Discriminator(ndf=8).apply(weights_init_normal))
     x = torch.rand(1, 3, 64, 64) * 2 - 1
     stripes = torch.linspace(-40, 40, 64).sin().expand(1, 3, 64, 64)
-    moved = losses.style_distance(see, torch.roll(x, (16, 16), (2, 3)), x)
-    assert losses.style_distance(see, x, x) == 0
-    assert losses.style_distance(see, stripes.contiguous(), x) > 10 * moved
+    moved = distances.style_distance(see, torch.roll(x, (16, 16), (2, 3)), x)
+    assert distances.style_distance(see, x, x) == 0
+    assert distances.style_distance(see, stripes.contiguous(), x) > 10 * moved
 
 
 def test_paired_counts_pairs_only():
     fake, real = torch.zeros(4, 3, 8, 8), torch.ones(4, 3, 8, 8)
-    assert losses.paired_distance(fake, real, torch.tensor([1.0, 0, 0, 0])) == 0.25
-    assert losses.paired_distance(fake, real, torch.zeros(4)) == 0
+    assert distances.paired_distance(fake, real, torch.tensor([1.0, 0, 0, 0])) == 0.25
+    assert distances.paired_distance(fake, real, torch.zeros(4)) == 0
 
 
 def test_perceptual_is_vgg_from_a_file(tmp_path):
@@ -135,15 +137,15 @@ def test_perceptual_is_vgg_from_a_file(tmp_path):
     vgg = torchvision.models.vgg16().eval()
     path = str(tmp_path / "vgg.pth")
     torch.save(vgg.state_dict(), path)
-    see, x = losses.load_vgg(path, torch.device("cpu")), picture(1)
+    see, x = distances.load_vgg(path, torch.device("cpu")), picture(1)
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
     with torch.no_grad():
         torch.testing.assert_close(see(x)[-1], vgg.features[:16](((x + 1) / 2 - mean) / std))
-    assert losses.feature_distance(see, x, x) == 0 < losses.feature_distance(see, gaussian_blur(x, 5), x)
+    assert distances.feature_distance(see, x, x) == 0 < distances.feature_distance(see, gaussian_blur(x, 5), x)
     assert see(picture()[:, :1])[0].shape[1] == 64  # gray
     torch.save({"features.0.weight": torch.zeros(3)}, path + "x")
     with pytest.raises(InputError, match="--vgg_weights .*vgg.pthx: no state dict of torchvision's vgg16"):
-        losses.load_vgg(path + "x", torch.device("cpu"))
+        distances.load_vgg(path + "x", torch.device("cpu"))
 
 
 def test_weights_that_cannot_be_downloaded_are_one_line(monkeypatch):
@@ -205,7 +207,7 @@ def test_a_weight_counts_and_0_costs_nothing(name, monkeypatch):
         raise AssertionError("computed")
 
     for function in ("ssim", "frequency_distance", "style_distance", "mean_feature_distance", "paired_distance"):
-        monkeypatch.setattr(losses, function, never)
+        monkeypatch.setattr(distances, function, never)
     opt = options()
     cyclegan.train_step(build(opt)[0], opt, a, b, paired)
 

@@ -1,0 +1,80 @@
+"""
+The batches of a training, epoch by epoch, and the images of its sample grids.
+"""
+
+import math
+
+import torch
+
+from datasets import find_folder, to_float
+from media.images import ImageFiles
+from utils import InputError
+from variants.schedules import count_A, size_at
+
+
+class TrainingData:
+    """The batches of a training, epoch by epoch, and the images of its sample grids (attribute `samples`).
+
+    open_loader: function (opt, run, (height, width)) -> DataLoader; called again when --progressive changes the size
+    """
+
+    def __init__(self, opt, run, open_loader):
+        self.opt, self.run, self.open_loader = opt, run, open_loader
+        run.prepare_data()
+        self.open(size_at(opt, run.epoch))
+        run.steps_per_epoch = len(self.loader)
+        if opt.n_iters:
+            opt.n_epochs = run.epoch + math.ceil((opt.n_iters - run.step + run.batch) / len(self.loader))
+
+    def open(self, img_size):
+        self.loader = self.open_loader(self.opt, self.run, img_size)
+        self.dataset, self.sampler = self.loader.dataset, self.loader.batch_sampler
+        self.samples = [fixed_images(self.dataset, self.run.root, d, n=5).to(self.run.device) for d in "AB"]
+
+    def epoch(self, epoch):
+        """Yields the batches of an epoch that are still to be done: real_A, real_B, and with --lambda_paired whether
+        they are counterparts, on the device. Counts them in run.epoch and run.batch."""
+        opt, run = self.opt, self.run
+        if size_at(opt, epoch) != self.dataset.img_size:
+            self.open(size_at(opt, epoch))
+        n_A, n_B = count_A(opt, epoch), opt.batch_size * opt.accumulate
+        self.sampler.set_position(epoch, run.batch, max(n_A, n_B))
+        run.images_per_step = (n_A + n_B) * run.world_size
+        try:
+            for batch in self.loader:
+                real_A, real_B, *paired = (images.to(run.device, non_blocking=True) for images in batch.values())
+                yield real_A[:n_A], real_B[:n_B], *paired
+                run.batch += 1
+                if run.is_over() and (run.stopped or run.batch < len(self.loader)):
+                    return
+        except InputError:  # a corrupt image: save what has been done so far
+            if run.world_size == 1:  # one process alone cannot save for all
+                run.save_checkpoint()
+                run.background.finish()
+            raise
+        run.epoch, run.batch = epoch + 1, 0
+
+
+def fixed_images(dataset, root, domain, n):
+    """The first n test images of a domain, resized and not cropped -> float32 (n, C, H, W) in [-1, 1]. Without a test
+    folder, training images."""
+    source = getattr(dataset, domain)
+    try:
+        files = ImageFiles(find_folder(root, "test", domain))
+        order = range(len(files))
+    except InputError:
+        files, order = source.files, source.usable
+        source.notes.append(f"no test images of domain {domain}: the sample grids show training images")
+    images = []
+    for i in order:
+        try:
+            images.append(to_float(source.load(files[i], dataset.img_size)))
+        except InputError as error:
+            if not source.skip_bad_images:
+                raise InputError(f"{error}. Use --skip_bad_images to train without such images") from error
+            source.notes.append(f"skipped {error}")
+        if len(images) == n:
+            break
+    if not images:
+        raise InputError(f"{files.folder}: none of its images can be used")
+    return torch.stack(images)

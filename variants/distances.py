@@ -1,0 +1,144 @@
+"""
+Distances of images and of their features, for variants/losses.py and others.
+
+Images are (N, channels, H, W) in [-1, 1]. All distances are means and computed in float32.
+"""
+
+import functools
+
+import torch
+import torchvision
+from torch import nn
+
+from utils import InputError
+
+##############################
+#   Distances of two images
+##############################
+
+
+def ssim(x, y, window=11, sigma=1.5):
+    """Mean structural similarity (Wang et al., 2004): 1 for equal images, about 0 for unrelated ones. Local means,
+    variances and covariances are weighted by a Gaussian of `window` x `window` pixels."""
+    x, y = ((z.float() + 1) / 2 for z in (x, y))  # it is defined for values that are not negative
+    channels = x.shape[1]
+    at = torch.arange(window, device=x.device) - window // 2
+    gauss = torch.exp(-(at**2) / (2 * sigma**2))
+    gauss = (gauss / gauss.sum()).to(x.dtype)
+
+    def blur(z):  # along rows, then along columns
+        z = nn.functional.conv2d(z, gauss.view(1, 1, 1, -1).expand(channels, -1, -1, -1), groups=channels)
+        return nn.functional.conv2d(z, gauss.view(1, 1, -1, 1).expand(channels, -1, -1, -1), groups=channels)
+
+    with torch.autocast(x.device.type, enabled=False):  # differences of squares need more digits than bfloat16 has
+        mean_x, mean_y = blur(x), blur(y)
+        var_x, var_y = blur(x * x) - mean_x**2, blur(y * y) - mean_y**2
+        covariance = blur(x * y) - mean_x * mean_y
+    c1, c2 = 0.01**2, 0.03**2  # relative to the range of values, which is 1
+    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
+    return (luminance * (2 * covariance + c2) / (var_x + var_y + c2)).mean()
+
+
+def frequency_distance(x, y):
+    """Mean difference of the Fourier amplitudes (orthonormal transform), after Jiang et al., 2021, arXiv:2012.12821. High
+    frequencies of photos are weak, so L1 hardly notices if they are missing; here they count as much as low ones."""
+    spectra = (torch.fft.fft2(z.float(), norm="ortho").abs() for z in (x, y))
+    return nn.functional.l1_loss(*spectra)
+
+
+def paired_distance(fake, real, paired):
+    """L1 to the counterparts, summed over the pairs and divided by the batch size, so that each pair counts the same."""
+    return ((fake.float() - real).abs().mean((1, 2, 3)) * paired).mean()
+
+
+##############################
+#   Distances of features
+##############################
+
+
+def feature_distance(see, x, y):
+    """L1 between features of two images with the same content (Johnson et al., 2016, arXiv:1603.08155)."""
+    return mean([nn.functional.l1_loss(a.float(), b.float()) for a, b in see_both(see, x, y)])
+
+
+def style_distance(see, fake, real):
+    """Mean squared difference of Gram matrices: which features occur together, wherever they are (Gatys et al., 2016,
+    arXiv:1508.06576). The images may have different content."""
+    return mean([(gram(a).mean(0) - gram(b).mean(0)).square().mean() for a, b in see_both(see, fake, real)])
+
+
+def mean_feature_distance(see, fake, real):
+    """Feature matching: L1 between the mean features of translations and of real images, over all images and positions
+    (Salimans et al., 2016, arXiv:1606.03498, section 3.1)."""
+    pairs = see_both(see, fake, real)
+    return mean([nn.functional.l1_loss(a.float().mean((0, 2, 3)), b.float().mean((0, 2, 3))) for a, b in pairs])
+
+
+def see_both(see, x, y):
+    """-> pairs of features of x and y; no gradient flows into those of y"""
+    with torch.no_grad():
+        of_y = see(y)
+    return zip(see(x), of_y)
+
+
+def mean(values):
+    return torch.stack(values).mean()
+
+
+def gram(features):
+    """(N, C, H, W) -> (N, C, C), the mean products of any two features"""
+    with torch.autocast(features.device.type, enabled=False):
+        flat = features.float().flatten(2)
+        return flat @ flat.transpose(1, 2) / flat.shape[2]
+
+
+def hidden_layers(D, augment=False):
+    """-> function: images to the activations of each hidden layer of D, (N, C, h, w) each
+
+    augment: apply --diffaugment first, as D sees images with it"""
+    from variants.augment import diff_augment
+    from variants.networks import DiscriminatorMultiscale
+
+    def see(x):
+        x = diff_augment(x) if augment else x
+        several = isinstance(D, DiscriminatorMultiscale)
+        seen = []
+        for network, image in zip(D.scales, D.at_scales(x)) if several else [(D, x)]:
+            for layer in network.model:
+                image = layer(image)
+                if isinstance(layer, nn.LeakyReLU):
+                    seen.append(image)
+        return seen
+
+    return see
+
+
+VGG_LAYERS = (3, 8, 15)  # relu1_2, relu2_2, relu3_3 of VGG-16
+
+
+@functools.cache
+def load_vgg(path, device):
+    """VGG-16 up to relu3_3 -> function: images to the activations of VGG_LAYERS. Gray images become RGB.
+
+    path: state dict of torchvision's vgg16; None downloads the weights of ImageNet. Raises InputError."""
+    from variants.networks import ForImageNet
+    from variants.weights import published_weights
+
+    layers = torchvision.models.vgg16().features[: VGG_LAYERS[-1] + 1]
+    weights = published_weights(torchvision.models.VGG16_Weights.IMAGENET1K_V1, path, "--vgg_weights")
+    try:
+        layers.load_state_dict({key: weights[f"features.{key}"] for key in layers.state_dict()})
+    except (KeyError, TypeError, RuntimeError, AttributeError):
+        raise InputError(f"--vgg_weights {path}: not a state dict of torchvision's vgg16")
+    layers = layers.to(device).requires_grad_(False)
+    normalise = ForImageNet().to(device)
+
+    def see(x):
+        seen, x = [], normalise(x)
+        for i, layer in enumerate(layers):
+            x = layer(x)
+            if i in VGG_LAYERS:
+                seen.append(x)
+        return seen
+
+    return see
