@@ -30,13 +30,13 @@ from PIL import Image, ImageFilter
 
 import cyclegan
 from datasets import ImageDataset
+from inference.translator import Translator
 from measuring.timing import count_flops, digits, in_rounds, matmul_rate, name_of, noise
 from models import GeneratorResNet
 from training.cuda_graph import may_record, recorded
 from training.loading import EpochSampler, make_loader
 from training.processes import init_processes
 from training.progress import as_typed
-from translate import Translator
 from utils import InputError, ReplayBuffer, between, bfloat16_pays, choose_device, run
 
 # What the step gains: name -> options of our_step that switch one optimisation off, or one on that it does without
@@ -248,7 +248,7 @@ def time_translation(opt, device, size, batch_size, rates, show):
 
     def translator():
         amp = low == torch.bfloat16
-        translate = Translator([generator()], device, amp, batch_size=batch_size, compile=opt.compile)
+        translate = Translator([generator()], device, amp=amp, batch_size=batch_size, compile=opt.compile)
         return lambda: translate(pixels)
 
     candidates = {
