@@ -167,8 +167,10 @@ def main(argv=None):
     check_jobs(plan.jobs, trained, opt.features)
     translator = Translator(
         [one.network for one in trained], device, amp=opt.amp, mix=opt.mix, strength=opt.strength,
-        masked=opt.mask is not None, tile=opt.tile, batch_size=opt.batch_size, compile=opt.compile,
+        tile=opt.tile, batch_size=opt.batch_size, compile=opt.compile,
     )  # fmt: skip
+    if opt.mask:
+        translator.check_blending()
     if plan.jobs and is_too_large(plan.jobs[0][0], trained[-1], opt.size):
         size = trained[-1].options["img_height"]
         print(

@@ -37,7 +37,6 @@ class Translator:
     amp:        True for bfloat16, None for bfloat16 where the device supports it. Exported generators ignore it
     mix:        with two generators, the share of the second one in the result, 0 to 1
     strength:   0 returns the input, 1 the translation
-    masked:     True if calls will pass masks
     tile:       images of more than tile^2 pixels are translated in bands (bands.py), which takes less memory
     batch_size: number of images per batch, fewer if they are large. None for 16 on a GPU and 1 on a CPU
     compile:    use torch.compile
@@ -57,12 +56,11 @@ class Translator:
         amp=None,
         mix=None,
         strength=1.0,
-        masked=False,
         tile=2048,
         batch_size=None,
         compile=False,
     ):
-        check_generators(generators, mix=mix, blended=masked or strength < 1, compile=compile)
+        check_generators(generators, mix, compile)
         self.device, self.shares = device, [1.0] if mix is None else [1 - mix, mix]
         amp = bfloat16_pays(device) if amp is None else amp
         # bfloat16 weights give the same result as autocast, which would convert them again for each batch
@@ -72,12 +70,20 @@ class Translator:
         self.strength, self.tile = strength, tile
         self.batch_size = batch_size or (1 if device.type == "cpu" else 16)
         self.channels, self.out_channels = generators[0].channels, generators[0].out_channels
+        if strength < 1:
+            self.check_blending()
         self.multiple = max(G.multiple for G in generators)
         self.smallest = max(G.smallest for G in generators)
         if compile:
             for G in self.generators:
                 # on a GPU, CUDA graphs launch all kernels at once, so that it does not wait for Python
                 G.compile(mode="reduce-overhead" if device.type == "cuda" else None)
+
+    def check_blending(self):
+        """Raises InputError unless translations can be blended with their inputs, as masks and strength do."""
+        n_in, n_out = self.channels, self.out_channels
+        if n_in != n_out:
+            raise InputError(f"--mask, --strength: {n_in} channels become {n_out}, which cannot be blended")
 
     def batch_for(self, height, width):
         """The number of images of this size to translate at once."""
@@ -90,6 +96,8 @@ class Translator:
         masks:  uint8 (N, H, W); 255 translates, 0 keeps the input. None translates everything
         -> (N, H, W, out_channels), of the same dtype
         """
+        if masks is not None:
+            self.check_blending()
         n = self.batch_for(*pixels.shape[1:3])
         batches = [slice(i, i + n) for i in range(0, len(pixels), n)]
         return np.concatenate(
@@ -135,16 +143,11 @@ def check_count(checkpoints, mix):
         raise InputError("--mix requires two checkpoints: --checkpoint A.pth B.pth --mix 0.3. Otherwise give one")
 
 
-def check_generators(generators, *, mix=None, blended=False, compile=False):
-    """Raises InputError if Translator cannot use these generators together, or with these options.
-
-    blended: True if the translation is blended with the input"""
-    n_in, n_out = generators[0].channels, generators[0].out_channels
+def check_generators(generators, mix, compile):
+    """Raises InputError if Translator cannot use these generators together, or cannot compile them."""
     check_count(generators, mix)
-    if any((G.channels, G.out_channels) != (n_in, n_out) for G in generators):
+    if len({(G.channels, G.out_channels) for G in generators}) > 1:
         raise InputError("--mix: the two generators are for different numbers of channels")
-    if n_in != n_out and blended:
-        raise InputError(f"--mask, --strength: {n_in} channels become {n_out}, which cannot be blended")
     for G in generators:
         if compile and isinstance(G, Exported):
-            raise InputError(f"--compile: {G.path} is an exported file, which its runtime has optimised already")
+            raise InputError(f"--compile: {G.path} is an exported file, which cannot be compiled")

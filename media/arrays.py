@@ -99,10 +99,11 @@ def to_unit_range(pixels):
 
 
 def resize_array(pixels, size):
-    """float32 array (H, W, channels) in [0, 1] -> resized to `size`, (height, width), bicubic."""
+    """uint8, uint16, or float32 in [0, 1], (H, W, channels) -> resized to `size`, (height, width), bicubic."""
     planes = map(Image.fromarray, np.moveaxis(pixels, 2, 0))
     resized = [plane.resize(size[::-1], Image.Resampling.BICUBIC) for plane in planes]
-    return np.stack(resized, 2).clip(0, 1)  # bicubic interpolation overshoots
+    resized = np.stack(resized, 2)
+    return resized.clip(0, 1) if pixels.dtype == np.float32 else resized  # bicubic interpolation overshoots
 
 
 def write_array(path, pixels):

@@ -129,7 +129,7 @@ def test_features_of_arrays_are_pictures(spectral, capsys):
     os.makedirs("many")
     np.save("many/y.npy", array(4))
     assert translate.main([*arguments, "--input", "many"]) == 0 and os.path.exists("many_features/y.png")
-    with pytest.raises(InputError, match="--features: writes a picture, not .npy"):
+    with pytest.raises(InputError, match="--features: writes an image, not .npy"):
         translate.main([*arguments, "--input", "x.npy", "--output", "z.npy"])
 
 
