@@ -32,9 +32,11 @@ def get_parser():
     )
     add, switch = parser.add_argument, argparse.BooleanOptionalAction
     # fmt: off
-    add("--checkpoint", required=True, nargs="+", help="latest.pth, one generator, or an exported one; two with --mix")
+    add("--checkpoint", required=True, nargs="+", metavar="FILE",
+        help="latest.pth, one generator, or an exported one; two files with --mix")
     add("--direction", choices=("AB", "BA"), help="generator to take from a full checkpoint (default: AB)")
-    add("--input", required=True, nargs="+", help="images, videos, folders (searched recursively), or 'quoted/*.jpg'")
+    add("--input", required=True, nargs="+", metavar="PATH",
+        help="images, videos, folders (searched recursively), or 'quoted/*.jpg'")
     add("--output", help="file or folder (default: NAME_translated, or translated for several inputs)")
     add("--format", help="format of the images written: png, jpg, webp, ... (default: as the input)")
     add("--resume", action="store_true", help="skip outputs that already exist")
@@ -174,8 +176,8 @@ def main(argv=None):
     if plan.jobs and is_too_large(plan.jobs[0][0], trained[-1], opt.size):
         size = trained[-1].options["img_height"]
         print(
-            f"note: {plan.jobs[0][0]} is much larger than the {size} pixels that the generator was trained at, so it may "
-            f"not recognise objects. --size {size} is faster and may look better"
+            f"note: {plan.jobs[0][0]} is much larger than the {size} pixels that the generator was trained at, so it "
+            f"may not recognise objects. --size {size} is faster and may look better"
         )
     print(f"{len(plan.jobs)} to translate, on {device}, {translator.precision}".removesuffix(", "))
 

@@ -12,9 +12,9 @@ def feature_maps(G, x):
     """Translates one image and records each stage of a GeneratorResNet.
 
     x: (1, channels, H, W) in [-1, 1]
-    -> list of (caption, uint8 array): the input (H, W, 3); for each stage, named as in the paper (section 7.2), the mean
-       absolute activation over its channels (h, w), scaled so that the smallest is 0 and the largest 255; the output
-       (H, W, 3)
+    -> list of (caption, uint8 array): first the input (H, W, 3), then each stage (h, w), last the output (H, W, 3).
+       Stages are named as in the paper (section 7.2). Their values are means over channels of absolute activations,
+       scaled so that the smallest is 0 and the largest 255
     """
     encoder, blocks, decoder = G.stages
     ends = [layer for layer in encoder + decoder if isinstance(layer, torch.nn.ReLU)]

@@ -39,14 +39,14 @@ class ImageTranslator:
     translate(image, mask=None)
 
     image: one of
-        - PIL image of any mode -> PIL image: RGB, L for a gray generator, RGBA if the input has transparency, which is
-          kept, or I;16 if a gray input has more than 8 bits. The EXIF orientation is applied. `info` holds other EXIF
-          data, colour profile and resolution; to keep these in a file, image.save(path, **image.info). Of an animation,
-          the current frame is translated
+        - PIL image of any mode -> PIL image of mode RGB, or L from a gray generator. RGBA if the input has
+          transparency, which is kept; I;16 from a gray generator if the input is gray with more than 8 bits. The EXIF
+          orientation is applied. Other EXIF data, colour profile and resolution are in `info`; to keep them in a file,
+          use image.save(path, **image.info). Of an animation, the current frame is translated
         - uint8 or uint16 array (H, W, C), or (H, W) for gray -> array of the same kind and dtype
         - uint8 or uint16 array (N, H, W, C), a batch -> the same
-    mask:  255 translates, 0 keeps the input, values between blend. A uint8 or bool array (H, W), for a batch also
-           (N, H, W); a PIL image; or the path of one. It is resized to the image. None takes the mask of load_translator
+    mask:  255 translates, 0 keeps the input, values between blend the two. A uint8 or bool array (H, W), for a batch
+           also (N, H, W); a PIL image; or the path of one. Resized to the image. None takes that of load_translator
 
     Raises TypeError for anything else, InputError (a ValueError) for a wrong dtype, shape or number of channels.
     """

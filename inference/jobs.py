@@ -136,7 +136,8 @@ def load_in_batches(jobs, load, pool, translator, report, n_threads):
 
 
 def translate_together(batch, translator, report):
-    """Translates a list of Loaded of one size -> list of pairs (Loaded, Picture). Reports if memory does not suffice."""
+    """Translates a list of Loaded of one size -> list of pairs (Loaded, Picture), empty if there is not enough memory.
+    Reports the latter."""
     pictures = [loaded.picture for loaded in batch]
     masks = None
     if batch[0].mask is not None:  # an animation has one mask for all frames

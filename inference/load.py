@@ -86,8 +86,8 @@ def build(state, path):
 
 
 def load_generators(path, direction=None, counterpart=None):
-    """Loads the generators of both directions, if they can be found -> {"AB": TrainedGenerator, "BA": TrainedGenerator},
-    or a dict with one of them.
+    """Loads the generators of both directions, as far as they can be found -> {direction: TrainedGenerator}, direction
+    being "AB" and "BA", or one of them.
 
     A full checkpoint holds both. For a file with one generator, the other one is loaded from the file `counterpart`, or
     from a file with the matching name in the same folder."""

@@ -9,7 +9,7 @@ import os
 
 from media.images import IMAGE_EXTENSIONS
 from media.pictures import format_of
-from media.video import FORMATS as VIDEO_FORMATS
+from media.video_files import FORMATS as VIDEO_FORMATS
 from utils import InputError
 
 VIDEO_EXTENSIONS = (*VIDEO_FORMATS, ".m4v", ".mpg", ".mpeg", ".wmv", ".mts", ".3gp")  # read as video; FFmpeg knows more
@@ -30,7 +30,7 @@ def is_glob(path):
 
 @dataclasses.dataclass
 class Found:
-    """What the inputs stand for.
+    """The files that a list of inputs refers to.
 
     files:    list of (path, path relative to the folder or pattern that it was found by)
     notes:    one line on each kind of file that was skipped
@@ -45,7 +45,7 @@ class Found:
 def find_inputs(inputs, output):
     """Files, folders and glob patterns -> Found, without duplicates.
 
-    output: a folder to leave out, because results go there
+    output: folder for the results, which is not searched
     Raises InputError if an input does not exist, or if there is nothing to translate.
     """
     found = Found()
@@ -118,11 +118,11 @@ def same(a, b):
 
 @dataclasses.dataclass
 class Plan:
-    """What is to be done.
+    """Files to translate, and where to write the results.
 
     jobs:            list of (source, target)
-    output:          the file or folder that everything goes to
-    n_skipped:       number of targets that exist, and are left out of `jobs`
+    output:          the file or folder that all results go to
+    n_skipped:       number of targets that already exist, which `jobs` omits
     notes, failures: as in Found
     """
 

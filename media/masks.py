@@ -1,5 +1,6 @@
 """
-Masks: gray images that say which part of an image to translate. 255 translates, 0 keeps the input, values between blend.
+Masks: gray images that say which part of an image to translate. 255 translates, 0 keeps the input, and values between
+blend the two.
 """
 
 import glob

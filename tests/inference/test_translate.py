@@ -15,7 +15,7 @@ from PIL import Image
 
 from inference import translator
 from inference.translator import Translator
-from media.video import Smoother
+from media.flicker import Smoother
 from models import GeneratorResNet
 from utils import InputError
 

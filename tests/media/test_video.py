@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from media.video import Smoother, VideoReader, VideoResult, ahead, translate_video
+from media.flicker import Smoother
+from media.video import VideoResult, ahead, translate_video
+from media.video_files import VideoReader
 from utils import InputError
 
 RED, GREEN, BLUE, GRAY = (200, 40, 40), (40, 180, 60), (50, 60, 190), (128, 128, 128)
