@@ -1,6 +1,6 @@
 """
 Translating files: images in batches, videos, and sheets of feature maps. Knows nothing of command lines; translate.py
-and inference/image_translator.py decide what to translate.
+decides what to translate.
 
 A job is a pair (source, target) of paths. A file that cannot be translated does not stop the others:
 
@@ -52,14 +52,14 @@ def check_jobs(jobs, trained, features=False):
 
 
 def is_too_large(path, trained, size=None):
-    """True if an image, resized to `size`, has more than 4 times the pixels per side that its TrainedGenerator was
-    trained on. False if either is unknown."""
+    """True if an image, resized to `size`, is more than 4 times as high and wide as the training images of a
+    TrainedGenerator. False if either size is unknown."""
     try:
         with open_image(path) as image:
             sides = make_resize(size)(*image.size) if size else image.size
     except InputError:  # a video, or a broken file, which is reported later
         return False
-    return min(sides) > 4 * trained.options.get("img_height", float("inf"))
+    return min(sides) > 4 * (trained.options.get("img_height") or float("inf"))
 
 
 ##############################

@@ -368,7 +368,7 @@ def test_export_and_translate(kind, trained, capsys):
     known = load_generator(path)
     made = known.network
     assert made.precision == precision
-    assert (known["direction"], known["epoch"], known["options"]["dataset_name"]) == ("BA", 3, "tiny")
+    assert (known.direction, known.epoch, known.options["dataset_name"]) == ("BA", 3, "tiny")
 
     pixels = (images(1, 45, 39)[0].permute(1, 2, 0) * 127.5 + 127.5).round().byte().numpy()
     Image.fromarray(pixels).save("photo.png")
