@@ -1,123 +1,142 @@
 """
-Draws the curves of one or more trainings into one picture, from what they logged.
+Plots the logs of one or more training runs in one image.
 
     python plot.py horse2zebra                    # saved_models/horse2zebra/log.jsonl -> images/horse2zebra/curves.png
-    python plot.py demo demo.1 --output both.png  # two runs, in the same plots
+    python plot.py demo demo.1 --output both.png  # compare two runs
 
-Needs matplotlib: pip install matplotlib
+Requires matplotlib: pip install matplotlib
 """
 
-import argparse
 import json
 import os
 
-from command_line.parser import between
+from command_line.parser import argument_parser, between
 from command_line.run import run_script
 from training.health import ADVICE, USUAL
 from utils import InputError, whole_file
+from variants.losses import EXTRA_LOSSES
 
-# Title of each plot -> the values of log.jsonl that it shows, as far as they are there
+# Title of each plot -> the values of log.jsonl to draw in it. Plots without any logged value are omitted
 PLOTS = {
-    "discriminators and adversarial loss": ("loss_D", "loss_GAN"),
+    "discriminator and adversarial loss": ("loss_D", "loss_GAN"),
     "cycle loss, and on test images": ("loss_cycle", "val_cycle"),
     "identity loss, and on test images": ("loss_identity", "val_identity"),
-    "other losses": ("loss_ssim", "loss_freq", "loss_perceptual", "loss_style", "loss_feat", "loss_paired"),
-    "patches that D tells right, variety of translations": ("tells", "variety"),
-    "change from input to translation, of 255": ("change",),
+    "other losses": tuple("loss_" + name for name in EXTRA_LOSSES),
+    "patches D classifies correctly, variety of translations": ("tells", "variety"),
+    "change from input to translation, in gray levels of 255": ("change",),
     "learning rate of the generators": ("lr",),
     "training images per second": ("images_per_s",),
 }
 
 
 def get_parser():
-    parser = argparse.ArgumentParser(description="Draw the curves of trainings. In brackets: the default.")
+    parser = argument_parser(
+        "Plot the losses and other logged values of training runs.", "python plot.py NAME [NAME ...] [options]"
+    )
     # fmt: off
-    parser.add_argument("names", nargs="+", metavar="NAME", help="of a run: a folder in saved_models")
-    parser.add_argument("--output", help="PNG file (images/NAME/curves.png)")
-    parser.add_argument("--smooth", type=between(0), default=200, help="steps to average losses over (%(default)s)")
+    parser.add_argument("names", nargs="+", metavar="NAME", help="name of a run, a folder in saved_models")
+    parser.add_argument("--output", help="PNG file to write (default: images/NAME/curves.png)")
+    parser.add_argument("--smooth", type=between(0), default=200, help="number of steps to average losses over")
     # fmt: on
     return parser
 
 
 def read_log(path):
-    """-> list of records, dicts with "step"; a last line that was cut off is left out."""
+    """Reads a log.jsonl -> list of records, dicts with "step". Skips incomplete lines, such as the last one of a run
+    that was killed."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             lines = file.readlines()
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror}. NAME is a run, a folder in saved_models")
+        raise InputError(f"{path}: {error.strerror}. NAME must be a run, a folder in saved_models")
     records = []
     for line in lines:
         try:
             record = json.loads(line)
-            records.append((record["step"], record))
+            record["step"]
         except (ValueError, KeyError, TypeError):
             continue
+        records.append(record)
     if not records:
         raise InputError(f"{path}: nothing has been logged yet")
-    return [record for _, record in records]
+    return records
 
 
 def curve(records, name, smooth=0):
-    """-> (steps, values) of one value; each the mean over the last `smooth` steps, a few more or less."""
+    """The curve of one logged value -> (steps, values). Each value is the mean over about the last `smooth` steps."""
     points = [(record["step"], record[name]) for record in records if isinstance(record.get(name), (int, float))]
     means = []
     for i, (step, value) in enumerate(points):
-        # what was logged at a step is the mean since the one before
+        # a logged value is the mean since the previous one, so weigh it by the steps in between
         recent = [(at - before, v) for (before, _), (at, v) in zip(points, points[1 : i + 1]) if at > step - smooth]
         n = sum(weight for weight, _ in recent)
         means.append(sum(weight * v for weight, v in recent) / n if n else value)
     return [step for step, _ in points], means
 
 
-def draw(logs, smooth, path):
-    """logs: {name of the run: records}"""
+def draw_plots(logs, smooth, path):
+    """Writes a PNG file with all plots of PLOTS for which there are values.
+
+    logs:   {name of a run: records}
+    smooth: number of steps to average losses over
+    """
     try:
         import matplotlib
     except ImportError:
-        raise InputError("plot.py: needs matplotlib: pip install matplotlib")
+        raise InputError("plot.py: requires matplotlib: pip install matplotlib")
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     logged = {name for records in logs.values() for record in records for name in record}
     plots = {title: [name for name in names if name in logged] for title, names in PLOTS.items()}
     plots = {title: names for title, names in plots.items() if names}
-    rows = -(-len(plots) // 2)
-    figure, axes = pyplot.subplots(rows, 2, figsize=(12, 3 * rows), squeeze=False, layout="constrained")
+    n_rows = -(-len(plots) // 2)
+    figure, axes = pyplot.subplots(n_rows, 2, figsize=(12, 3 * n_rows), squeeze=False, layout="constrained")
     for axis in axes.flat[len(plots) :]:
         axis.remove()
     for (title, names), axis in zip(plots.items(), axes.flat):
         axis.set_title(title, fontsize=10)
-        axis.set_xlabel("step")
-        for run_name, records in logs.items():
-            for name in names:
-                steps, values = curve(records, name, smooth if name.startswith("loss_") else 0)
-                if not steps:
-                    continue
-                label = name.removeprefix("loss_") + (f", {run_name}" if len(logs) > 1 else "")
-                axis.plot(steps, values, label=label, marker="." if len(steps) < 20 else None)
-        if "loss_cycle" in names:  # the others' ranges depend on --gan_loss
-            axis.axhspan(*USUAL["loss_cycle"], alpha=0.06, label="usual")
-        axis.legend(fontsize=8)
-        axis.set_ylim(bottom=min(0, *(min(line.get_ydata()) for line in axis.get_lines())))
+        draw_curves(axis, names, logs, smooth)
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     with whole_file(path) as temporary:
         figure.savefig(temporary, format="png", dpi=100)
     pyplot.close(figure)
 
 
+def draw_curves(axis, names, logs, smooth):
+    """Draws the values `names` of all runs into one plot, an axis of matplotlib. Only losses are smoothed."""
+    axis.set_xlabel("step")
+    for run_name, records in logs.items():
+        for name in names:
+            steps, values = curve(records, name, smooth if name.startswith("loss_") else 0)
+            if steps:
+                label = name.removeprefix("loss_") + (f", {run_name}" if len(logs) > 1 else "")
+                axis.plot(steps, values, label=label, marker="." if len(steps) < 20 else None)
+    if "loss_cycle" in names:  # the ranges of other losses depend on --gan_loss
+        axis.axhspan(*USUAL["loss_cycle"], alpha=0.06, label="usual")
+    axis.legend(fontsize=8)
+    axis.set_ylim(bottom=min(0, *(min(line.get_ydata()) for line in axis.get_lines())))
+
+
+def print_conditions(run_name, records):
+    """Prints the problems that were found during a run, at which steps, and what to do about them."""
+    steps_of = {}
+    for record in records:
+        for condition in record.get("conditions", ()):
+            steps_of.setdefault(condition, []).append(record["step"])
+    for condition, steps in steps_of.items():
+        print(f"{run_name}: {condition} at step {', '.join(map(str, steps[:5]))}{', ...' if steps[5:] else ''}")
+        print(f"  {ADVICE[condition]}")
+
+
 def main(argv=None):
     opt = get_parser().parse_args(argv)
     logs = {name: read_log(os.path.join("saved_models", name, "log.jsonl")) for name in opt.names}
     path = opt.output or os.path.join("images", opt.names[0], "curves.png")
-    draw(logs, opt.smooth, path)
+    draw_plots(logs, opt.smooth, path)
     print(f"{path}: the curves of {', '.join(logs)}")
     for name, records in logs.items():
-        found = [(record["step"], condition) for record in records for condition in record.get("conditions", ())]
-        for condition in dict.fromkeys(condition for _, condition in found):
-            steps = [step for step, c in found if c == condition]
-            print(f"{name}: {condition} at step {', '.join(map(str, steps[:5]))}{' …' if steps[5:] else ''}")
-            print(f"  {ADVICE[condition]}")
+        print_conditions(name, records)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ import cyclegan
 from command_line.parser import argument_parser, between
 from command_line.run import run_script
 from datasets import ImageDataset
+from inference.translator import Translator
 from measuring.timing import count_flops, digits, in_rounds, matmul_rate, name_of, noise
 from models import GeneratorResNet
 from training.loading import EpochSampler, loader_options
@@ -40,7 +41,6 @@ from training.optimizer import Adam
 from training.processes import init_processes
 from training.run import Run, may_record
 from training.update import Update
-from translate import Translator
 from utils import InputError, ReplayBuffer, bfloat16_pays, choose_device
 
 # name -> options of our_step that switch one optimisation off, or one on that it does not use
@@ -249,7 +249,7 @@ def time_translation(opt, device, size, batch_size, rates, show):
 
     def translator():
         amp = low == torch.bfloat16
-        translate = Translator([generator()], device, amp, batch_size=batch_size, compile=opt.compile)
+        translate = Translator([generator()], device, amp=amp, batch_size=batch_size, compile=opt.compile)
         return lambda: translate(pixels)
 
     candidates = {

@@ -1,12 +1,13 @@
 """
-A large picture through a generator, in little memory, and exactly: the result is that of the whole picture at once.
+Translating large images in little memory, with the same result as translating the whole image at once.
 
-Every instance norm subtracts the mean of a whole feature map and divides by its deviation. Cut into tiles, a picture
-gets as many brightnesses and contrasts as tiles, and blending hides the seams but not the difference; statistics taken
-from a reduced picture are no way out, as each layer multiplies the error of the one before. So here the norms
-see the whole picture: its rows are taken through the network in overlapping bands, as far as the next norm, whose mean
-and variance are gathered over all bands before any goes on. The overlap is as wide as the convolutions look, so that
-nothing has to be blended.
+Tiling does not work for CycleGAN: instance norm uses the mean and variance of the whole feature map, so each tile would
+get its own brightness and contrast. Blending hides the seams, but not the difference. Statistics of a downscaled copy
+do not help either, because every layer amplifies the error.
+
+Here the rows of the image go through the network in overlapping bands, up to the next instance norm. Its mean and
+variance are computed over all bands before any band continues. The overlap covers the receptive field of the
+convolutions in between, so nothing needs to be blended.
 """
 
 import torch
@@ -15,33 +16,34 @@ from torch import nn
 from models import GeneratorResNet
 from variants.networks import AttentiveBlock
 
-# Rows of input beyond a band on which its output may depend: pads of 3 + 1 + 2 pixels before the residual blocks; one
-# feature map's row in each of their convolutions; 1 + 1/2 + 3/4 rows, of 4 pixels each, after them
+# Rows beyond a band that its output depends on. Encoder: 3 + 1 + 2 pixels of padding. Block: one row of the feature map
+# for each convolution. Decoder: 1 + 1/2 + 3/4 rows of the feature map, of 4 pixels each
 ENCODER_OVERLAP, BLOCK_OVERLAP, DECODER_OVERLAP = 8, 1, 3
 
 
 class FixedNorm(nn.Module):
-    """Instance norm with a given mean and variance, both (C,)."""
+    """Instance norm with fixed statistics: mean and variance, both (C,)."""
 
     def __init__(self, mean, var, eps):
         super().__init__()
         self.mean, self.var, self.eps = mean, var, eps
 
     def forward(self, x):
-        return nn.functional.batch_norm(x, self.mean, self.var, eps=self.eps)  # in float32, whatever x is
+        return nn.functional.batch_norm(x, self.mean, self.var, eps=self.eps)  # float32 statistics
 
 
 def translate_in_bands(G, x, band_pixels=2048 * 2048):
-    """G(x) for a GeneratorResNet without a gradient, in less memory: what is kept of the whole picture is its feature
-    maps between the residual blocks, at a quarter of its size; the rest is of one band.
+    """Computes G(x) without gradients for a GeneratorResNet, in less memory. Of the whole image, only the feature maps
+    between the residual blocks are kept, at a quarter of its resolution; everything else is one band at a time.
 
-    x:           (1, channels, H, W) in [-1, 1], H and W divisible by 4 -> the same
-    band_pixels: a band has about that many pixels of the picture, but at least 64 rows
+    x:           (1, channels, H, W) in [-1, 1], H and W divisible by 4
+    band_pixels: approximate number of pixels in a band. A band has at least 64 rows
+    -> (1, out_channels, H, W)
     """
     encoder, blocks, decoder = G.stages
     rows = max(64, band_pixels // x.shape[3] // 4 * 4)
-    # Before and after the residual blocks the maps are large and the layers cheap: they are computed again for each
-    # norm rather than kept, which costs about a fifth of a translation (9 blocks)
+    # In encoder and decoder the feature maps are large and the layers cheap, so recompute them for each norm instead of
+    # keeping them. This adds about a fifth to the time (9 blocks)
     x = through_bands(encoder, x, rows, ENCODER_OVERLAP, keep=False)
     for block in blocks:
         x = through_bands(block.conv_block, x, rows // 4, BLOCK_OVERLAP, keep=True).add_(x)
@@ -49,14 +51,14 @@ def translate_in_bands(G, x, band_pixels=2048 * 2048):
 
 
 def goes_in_bands(G):
-    """Whether translate_in_bands can: not if a network looks at the whole picture anywhere but in an instance norm."""
+    """True if translate_in_bands supports G: nothing but its instance norms may depend on the whole image."""
     return isinstance(G, GeneratorResNet) and not any(isinstance(part, AttentiveBlock) for part in G.modules())
 
 
 def through_bands(layers, x, rows, overlap, keep):
-    """x through some layers, each InstanceNorm2d among them with the statistics of the whole of x.
+    """Applies layers to x in bands. Each InstanceNorm2d uses the statistics of the whole feature map.
 
-    keep: True keeps the whole feature map before each norm; False keeps its statistics and computes it again"""
+    keep: True stores the feature map before each norm, False recomputes it afterwards (less memory, more time)"""
     so_far = []
     for layer in layers:
         if isinstance(layer, nn.InstanceNorm2d):
@@ -71,10 +73,11 @@ def through_bands(layers, x, rows, overlap, keep):
 
 @torch.no_grad()
 def in_bands(layers, x, rows, overlap, keep, measure):
-    """-> (result, its mean, its variance); the result is None unless `keep`, mean and variance are (C,), or None unless
-    `measure`.
+    """Applies layers to x, band by band -> (result or None, its mean or None, its variance or None).
 
-    rows, overlap: of x; where x ends, a band has no overlap and the layers pad it as they pad x"""
+    rows, overlap: height of a band and of its overlap, in rows of x. At the edges of x the layers' own padding applies
+    keep:          return the result
+    measure:       return mean and variance of each channel, both (C,)"""
     height, whole = x.shape[2], None
     means, variances, weights = [], [], []
     for top in range(0, height, rows):
@@ -97,14 +100,14 @@ def in_bands(layers, x, rows, overlap, keep, measure):
     if not measure:
         return whole, None, None
     mean = sum(w * m for w, m in zip(weights, means))
-    # the variance within the bands and that between them
+    # total variance = variance within the bands + variance between their means
     var = sum(w * (v + (m - mean).square()) for w, v, m in zip(weights, variances, means))
     return whole, mean, var
 
 
 def moments(x):
-    """(C, H, W) -> mean and variance of each channel, (C,), in float32: a few channels at a time, to save memory. On a
-    CPU torch.var_mean takes four times as long."""
+    """(C, H, W) -> mean and variance of each channel, both (C,), in float32. Processes a few channels at a time to save
+    memory. On a CPU, torch.var_mean takes four times as long."""
     means, variances = [], []
     for part in x.split(16):
         values = part.float().flatten(1)

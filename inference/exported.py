@@ -1,6 +1,6 @@
 """
-Generators that export.py wrote, in place of a checkpoint: for translate.py and evaluate.py. Each file is run by its
-own runtime: .onnx by ONNX Runtime, .pt2 (torch.export) and .ts (TorchScript) by PyTorch.
+Generators in files written by export.py, for use in place of a checkpoint. ONNX Runtime runs .onnx files; PyTorch runs
+.pt2 (torch.export) and .ts (TorchScript) files.
 """
 
 import contextlib
@@ -19,46 +19,70 @@ from media.files import check_zip
 from utils import InputError
 
 RUNTIMES = {".onnx": "ONNX", ".pt2": "torch.export", ".ts": "TorchScript"}
-FACTS = "facts.json"  # the name of what .pt2 and .ts files hold beside the network
-CHECKSUM, NO_SUM = "sha256", 64 * "0"  # .onnx files: of the file, with zeros where it stands itself
+FACTS = "facts.json"  # name of the metadata in .pt2 and .ts files
+CHECKSUM, NO_SUM = "sha256", 64 * "0"  # metadata of .onnx files: hash of the file with this placeholder in its place
 
 
 def is_exported(path):
     return os.path.splitext(path)[1].lower() in RUNTIMES
 
 
-class Exported(nn.Module):
-    """An exported generator, to be used as the one that it was made of: images (N, channels, H, W) in [-1, 1] to the
-    same, float32 whatever comes in.
+def load_exported(path, direction=None):
+    """As inference.load.load_generator -> TrainedGenerator, whose network is an Exported."""
+    G = Exported(path)
+    if direction and G.direction and direction != G.direction:
+        raise InputError(f"--direction {direction}: {path} translates {G.direction}")
+    return TrainedGenerator(G, path, direction or G.direction, G.epoch, G.options)
 
-    facts: (attribute) what export.py wrote about it, see there
+
+class Exported(nn.Module):
+    """An exported generator with the interface of the original: images (N, channels, H, W) in [-1, 1] -> (N,
+    out_channels, H, W). Input and output are float32.
+
+    path:      a file written by export.py
+    extension: tells the format of a file without the usual extension
+
+    Attributes, from the file's metadata:
+    channels, out_channels, multiple, smallest: as of models.GeneratorResNet
+    precision: of the weights, such as "float32" or "int8"
+    direction, epoch, options: as in TrainedGenerator
+
+    Raises InputError, naming the path.
     """
 
     def __init__(self, path, extension=None):
         super().__init__()
         self.path, self.extension = path, extension or os.path.splitext(path)[1].lower()
-        self.load(torch.device("cpu"))
+        metadata = self.load(torch.device("cpu"))
         try:
-            self.channels, self.out_channels, self.multiple, self.smallest = (
-                int(self.facts[name]) for name in ("channels", "out_channels", "multiple", "smallest")
-            )
+            self.channels, self.out_channels = int(metadata["channels"]), int(metadata["out_channels"])
+            self.multiple, self.smallest = int(metadata["multiple"]), int(metadata["smallest"])
         except (KeyError, ValueError):
-            raise InputError(f"{path}: not written by export.py, so what images it takes is not known")
+            raise InputError(f"{path}: not written by export.py, so the size of its input is unknown")
+        self.precision = metadata.get("precision", "float32")
+        self.direction = metadata.get("direction") or None  # "" if export.py did not know
+        self.epoch = int(metadata["epoch"]) if metadata.get("epoch") else None
+        self.options = {name: int(metadata[name]) for name in ("img_height", "img_width") if metadata.get(name)}
+        if metadata.get("dataset_name"):
+            self.options["dataset_name"] = metadata["dataset_name"]
 
     def load(self, device):
+        """Loads the file onto a device -> its metadata, a dict."""
         load = {".onnx": load_onnx, ".pt2": load_program, ".ts": load_torchscript}[self.extension]
         try:
-            self.run, self.facts = load(self.path, device)
+            self.run, metadata = load(self.path, device)
         except InputError:
             raise
         except FileNotFoundError:
             raise InputError(f"{self.path}: no such file")
-        except Exception as error:  # of a broken file the runtimes raise nearly anything
+        except Exception as error:  # the runtimes raise many kinds of errors on broken files
             reason = (str(error).splitlines() or [""])[0]
             raise InputError(f"{self.path}: broken, or not for this version ({type(error).__name__}: {reason})")
+        return metadata
 
     def to(self, device, dtype=None):
-        """dtype is ignored: the file fixes its precision. Once on a GPU, it stays there."""
+        """Moves the generator to a GPU. There is no way back to the CPU, and dtype is ignored: the file fixes its
+        precision."""
         if torch.device(device).type != "cpu":
             self.load(torch.device(device))
         return self
@@ -68,37 +92,46 @@ class Exported(nn.Module):
             return self.run(x.float())
 
     def __str__(self):
-        return f"{RUNTIMES[self.extension]}, {self.facts.get('precision', 'float32')}"
+        return f"{RUNTIMES[self.extension]}, {self.precision}"
+
+
+##############################
+#   One loader per format
+##############################
+
+# Each one: path, device -> (function from images to images, metadata). The values of the metadata are text or numbers.
 
 
 def load_onnx(path, device):
     session = open_session(path, device)
-    facts = session.get_modelmeta().custom_metadata_map
-    if expected := facts.get(CHECKSUM):
+    metadata = session.get_modelmeta().custom_metadata_map
+    if expected := metadata.get(CHECKSUM):
         with open(path, "rb") as file:
             data = file.read().replace(expected.encode(), NO_SUM.encode())
         if hashlib.sha256(data).hexdigest() != expected:
-            raise InputError(f"{path}: damaged, or changed since export.py wrote it. Export it again")
+            raise InputError(f"{path}: damaged, or modified since export.py wrote it. Export it again")
 
     def run(x):
         (y,) = session.run(None, {"image": x.cpu().numpy()})
         return torch.from_numpy(y).to(x.device)
 
-    return run, facts
+    return run, metadata
 
 
 def open_session(path, device):
-    """An ONNX Runtime session on a device, with as many threads as PyTorch has."""
+    """Opens an .onnx file -> ONNX Runtime session, with as many threads as PyTorch uses."""
     try:
         import onnxruntime
     except ImportError:
-        raise InputError(f"{path}: needs ONNX Runtime: pip install onnxruntime")
+        raise InputError(f"{path}: requires ONNX Runtime: pip install onnxruntime")
     if not os.path.exists(path):
         raise FileNotFoundError(path)
     providers = ["CPUExecutionProvider"]
     if device.type == "cuda":
         if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-            raise InputError(f"{path}: ONNX Runtime has no CUDA here: --device cpu, or pip install onnxruntime-gpu")
+            raise InputError(
+                f"{path}: this ONNX Runtime does not support CUDA. Use --device cpu, or pip install onnxruntime-gpu"
+            )
         providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0}))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
@@ -106,8 +139,22 @@ def open_session(path, device):
     return onnxruntime.InferenceSession(path, options, providers=providers)
 
 
-def checked(path):
-    """The bytes of a zip file that PyTorch wrote, once its checksums are found right."""
+def load_program(path, device):
+    metadata = {FACTS: ""}
+    with without_warnings():  # on broken files torch logs at length what we say in one line
+        program = torch.export.load(read_zip(path), extra_files=metadata)
+    return without_grad(program.module().to(device)), json.loads(metadata[FACTS] or "{}")
+
+
+def load_torchscript(path, device):
+    metadata = {FACTS: ""}
+    with without_warnings():  # TorchScript is deprecated; export.py says so
+        module = torch.jit.load(read_zip(path), map_location=device, _extra_files=metadata)
+    return without_grad(module), json.loads(metadata[FACTS] or "{}")
+
+
+def read_zip(path):
+    """The contents of a zip file, as written by PyTorch, after verifying its checksums -> io.BytesIO."""
     with open(path, "rb") as file:
         data = io.BytesIO(file.read())
     check_zip(data)
@@ -117,7 +164,7 @@ def checked(path):
 
 @contextlib.contextmanager
 def without_warnings():
-    """Silences warnings, and log messages below errors."""
+    """Silences warnings, and log messages below the level of errors."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -128,31 +175,5 @@ def without_warnings():
         logging.disable(level)
 
 
-def load_program(path, device):
-    facts = {FACTS: ""}
-    with without_warnings():  # of a broken file it tells at length what we say in a line
-        program = torch.export.load(checked(path), extra_files=facts)
-    return without_grad(program.module().to(device)), json.loads(facts[FACTS] or "{}")
-
-
-def load_torchscript(path, device):
-    facts = {FACTS: ""}
-    with without_warnings():  # deprecated, which export.py says
-        module = torch.jit.load(checked(path), map_location=device, _extra_files=facts)
-    return without_grad(module), json.loads(facts[FACTS] or "{}")
-
-
 def without_grad(module):
     return torch.no_grad()(lambda x: module(x))
-
-
-def load_exported(path, direction=None):
-    """As load.load_generator -> TrainedGenerator, whose network is an Exported."""
-    G = Exported(path)
-    made_for = G.facts.get("direction") or None
-    if direction and made_for and direction != made_for:
-        raise InputError(f"--direction {direction}: {path} translates {made_for}")
-    options = {name: int(G.facts[name]) for name in ("img_height", "img_width") if G.facts.get(name)}
-    options |= {"dataset_name": G.facts["dataset_name"]} if G.facts.get("dataset_name") else {}
-    epoch = int(G.facts["epoch"]) if G.facts.get("epoch") else None
-    return TrainedGenerator(G, path, direction or made_for, epoch, options)

@@ -1,5 +1,5 @@
 """
-What a generator sees.
+Feature maps: what each stage of a generator responds to.
 """
 
 import torch
@@ -9,15 +9,19 @@ from utils import as_rgb
 
 @torch.no_grad()
 def feature_maps(G, x):
-    """What each stage of a generator sees in one picture x, (1, channels, H, W) in [-1, 1] -> list of (name, uint8
-    (H, W) or (H, W, channels)): for each stage, by its name in the paper (section 7.2), the mean over its channels of
-    the absolute activations, black where it is smallest, white where it is largest."""
+    """Translates one image and records each stage of a GeneratorResNet.
+
+    x: (1, channels, H, W) in [-1, 1]
+    -> list of (caption, uint8 array): first the input (H, W, 3), then each stage (h, w), last the output (H, W, 3).
+       Stages are named as in the paper (section 7.2). Their values are means over channels of absolute activations,
+       scaled so that the smallest is 0 and the largest 255
+    """
     encoder, blocks, decoder = G.stages
     ends = [layer for layer in encoder + decoder if isinstance(layer, torch.nn.ReLU)]
     names = [*zip(ends, ("c7s1-", "d", "d", "u", "u")), *((block, f"{i}. R") for i, block in enumerate(blocks, 1))]
     seen = []
 
-    def look(name):
+    def record(name):
         def hook(layer, input, output):
             mean = output[0].float().abs().mean(0)
             mean = (mean - mean.min()) / (mean.max() - mean.min()).clamp(min=1e-12)
@@ -26,7 +30,7 @@ def feature_maps(G, x):
 
         return hook
 
-    hooks = [layer.register_forward_hook(look(name)) for layer, name in names]
+    hooks = [layer.register_forward_hook(record(name)) for layer, name in names]
     output = G(x)
     for hook in hooks:
         hook.remove()

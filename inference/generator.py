@@ -1,5 +1,5 @@
 """
-A finished generator, and what its file says about it.
+A trained generator, together with what its file says about it.
 """
 
 import dataclasses
@@ -9,14 +9,15 @@ from torch import nn
 
 @dataclasses.dataclass
 class TrainedGenerator:
-    """What `inference.load.load_generator` returns.
+    """A generator loaded from a file, see inference.load.load_generator.
 
-    network:   maps images (N, channels, H, W) in [-1, 1] to (N, out_channels, H, W); on the CPU, in float32, in eval mode
-    path:      the file that it comes from
-    direction: "AB", "BA", or None if the file does not say
-    epoch:     number of epochs that it was trained for, or None if the file does not say
-    options:   of its training, {} if the file does not say
-    is_full:   whether the file is a full checkpoint, with both generators and the discriminators
+    network:   maps images (N, channels, H, W) in [-1, 1] to (N, out_channels, H, W). On the CPU, in float32, in eval
+               mode. Its attribute `multiple` must divide H and W, and neither may be less than `smallest`
+    path:      the file
+    direction: "AB", "BA", or None if unknown
+    epoch:     number of epochs that it was trained for, or None if unknown
+    options:   options of its training. {} if unknown; an exported file knows dataset_name, img_height and img_width
+    is_full:   True if the file is a full checkpoint, with both generators and the discriminators
     """
 
     network: nn.Module

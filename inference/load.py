@@ -1,5 +1,6 @@
 """
-A generator from whatever file holds one: a checkpoint, a state dict of this project or of others, an exported file.
+Loading a generator from any file that holds one: a full checkpoint, a state dict of this project or of another one, or
+a file written by export.py.
 """
 
 import os
@@ -7,40 +8,37 @@ import re
 
 import torch
 
-from inference.exported import is_exported, load_exported
+from inference.exported import Exported, is_exported, load_exported
 from inference.generator import TrainedGenerator
 from media.files import load_file
 from models import GeneratorResNet
 from utils import InputError
 from variants.build import generator_file, make_generator
 
-FULL_CHECKPOINT = {"version", "options", "epoch"}  # and G_AB, G_BA, or one of them
+FULL_CHECKPOINT = {"version", "options", "epoch"}  # besides G_AB, G_BA or both
 
-
-# How the files of plain generators are called: here and in PyTorch-GAN, in aitorzip/PyTorch-CycleGAN, by the authors
+# File names that tell the direction: here and in PyTorch-GAN, in aitorzip/PyTorch-CycleGAN, in the authors' code
 NAMES = {"AB": r"G_AB(?![a-z])|G_?A2B|net_G_A(?![a-z])", "BA": r"G_BA(?![a-z])|G_?B2A|net_G_B(?![a-z])"}
 
-
 EXPECTED = (
-    "Expected a checkpoint of cyclegan.py, or a state dict of a ResNet generator with instance norm, of this project, "
-    "the authors' code (*_net_G*.pth), PyTorch-GAN (G_AB_*.pth) or aitorzip/PyTorch-CycleGAN (netG_*.pth)"
+    "Expected a checkpoint of cyclegan.py, or the state dict of a ResNet generator with instance norm from this "
+    "project, the authors' code (*_net_G*.pth), PyTorch-GAN (G_AB_*.pth) or aitorzip/PyTorch-CycleGAN (netG_*.pth)"
 )
 
 
 def load_generator(path, direction=None):
-    """Rebuilds a generator from its file alone -> TrainedGenerator.
+    """Loads a generator; needs nothing but its file -> TrainedGenerator.
 
-    path:      a full checkpoint of cyclegan.py, the state dict of one generator (layout, widths, blocks and channels are
-               inferred from its keys and shapes), or a file written by export.py
-    direction: 'AB' or 'BA': which generator of a full checkpoint to take (None: AB). Raises InputError if the name of a
-               file with one generator says otherwise
-    Raises InputError, one line.
+    path:      a full checkpoint of cyclegan.py, the state dict of one generator (its architecture is inferred from keys
+               and shapes), or a file written by export.py
+    direction: "AB" or "BA", the generator to take from a full checkpoint. None takes AB
+    Raises InputError if the file holds no generator, or if it holds only one, of the other direction.
     """
     return load_exported(path, direction) if is_exported(path) else generator_in(load_file(path), path, direction)
 
 
 def generator_in(state, path, direction):
-    """load_generator for the contents of a file that has already been read."""
+    """load_generator for the contents `state` of a file that has already been read."""
     if not isinstance(state, dict):
         raise InputError(f"{path}: contains a {type(state).__name__}, not a generator. {EXPECTED}")
     if FULL_CHECKPOINT <= state.keys():
@@ -50,32 +48,53 @@ def generator_in(state, path, direction):
         directions = [d for d in ("AB", "BA") if "G_" + d in state]  # a student of compress.py has only one
         direction = direction or next(iter(directions), "AB")
         if direction not in directions:
-            raise InputError(f"--direction {direction}: {path} has no generator for it")
+            raise InputError(f"--direction {direction}: {path} has no such generator")
         network = build(generator_file(state, direction), path)
         return TrainedGenerator(network, path, direction, state["epoch"], options, is_full=True)
     named = [d for d, pattern in NAMES.items() if re.search(pattern, os.path.basename(path))]
     if direction and named and direction not in named:
-        raise InputError(f"--direction {direction}: by its name, {path} translates {named[0]}")
+        raise InputError(f"--direction {direction}: {path} translates {named[0]}, according to its name")
     epoch = re.search(r"G_(?:AB|BA)_(\d+)\.pth$", path)
     direction = direction or (named[0] if len(named) == 1 else None)
     return TrainedGenerator(build(state, path), path, direction, int(epoch[1]) if epoch else None)
 
 
+def describe(trained):
+    """One line on a TrainedGenerator: file, size, architecture, direction, epoch."""
+    G = trained.network
+    n_parameters = sum(p.numel() for p in G.parameters()) / 1e6
+    parts = [str(G) if isinstance(G, Exported) else f"{n_parameters:.2f} M parameters, {architecture(G)}"]
+    if trained.direction:
+        parts.append(f"{trained.direction[0]} -> {trained.direction[1]}")
+    if trained.epoch is not None:
+        parts.append(f"epoch {trained.epoch}")
+    return f"{trained.path}: {', '.join(parts)}"
+
+
+def architecture(G):
+    if isinstance(G, Exported):
+        return "file of export.py"
+    if isinstance(G, GeneratorResNet):
+        return f"{len(G.stages[1])} residual blocks"
+    return type(G).__name__.removeprefix("Generator")
+
+
 def build(state, path):
-    """What a file holds of one generator -> the network, in eval mode."""
+    """A generator's part of a checkpoint, or its state dict -> the network, in eval mode."""
     rebuild = rebuild_generator if state.keys() == {"generator", "weights"} else build_generator
     return rebuild(state, path).eval()
 
 
 def load_generators(path, direction=None, counterpart=None):
-    """Both directions, as far as they can be found -> {"AB": TrainedGenerator, "BA": TrainedGenerator}, or one of them.
+    """Loads the generators of both directions, as far as they can be found -> {direction: TrainedGenerator}, direction
+    being "AB" and "BA", or one of them.
 
-    A full checkpoint has both. For a file with one generator, the other one is loaded from the file `counterpart`, or
-    from the file beside it that has the matching name. Their `path` tells which is which."""
+    A full checkpoint holds both. For a file with one generator, the other one is loaded from the file `counterpart`, or
+    from a file with the matching name in the same folder."""
     if is_exported(path):
         generator, state = load_exported(path, direction), {}
     else:
-        state = load_file(path)  # read once: a full checkpoint is large
+        state = load_file(path)  # read it once only, a full checkpoint is large
         generator = generator_in(state, path, direction)
     found = {generator.direction or "AB": generator}
     other = "BA" if "AB" in found else "AB"
@@ -94,7 +113,7 @@ def load_generators(path, direction=None, counterpart=None):
 
 
 def options_beside(path):
-    """The options of the training that a plain generator comes from: those in the latest.pth beside it, {} if none."""
+    """The training options of a plain generator, from latest.pth in the same folder. {} if there is none."""
     latest = os.path.join(os.path.dirname(path), "latest.pth")
     if latest == path or not os.path.exists(latest):
         return {}
@@ -103,7 +122,7 @@ def options_beside(path):
 
 
 def rebuild_generator(state, path):
-    """What generator_file made of a network that is not the paper's -> that network."""
+    """The contents of a file of variants.build.generator_file -> the network, of any architecture."""
     try:
         options, weights = state["generator"], state["weights"]
         generator = make_generator(options, options["channels"], options["out_channels"])
@@ -118,14 +137,16 @@ def rebuild_generator(state, path):
 
 def check_finite_weights(weights, path):
     if not all(tensor.isfinite().all() for tensor in weights.values()):
-        raise InputError(f"{path}: has weights that are not finite, the training diverged. Take an earlier checkpoint")
+        raise InputError(
+            f"{path}: has weights that are not finite, because training diverged. Use an earlier checkpoint"
+        )
 
 
 def build_generator(weights, path):
-    """State dict of a ResNet generator, in any of the known layouts -> GeneratorResNet with these weights.
+    """The state dict of a ResNet generator, in any known layout -> GeneratorResNet with these weights.
 
-    Module numbers are the same in all of them up to the residual blocks; n blocks later, a transposed convolution sits
-    where the other kind has an upsampling, which has no weights, and its convolution one further."""
+    Up to the residual blocks, all layouts number their modules alike. After the n blocks, --upsample transpose has a
+    transposed convolution where --upsample nearest has an upsampling, without weights, followed by a convolution."""
     try:
         of_pytorch_gan = any(".block." in key for key in weights)
         weights = {rename_key(key): tensor.float() for key, tensor in weights.items()}
@@ -134,28 +155,28 @@ def build_generator(weights, path):
         upsample = "transpose" if f"model.{10 + n_blocks}.weight" in weights else "nearest"
         last = weights[f"model.{(17 if upsample == 'transpose' else 19) + n_blocks}.weight"]
     except (AttributeError, KeyError, ValueError, TypeError, RuntimeError):
-        raise InputError(f"{path}: {what_else(weights)}. {EXPECTED}")
-    if of_pytorch_gan and channels != 3:  # its outer padding is `channels` pixels where 3 are needed
-        raise InputError(f"{path}: a generator of PyTorch-GAN with {channels} channels; these only work with 3")
+        raise InputError(f"{path}: {describe_unknown(weights)}. {EXPECTED}")
+    if of_pytorch_gan and channels != 3:  # it pads by `channels` pixels where 3 are needed
+        raise InputError(f"{path}: a generator of PyTorch-GAN with {channels} channels; only 3 are supported")
     check_finite_weights(weights, path)
-    with torch.device("meta"):  # no memory and no time for weights that are replaced at once
+    with torch.device("meta"):  # do not initialise weights that are replaced at once
         generator = GeneratorResNet(channels, n_blocks, ngf, upsample, len(last))
     try:
         generator.load_state_dict(weights, assign=True)
     except RuntimeError:
-        raise InputError(f"{path}: {what_else(weights)}. {EXPECTED}")
+        raise InputError(f"{path}: {describe_unknown(weights)}. {EXPECTED}")
     return generator
 
 
 def rename_key(key):
-    """Key of another project -> ours: wrappers are taken off; PyTorch-GAN calls `conv_block` `block`; the authors'
-    dropout, which does nothing in a finished network, moves the second convolution of a block from 5 to 6."""
+    """Key of another project -> our key. Strips the prefixes of wrappers. PyTorch-GAN says `block` for `conv_block`. In
+    the authors' code dropout, inactive after training, moves the second convolution of a block from 5 to 6."""
     key = re.sub(r"^(?:module\.|_orig_mod\.)+", "", key)
     return re.sub(r"\.conv_block\.6\.(weight|bias)$", r".conv_block.5.\1", key.replace(".block.", ".conv_block."))
 
 
-def what_else(weights):
-    """What a file seems to hold, if it is none of the known generators."""
+def describe_unknown(weights):
+    """What a file that is not a known generator seems to hold, for an error message."""
     keys = list(map(str, weights)) if isinstance(weights, dict) else []
     if "model.1.weight" in keys and "model.2.weight" in keys:
         return "a generator with batch norm"
@@ -163,4 +184,4 @@ def what_else(weights):
         return "a U-Net"
     if keys[:1] == ["model.0.weight"]:
         return "a discriminator"
-    return f"no generator that is known here (its keys: {', '.join(keys[:4]) or 'none'})"
+    return f"not a known generator (its keys: {', '.join(keys[:4]) or 'none'})"

@@ -1,5 +1,14 @@
 """
-Image and video files, read and written.
+Image and video files: finding, reading and writing them.
 
-May import utils alone.
+    files      safe reading and writing of any file; checkpoints
+    images     decode an image for training, as 8-bit pixels; list the images of a folder
+    arrays     16-bit, float and multi-channel images: TIFF and .npy
+    pictures   decode an image for translation, with all that its file holds, and write it back
+    masks      which part of an image to translate
+    video      translate a video; video_files decodes and encodes it, flicker measures and reduces its flicker
+    inputs     find the files to translate, and decide where each result goes
+    sheets     captioned images on one sheet
+
+May import utils only.
 """

@@ -1,6 +1,6 @@
 """
-Images that are more than a picture on a screen: 16 bits or floats, any number of channels, in TIFF and .npy files; for
-satellites, microscopes and depth cameras. Skip this if your images are photos.
+Images with more than 8 bits or other than 1 or 3 channels, in TIFF and .npy files: from satellites, microscopes and
+depth cameras. Skip this module if your images are photos.
 """
 
 import contextlib
@@ -14,54 +14,54 @@ from media.images import check_smallest, load_image
 from utils import InputError, whole_file
 
 TIFF = (".tif", ".tiff")
-NO_TIFFFILE = "pip install tifffile imagecodecs"
+INSTALL_TIFFFILE = "pip install tifffile imagecodecs"
 
 
 def is_array(path, channels, integers=True):
-    """Whether an image has to be read by load_array: it is .npy, has more than 8 bits, or is to have other than 1 or 3
-    channels.
+    """True if an image must be read with load_array: it is an .npy file, has more than 8 bits, or `channels` is neither
+    1 nor 3.
 
-    integers: whether gray of 16 bits counts, too; Pillow keeps those digits, but not those of floats"""
+    integers: False if 16-bit gray does not count, because the caller reads it with Pillow (which truncates floats)"""
     if path.lower().endswith(".npy") or channels not in (1, 3):
         return True
-    if channels == 3 and not path.lower().endswith(TIFF):  # nothing to look for, so the file is opened once only
+    if channels == 3 and not path.lower().endswith(TIFF):  # 8 bits in any case, so save opening the file twice
         return False
-    if not os.path.isfile(path):  # to open a pipe would wait for ever
+    if not os.path.isfile(path):  # opening a pipe would block
         return False
     try:
-        with Image.open(path) as image:  # its header is all that is read
-            # of colours of 16 bits Pillow keeps 8; TIFFs have another reader
+        with Image.open(path) as image:  # reads the header only
+            # Pillow reduces 16-bit RGB TIFFs to 8 bits
             deep = image.format == "TIFF" and image.mode == "RGB" and ";16" in str(image.tile)
             return image.mode[0] in ("IF" if integers else "F") if channels == 1 else deep
-    except Exception:  # Pillow raises nearly anything; what it cannot read, such as a TIFF of 3 x 16 bits, tifffile may
+    except Exception:  # tifffile may read what Pillow cannot, such as RGB of 3 x 16 bits
         return path.lower().endswith(TIFF)
 
 
 def load_array(path, channels, size=None, smallest=None):
-    """Decodes one image -> float32 array (H, W, channels) from 0 to 1, with all its digits.
+    """Reads an image at full precision -> float32 array (H, W, channels) in [0, 1].
 
-    Integers of 8 and 16 bits are divided by the largest number that they can hold, wider ones by 65535; floats must be
-    from 0 to 1. None may be negative.
-    Arguments as those of load_image. Raises InputError, naming the path."""
+    8-bit and 16-bit integers are divided by the largest value of their type, wider integers by 65535. Floats must
+    already be in [0, 1]. Negative values are an error. Channels may come first or last in the file.
+
+    channels: any number of channels; the file must have as many
+    size:     (height, width) to resize to, bicubic. None keeps the size
+    smallest: minimum (height, width) before resizing, or None
+    Raises InputError, naming the path.
+    """
     with reading(path):
         pixels = read_array(path)
         if pixels.ndim == 2:
             pixels = pixels[:, :, None]
         if pixels.ndim == 3 and pixels.shape[2] != channels and pixels.shape[0] == channels:
-            pixels = pixels.transpose(1, 2, 0)  # (channels, H, W), as remote sensing likes it
+            pixels = pixels.transpose(1, 2, 0)  # (channels, H, W), the usual order in remote sensing
         if pixels.ndim != 3 or pixels.shape[2] != channels or 0 in pixels.shape:
             shape = " x ".join(map(str, pixels.shape))
-            raise InputError(
-                f"{path}: of shape {shape}, expected height x width x {channels}, as --channels_A or _B say"
-            )
-        pixels = scaled(pixels)
+            raise InputError(f"{path}: shape is {shape}, expected height x width x {channels} (--channels_A, _B)")
+        pixels = to_unit_range(pixels)
     height, width = pixels.shape[:2]
     check_smallest(path, height, width, smallest)
     if size and size != (height, width):
-        resized = [
-            Image.fromarray(plane).resize(size[::-1], Image.Resampling.BICUBIC) for plane in np.moveaxis(pixels, 2, 0)
-        ]
-        pixels = np.stack(resized, 2).clip(0, 1)  # cubic curves overshoot
+        pixels = resize_array(pixels, size)
     return np.ascontiguousarray(pixels)
 
 
@@ -75,26 +75,28 @@ def load_pixels(path, channels, size, smallest, as_float):
 
 
 def read_array(path):
-    """The numbers in a file as they are: numpy array, (H, W), (H, W, channels) or (channels, H, W)."""
+    """The values in a file, unchanged -> array (H, W), (H, W, channels) or (channels, H, W)."""
     if path.lower().endswith(".npy"):
         return np.load(path, allow_pickle=False)
     if path.lower().endswith(TIFF):
         try:
             import tifffile
-        except ImportError:  # what Pillow can
+        except ImportError:  # some kinds of TIFF can be read with Pillow
             with contextlib.suppress(OSError), Image.open(path) as image:
                 if image.mode in ("L", "I;16", "I;16B", "F", "RGB", "RGBA") and image.n_frames == 1:
                     return np.asarray(image)
-            raise InputError(f"{path}: a TIFF of this kind needs another package: {NO_TIFFFILE}")
+            raise InputError(f"{path}: reading this kind of TIFF requires tifffile: {INSTALL_TIFFFILE}")
         return tifffile.imread(path)
     with Image.open(path) as image:
         return np.asarray(image)
 
 
-def scaled(pixels):
-    """Numbers of a known range -> float32 from 0 to 1."""
+def to_unit_range(pixels):
+    """Scales integers to float32 in [0, 1], see load_array. Floats must already be in that range.
+
+    Raises ValueError for values out of range and for other types."""
     original = pixels
-    if pixels.dtype.kind in "iu":  # Pillow hands out 16 bits as 32
+    if pixels.dtype.kind in "iu":  # wider ones count as 16-bit values, because Pillow returns those as 32-bit integers
         pixels = pixels.astype(np.float32) / (np.iinfo(pixels.dtype).max if pixels.dtype.itemsize <= 2 else 65535)
     elif pixels.dtype.kind == "f":
         pixels = pixels.astype(np.float32)
@@ -105,19 +107,27 @@ def scaled(pixels):
     return pixels
 
 
+def resize_array(pixels, size):
+    """uint8, uint16, or float32 in [0, 1], (H, W, channels) -> resized to `size`, (height, width), bicubic."""
+    planes = map(Image.fromarray, np.moveaxis(pixels, 2, 0))
+    resized = [plane.resize(size[::-1], Image.Resampling.BICUBIC) for plane in planes]
+    resized = np.stack(resized, 2)
+    return resized.clip(0, 1) if pixels.dtype == np.float32 else resized  # bicubic interpolation overshoots
+
+
 def write_array(path, pixels):
-    """uint8 or uint16 (H, W, channels) -> an .npy file, floats from 0 to 1, or a TIFF of these integers."""
+    """Writes a uint8 or uint16 array (H, W, channels): to .npy as float32 in [0, 1], to TIFF as these integers."""
     with whole_file(path) as temporary:
         if path.lower().endswith(".npy"):
             with open(temporary, "wb") as file:
-                np.save(file, scaled(pixels))
+                np.save(file, to_unit_range(pixels))
             return
         try:
             import tifffile
         except ImportError:
             raise InputError(
-                f"{path}: to write TIFFs of {pixels.shape[2]} channels: {NO_TIFFFILE}; or use --format npy"
+                f"{path}: writing a TIFF of {pixels.shape[2]} channels requires tifffile: {INSTALL_TIFFFILE}. "
+                "Or use --format npy"
             )
-        tifffile.imwrite(
-            temporary, pixels, photometric="rgb" if pixels.shape[2] == 3 else "minisblack", planarconfig="contig"
-        )
+        photometric = "rgb" if pixels.shape[2] == 3 else "minisblack"
+        tifffile.imwrite(temporary, pixels, photometric=photometric, planarconfig="contig")

@@ -1,5 +1,5 @@
 """
-Files that are whole or not there: writing under a temporary name, reading with one-line errors.
+Reading and writing files safely: writes are atomic, and every problem with a file is one InputError that names it.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from utils import InputError, whole_file
 
 
 def save_file(state, path):
-    """torch.save, but whoever looks at `path` sees the old file or the whole new one, also after a crash."""
+    """torch.save, but atomic: even after a crash, `path` is either the old file or the complete new one."""
     try:
         with whole_file(path) as temporary, open(temporary, "wb") as file:
             torch.save(state, file)
@@ -22,23 +22,24 @@ def save_file(state, path):
             os.fsync(file.fileno())
     except (OSError, RuntimeError) as error:
         reason = error if isinstance(error, OSError) else "is the disk full?"
-        raise InputError(f"{path}: cannot be written ({reason}). What was there before is unharmed")
+        raise InputError(f"{path}: cannot be written ({reason}). An earlier file of that name is unchanged")
 
 
 def file_size(state):
-    """Bytes of a file that holds it."""
+    """Size in bytes of the file that torch.save would write."""
     file = io.BytesIO()
     torch.save(state, file)
     return file.tell()
 
 
 def load_file(path):
-    """torch.load onto the CPU. A file that is missing, truncated or no checkpoint, or that wants to run code, is an
-    InputError; nothing in it is executed."""
+    """Loads a checkpoint onto the CPU with torch.load. Never executes code from the file.
+
+    Raises InputError if the file is missing, truncated, not a checkpoint, or contains code."""
     if os.path.isdir(path):
-        raise InputError(f"{path}: a folder. Name a file in it, such as {os.path.join(path, 'latest.pth')}")
+        raise InputError(f"{path}: is a folder. Name a file in it, such as {os.path.join(path, 'latest.pth')}")
     if os.path.exists(path) and not os.path.isfile(path):
-        raise InputError(f"{path}: no regular file")  # to open a pipe would wait for ever
+        raise InputError(f"{path}: not a regular file")  # opening a pipe would block
     try:
         if zipfile.is_zipfile(path):
             check_zip(path)
@@ -46,14 +47,16 @@ def load_file(path):
     except FileNotFoundError:
         raise InputError(f"{path}: no such checkpoint")
     except pickle.UnpicklingError:
-        raise InputError(f"{path}: no checkpoint of this project, or one with code in it; nothing was executed")
-    except Exception as error:  # a broken file makes torch raise nearly anything
+        raise InputError(f"{path}: not a checkpoint, or one with code in it; nothing was executed")
+    except Exception as error:  # torch raises many kinds of errors on broken files
         reason = (str(error).splitlines() or [""])[0]
-        raise InputError(f"{path}: broken, truncated, or no checkpoint ({type(error).__name__}: {reason})")
+        raise InputError(f"{path}: broken, truncated, or not a checkpoint ({type(error).__name__}: {reason})")
 
 
 def check_zip(file):
-    """Raises ValueError if a checksum in a zip file, or one at that path, is wrong: PyTorch does not look at them."""
+    """Raises ValueError if a checksum in a zip file is wrong. PyTorch does not verify them.
+
+    file: a path or an open file"""
     with zipfile.ZipFile(file) as archive:
         if archive.testzip():
             raise ValueError("a checksum is wrong")
@@ -61,13 +64,13 @@ def check_zip(file):
 
 @contextlib.contextmanager
 def reading(path):
-    """For decoders: whatever goes wrong in the `with` block is an InputError that names the path."""
+    """For decoders: turns any error in the `with` block into an InputError that names the path."""
     try:
         if os.path.exists(path) and not os.path.isfile(path):
-            raise InputError(f"{path}: no regular file")  # to open a pipe would wait for ever
+            raise InputError(f"{path}: not a regular file")  # opening a pipe would block
         yield
     except InputError:
         raise
-    except Exception as error:  # on a broken file the decoders raise nearly anything
+    except Exception as error:  # decoders raise many kinds of errors on broken files
         reason = f"{type(error).__name__}: {error}".replace("\n", " ")
-        raise InputError(f"{path}: broken, or no image ({reason})") from error
+        raise InputError(f"{path}: broken, or not an image ({reason})") from error

@@ -1,5 +1,8 @@
 """
-One image file to pixels, and the image files of a folder. Whatever is wrong with a file is an InputError that names it.
+Decoding images for training and evaluation: one file -> 8-bit pixels with a fixed number of channels. Everything else
+that the file holds is dropped. To keep it (alpha, 16 bits, frames, EXIF), see pictures.py, which translation uses.
+
+Also here: the list of image files in a folder.
 """
 
 import contextlib
@@ -16,48 +19,59 @@ IMAGE_EXTENSIONS = (*(e for e, kind in Image.registered_extensions().items() if 
 
 @contextlib.contextmanager
 def open_image(path, smallest=None):
-    """Opens a picture for the length of a `with` block, its size checked; whatever goes wrong in there is an InputError
-    that names the path."""
+    """Opens an image file for a `with` block and checks its size. Only the header is read at first.
+
+    smallest: minimum (height, width), or None
+    Raises InputError, naming the path, if anything goes wrong in the block.
+    """
     with reading(path), Image.open(path) as image:
-        check_size(path, image, smallest)
+        check_image_size(path, image, smallest)
         yield image
 
 
 def load_image(path, channels=3, size=None, smallest=None):
-    """Decodes one picture -> uint8 array (H, W, channels).
+    """Decodes an image file -> uint8 array (H, W, channels), see image_to_array.
 
-    Takes all that Pillow opens: EXIF rotation is applied, transparency is laid over white, palettes and CMYK become
-    RGB, 16-bit values are scaled to 8 bits (not clipped), of an animation the first frame is taken.
-
-    channels: 1 gray, 3 RGB
-    size:     (height, width) to resize to, bicubic; None leaves the size as it is
-    smallest: (height, width) that the picture must have before it is resized
+    channels: 1 for gray, 3 for RGB
+    size:     (height, width) to resize to, bicubic. None keeps the size
+    smallest: minimum (height, width) before resizing, or None
     Raises InputError, naming the path.
     """
     with open_image(path, smallest) as image:
-        if size:  # a large JPEG need not be decoded at full size: DCT scaling, at least twice what is needed
+        if size:  # JPEG can decode at reduced size (DCT scaling); keep at least twice what is needed
             image.draft(None, (2 * max(size), 2 * max(size)))
-        image = to_8_bit(upright(image))
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        image = image.convert({1: "L", 3: "RGB"}[channels])
+        return image_to_array(image, channels, size)
+
+
+def image_to_array(image, channels=3, size=None):
+    """PIL image -> uint8 array (H, W, channels). Accepts every mode that Pillow decodes: applies the EXIF orientation,
+    composites transparency onto white, converts palettes and CMYK to RGB, and scales 16-bit values to 8 bits. Takes
+    the first frame of an animation.
+
+    Arguments as in load_image."""
+    image = scale_to_8_bit(apply_orientation(image))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    image = image.convert({1: "L", 3: "RGB"}[channels])
     if size:
         image = image.resize((size[1], size[0]), Image.Resampling.BICUBIC)
     return np.array(image).reshape(image.height, image.width, channels)
 
 
-def upright(image):
-    """The picture turned as its EXIF says, or as it is stored if its EXIF makes no sense."""
-    image.load()  # if the picture itself is broken, that is an error
+def apply_orientation(image):
+    """Decodes an image and rotates it as its EXIF orientation says. Invalid EXIF is ignored."""
+    image.load()  # outside the try block: a broken image is an error
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # Pillow raises nearly anything
+    except Exception:  # Pillow raises many kinds of errors on invalid EXIF
         return image
 
 
-def to_8_bit(image):
-    """Integer (0..65535) and float (0..1) pictures -> mode 'L', scaled. Others are returned as they are."""
+def scale_to_8_bit(image):
+    """Scales PIL images of integers (0 to 65535) and floats (0 to 1) to mode "L". Returns other modes unchanged.
+
+    Raises ValueError if a value is out of range."""
     if image.mode[0] not in "IF":
         return image
     top = 1.0 if image.mode == "F" else 65535
@@ -67,24 +81,57 @@ def to_8_bit(image):
     return Image.fromarray((values * (255 / top)).round().astype(np.uint8))
 
 
-def check_size(path, image, smallest):
-    """Raises InputError if an opened picture, turned upright, is smaller than (height, width)."""
+def check_image_size(path, image, smallest):
+    """Raises InputError if an open PIL image, with its orientation applied, is smaller than (height, width)."""
     width, height = image.size
-    with contextlib.suppress(Exception):  # EXIF that makes no sense, as in upright()
-        # orientations 5 to 8 lie on their side. Not image.getexif(): for a PNG that decodes the whole picture
+    with contextlib.suppress(Exception):  # invalid EXIF, as in apply_orientation
+        # Orientations 5 to 8 swap the axes. image.getexif() would decode all of a PNG; the base class does not
         if Image.Image.getexif(image).get(0x0112, 1) > 4:
             width, height = height, width
     check_smallest(path, height, width, smallest)
 
 
+def check_smallest(path, height, width, smallest):
+    """Raises InputError if an image is smaller than `smallest`, (height, width). None accepts every size."""
+    if smallest and (height < smallest[0] or width < smallest[1]):
+        raise InputError(
+            f"{path}: {width} x {height} pixels, smaller than the crop of {smallest[1]} x {smallest[0]}. "
+            "Train with a smaller --img_height and --img_width, or scale such images up with --enlarge"
+        )
+
+
+def make_resize(size, step=1):
+    """The option --size -> function (width, height) -> (width, height) to resize to, or None.
+
+    size: length of the shorter side, (width, height), or None
+    step: for a single length, both sides become multiples of it
+    """
+    if size is None:
+        return None
+    if isinstance(size, tuple):
+        return lambda width, height: size
+
+    def resize(width, height):
+        factor = size / min(width, height) / step
+        return tuple(max(step, round(side * factor) * step) for side in (width, height))
+
+    return resize
+
+
 class ImageFiles:
-    """The image files of one folder, sorted, as paths. The names are one array of fixed width: 10 million of them take
-    some hundred MB, which worker processes share; as many Python strings would take over a GB."""
+    """A sequence of the paths of all image files in one folder, sorted by name. Subfolders are not searched.
+
+    The names are one NumPy array of fixed-width bytes. For 10 million images it takes a few hundred MB, which worker
+    processes share; a list of Python strings would take more than 1 GB in each.
+
+    n_others, other: (attributes) number of files that are not images, and the name of one of them
+    Raises InputError if the folder holds no images.
+    """
 
     def __init__(self, folder):
         self.folder, self.n_others, self.other = folder, 0, None
         arrays, names = [], []
-        with os.scandir(folder) as entries:  # one pass: no call per file
+        with os.scandir(folder) as entries:  # one pass, without a system call per file
             for entry in entries:
                 if entry.name.startswith("."):  # .DS_Store, and the ._* files of macOS
                     continue
@@ -97,7 +144,7 @@ class ImageFiles:
                     self.n_others, self.other = self.n_others + 1, entry.name
         self.names = np.sort(np.concatenate([*arrays, np.array(names, dtype=bytes)]))
         if not len(self.names):
-            raise InputError(f"{folder}: holds no image (subfolders are not searched). Put this domain's images there")
+            raise InputError(f"{folder}: holds no images (subfolders are not searched). Put this domain's images there")
 
     def __len__(self):
         return len(self.names)
@@ -107,17 +154,8 @@ class ImageFiles:
 
 
 def stem(path):
-    """'a/b.c.jpg' -> 'b.c': what a picture is paired by."""
+    """'a/b.c.jpg' -> 'b.c', the name by which images are paired."""
     return os.path.splitext(os.path.basename(path))[0]
-
-
-def check_smallest(path, height, width, smallest):
-    """Raises InputError for an image smaller than (height, width); None lets all pass."""
-    if smallest and (height < smallest[0] or width < smallest[1]):
-        raise InputError(
-            f"{path}: {width} x {height} pixels, smaller than the crop of {smallest[1]} x {smallest[0]}. "
-            "Train at a smaller --img_height and --img_width, or let --enlarge scale such images up"
-        )
 
 
 def pair_by_stem(files_A, files_B):

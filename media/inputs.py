@@ -1,179 +1,210 @@
 """
-What to translate, and where to write it: files, folders with their tree, globs; nothing is written over by accident.
-And what goes with a picture: its mask, its size.
+What to translate and where each result goes: files, folders and glob patterns -> pairs of source and target. Folders
+keep their tree, and no existing file is overwritten by accident.
 """
 
+import dataclasses
 import glob
 import os
 
-import numpy as np
-from PIL import Image
-
-from media.images import IMAGE_EXTENSIONS, load_image, stem
+from media.images import IMAGE_EXTENSIONS
 from media.pictures import format_of
-from media.video import FORMATS as VIDEO_FORMATS
+from media.video_files import FORMATS as VIDEO_FORMATS
 from utils import InputError
 
-VIDEO_EXTENSIONS = (*VIDEO_FORMATS, ".m4v", ".mpg", ".mpeg", ".wmv", ".mts", ".3gp")  # FFmpeg reads more, if named
-
-
-def find_inputs(patterns, without):
-    """Files, folders and globs -> (list of (path, its name below the folder or glob it was found by), notes on what was
-    left out, lines on folders that cannot be read). Folders are searched through, but for `without`, the output; what
-    is hidden is left out."""
-    found, notes, failures = [], [], []
-    extensions = IMAGE_EXTENSIONS + VIDEO_EXTENSIONS
-
-    def search(folder, base):
-        def unreadable(error):
-            failures.append(f"{error.filename}: {error.strerror}")
-
-        n_others = 0
-        for path, folders, names in os.walk(folder, onerror=unreadable):
-            folders[:] = sorted(
-                f for f in folders if not f.startswith(".") and not same(os.path.join(path, f), without)
-            )
-            notes.extend(
-                f"{os.path.join(path, f)}: a folder, in spite of its name"
-                for f in folders
-                if f.lower().endswith(extensions)
-            )
-            for name in sorted(names):
-                if name.lower().endswith(extensions) and not name.startswith("."):
-                    file = os.path.join(path, name)
-                    found.append((file, os.path.relpath(file, base)))
-                elif not name.startswith("."):
-                    n_others, other = n_others + 1, os.path.join(path, name)
-        if n_others:
-            notes.append(f"{folder}: left out {n_others} that are neither pictures nor videos, such as {other}")
-
-    for pattern in patterns:
-        if os.path.isdir(pattern):
-            search(pattern, pattern)
-        elif os.path.lexists(pattern):
-            found.append((pattern, os.path.basename(pattern)))
-        elif is_glob(pattern):
-            base = pattern
-            while glob.has_magic(base):
-                base = os.path.dirname(base)
-            paths = sorted(glob.glob(pattern, recursive=True))
-            if not paths:
-                raise InputError(f"--input {pattern}: matches no file")
-            output = os.path.join(os.path.realpath(without), "")
-            found += [
-                (path, os.path.relpath(path, base or "."))
-                for path in paths
-                if os.path.isfile(path) and not os.path.realpath(path).startswith(output)
-            ]
-        else:
-            raise InputError(f"--input {pattern}: no such file or folder")
-    if not found:
-        raise InputError(f"--input {patterns[0]}: holds no picture and no video")
-    return list(dict.fromkeys(found)), notes, failures
-
-
-def same(a, b):
-    return os.path.exists(a) and os.path.exists(b) and os.path.samefile(a, b)
-
-
-def is_glob(path):
-    return glob.has_magic(path) and not os.path.lexists(path)  # "holiday [1].jpg" may be a name
+VIDEO_EXTENSIONS = (*VIDEO_FORMATS, ".m4v", ".mpg", ".mpeg", ".wmv", ".mts", ".3gp")  # read as video; FFmpeg knows more
 
 
 def is_video(path):
     return path.lower().endswith(VIDEO_EXTENSIONS)
 
 
-def written_as(name, kind):
-    """A name whose extension says what can be written: `kind` if there is one, else as it is, else PNG or MP4."""
+def is_glob(path):
+    return glob.has_magic(path) and not os.path.lexists(path)  # "holiday [1].jpg" may be a file's name
+
+
+##############################
+#          Sources
+##############################
+
+
+@dataclasses.dataclass
+class Found:
+    """The files that a list of inputs refers to.
+
+    files:    list of (path, path relative to the folder or pattern that it was found by)
+    notes:    one line on each kind of file that was skipped
+    failures: one line on each folder that cannot be read
+    """
+
+    files: list = dataclasses.field(default_factory=list)
+    notes: list = dataclasses.field(default_factory=list)
+    failures: list = dataclasses.field(default_factory=list)
+
+
+def find_inputs(inputs, output):
+    """Files, folders and glob patterns -> Found, without duplicates.
+
+    output: folder for the results, which is not searched
+    Raises InputError if an input does not exist, or if there is nothing to translate.
+    """
+    found = Found()
+    for path in inputs:
+        if os.path.isdir(path):
+            search_folder(path, output, found)
+        elif os.path.lexists(path):
+            found.files.append((path, os.path.basename(path)))
+        elif is_glob(path):
+            found.files += match_pattern(path, output)
+        else:
+            raise InputError(f"--input {path}: no such file or folder")
+    if not found.files:
+        raise InputError(f"--input {inputs[0]}: holds no images and no videos")
+    found.files = list(dict.fromkeys(found.files))
+    return found
+
+
+def search_folder(folder, output, found):
+    """Adds the images and videos in a folder and its subfolders, sorted, to `found`. Skips hidden files and folders."""
+    extensions = IMAGE_EXTENSIONS + VIDEO_EXTENSIONS
+    others = []
+
+    def note_unreadable(error):
+        found.failures.append(f"{error.filename}: {error.strerror}")
+
+    for path, folders, names in os.walk(folder, onerror=note_unreadable):
+        folders[:] = sorted(name for name in folders if is_visible(name) and not same(os.path.join(path, name), output))
+        odd = [os.path.join(path, name) for name in folders if name.lower().endswith(extensions)]
+        found.notes += [f"{name}: is a folder, despite its name" for name in odd]
+        for name in filter(is_visible, sorted(names)):
+            file = os.path.join(path, name)
+            if name.lower().endswith(extensions):
+                found.files.append((file, os.path.relpath(file, folder)))
+            else:
+                others.append(file)
+    if others:
+        count = "1 file that is" if len(others) == 1 else f"{len(others)} files that are"
+        found.notes.append(f"{folder}: skipped {count} neither image nor video, such as {others[-1]}")
+
+
+def match_pattern(pattern, output):
+    """The files that match a glob pattern, outside of `output`, as in Found.files."""
+    paths = sorted(glob.glob(pattern, recursive=True))
+    if not paths:
+        raise InputError(f"--input {pattern}: matches no file")
+    base = pattern
+    while glob.has_magic(base):
+        base = os.path.dirname(base)
+    output = os.path.join(os.path.realpath(output), "")
+    return [
+        (path, os.path.relpath(path, base or "."))
+        for path in paths
+        if os.path.isfile(path) and not os.path.realpath(path).startswith(output)
+    ]
+
+
+def is_visible(name):
+    return not name.startswith(".")
+
+
+def same(a, b):
+    return os.path.exists(a) and os.path.exists(b) and os.path.samefile(a, b)
+
+
+##############################
+#          Targets
+##############################
+
+
+@dataclasses.dataclass
+class Plan:
+    """Files to translate, and where to write the results.
+
+    jobs:            list of (source, target)
+    output:          the file or folder that all results go to
+    n_skipped:       number of targets that already exist, which `jobs` omits
+    notes, failures: as in Found
+    """
+
+    jobs: list
+    output: str
+    n_skipped: int
+    notes: list
+    failures: list
+
+
+def plan_jobs(inputs, *, output=None, format=None, features=False, resume=False, overwrite=False):
+    """Decides which files to translate and where to write them -> Plan. Writes nothing.
+
+    inputs:    files, folders and glob patterns
+    output:    file or folder; None derives a name from the input
+    format:    extension of the images to write, such as "png"; None keeps the format of each input
+    features:  True if the results are sheets of feature maps, not translations
+    resume:    skip targets that exist
+    overwrite: accept targets that exist
+    Raises InputError if the request is contradictory, or would replace a file unasked.
+    """
+    is_one_file = len(inputs) == 1 and not os.path.isdir(inputs[0]) and not is_glob(inputs[0])
+    if output is None:
+        output = default_output(inputs, is_one_file, format, features)
+    names_file = bool(format_of(output) or is_video(output)) and not os.path.isdir(output)
+    if not is_one_file and (names_file or os.path.isfile(output) or is_video(output)):
+        raise InputError(f"--output {output}: is one file, but there are several inputs. Name a folder")
+
+    found = find_inputs(inputs, output)
+    targets = {}
+    for source, name in found.files:
+        kind = "png" if features and name.lower().endswith(".npy") else format  # a sheet is an image, not an array
+        target = output if is_one_file and names_file else os.path.join(output, target_name(name, kind))
+        check_job(source, target, targets, output, features)
+        targets[target] = source
+    sources = {os.path.realpath(source) for source in targets.values()}
+    for target in targets:
+        if os.path.realpath(target) in sources:
+            raise InputError(f"--output {output}: {target} is itself an input. Name another folder")
+
+    existing = [target for target in targets if os.path.lexists(target)]
+    if existing and not resume and not overwrite:
+        n_more = len(existing) - 1
+        more = f", and so {'do' if n_more > 1 else 'does'} {n_more} more" if n_more else ""
+        raise InputError(
+            f"{existing[0]}: exists already{more}. --resume skips existing files, --overwrite replaces them"
+        )
+    skipped = set(existing if resume else ())
+    jobs = [(source, target) for target, source in targets.items() if target not in skipped]
+    return Plan(jobs, output, len(skipped), found.notes, found.failures)
+
+
+def default_output(inputs, is_one_file, format, features):
+    """photo.jpg -> photo_translated.jpg; holiday/ -> holiday_translated; several inputs -> translated. For features,
+    *_features.png, *_features and features."""
+    suffix = "_features" if features else "_translated"
+    if is_one_file:
+        stem, extension = os.path.splitext(inputs[0])
+        return stem + (suffix + ".png" if features else target_name(suffix + extension, format))
+    if len(inputs) == 1 and os.path.isdir(inputs[0]):
+        return os.path.relpath(os.path.abspath(inputs[0]) + suffix)  # abspath gives "." a name, too
+    return suffix[1:]
+
+
+def target_name(name, format=None):
+    """A file's name, with an extension that can be written: `format` if given, else its own, else .png or .mp4."""
     stem, extension = os.path.splitext(name)
     if is_video(name):
         return name if extension.lower() in VIDEO_FORMATS else stem + ".mp4"
-    return f"{stem}.{(kind or 'png').lower()}" if kind or not format_of(name) else name
+    if format or not format_of(name):
+        return f"{stem}.{(format or 'png').lower()}"
+    return name
 
 
-def plan(opt):
-    """-> (list of (source, target), file or folder that all go to, notes and failures as of find_inputs). Nothing is
-    written over by accident."""
-    patterns = opt.input
-    one = len(patterns) == 1 and not os.path.isdir(patterns[0]) and not is_glob(patterns[0])
-    output = opt.output
-    if output is None:
-        suffix = "_features" if opt.features else "_translated"
-        if one:
-            stem, extension = os.path.splitext(patterns[0])
-            output = stem + (suffix + ".png" if opt.features else written_as(suffix + extension, opt.format))
-        elif len(patterns) == 1 and os.path.isdir(patterns[0]):
-            output = os.path.relpath(os.path.abspath(patterns[0]) + suffix)  # abspath: "." has a name, too
-        else:
-            output = suffix[1:]
-    to_file = one and not os.path.isdir(output) and bool(format_of(output) or is_video(output))
-    if not one and (os.path.isfile(output) or is_video(output) or (format_of(output) and not os.path.isdir(output))):
-        raise InputError(f"--output {output}: is one file, for several inputs. Name a folder")
-
-    found, notes, failures = find_inputs(patterns, without=output)
-    jobs = {}
-    for source, name in found:
-        kind = "png" if opt.features and name.lower().endswith(".npy") else opt.format  # what is seen is a picture
-        target = output if to_file else os.path.join(output, written_as(name, kind))
-        if opt.features and is_video(source):
-            raise InputError(f"--features: {source} is a video, not a picture")
-        if is_video(source) and not is_video(target):
-            raise InputError(f"--output {output}: a picture's name, but {source} is a video")
-        if target in jobs:
-            raise InputError(
-                f"{jobs[target]} and {source} would both be written to {target}. Give each an --output of its own"
-            )
-        jobs[target] = source
-    sources = {os.path.realpath(source) for source in jobs.values()}
-    for target in jobs:
-        if os.path.realpath(target) in sources:
-            raise InputError(f"--output {output}: {target} is itself an input. Name another folder")
-    there = [target for target in jobs if os.path.lexists(target)]
-    if there and not opt.resume and not opt.overwrite:
+def check_job(source, target, targets, output, features):
+    """Raises InputError if a source cannot be written to its target, or another source already is."""
+    if features and is_video(source):
+        raise InputError(f"--features: {source} is a video, not an image")
+    if is_video(source) and not is_video(target):
+        raise InputError(f"--output {output}: is an image's name, but {source} is a video")
+    if target in targets:
         raise InputError(
-            f"{there[0]}: is there already{f', and {len(there) - 1} more' if there[1:] else ''}. "
-            "--resume leaves out what is there, --overwrite writes over it"
+            f"{targets[target]} and {source} would both be written to {target}. Translate them one by one, each with "
+            "an --output of its own"
         )
-    if opt.resume:
-        if there:
-            print(f"{len(there)} of {len(jobs)} are there already")
-        for target in there:
-            del jobs[target]
-    return [(source, target) for target, source in jobs.items()], output, notes, failures
-
-
-def resizer(size, step=1):
-    """--size -> function (width, height) -> (width, height), multiples of `step` unless both are given; or None"""
-    if size is None:
-        return None
-    if isinstance(size, tuple):
-        return lambda width, height: size
-
-    def resize(width, height):
-        factor = size / min(width, height) / step
-        return tuple(max(step, round(side * factor) * step) for side in (width, height))
-
-    return resize
-
-
-def mask_for(path, shape, opt):
-    """The mask of a picture of `shape` (height, width) -> uint8 of that shape: 255 translates, 0 leaves as it is.
-
-    opt.mask: a gray picture, or a folder that holds one of the same name (of any format)"""
-    mask = opt.mask
-    if os.path.isdir(mask):
-        named = sorted(glob.glob(os.path.join(glob.escape(mask), glob.escape(stem(path)) + ".*")))
-        named = [name for name in named if stem(name) == stem(path)]  # no x.y.png for x
-        named = [name for name in named if name.lower().endswith(IMAGE_EXTENSIONS)]
-        if not named:
-            raise InputError(f"{path}: no mask named {stem(path)} in {mask}")
-        mask = named[0]
-    pixels = load_image(mask, channels=1)[..., 0]
-    if pixels.shape != shape:
-        height, width = pixels.shape
-        distorted = abs(height * shape[1] - width * shape[0]) > max(shape)  # by more than a rounded pixel
-        if distorted and not isinstance(opt.size, tuple):
-            raise InputError(f"{mask}: {width} x {height} pixels do not fit {path} of {shape[1]} x {shape[0]}")
-        pixels = np.array(Image.fromarray(pixels).resize(shape[::-1], Image.Resampling.BILINEAR))
-    return pixels

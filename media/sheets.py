@@ -1,5 +1,5 @@
 """
-Rows of captioned images in one picture.
+Contact sheets: rows of captioned images in one image file.
 """
 
 import os
@@ -10,8 +10,12 @@ from utils import whole_file
 
 
 def draw_sheet(path, rows, title, kind="PNG"):
-    """Writes rows of (caption, PIL image) into one picture, of Pillow's format `kind`. All images have one size; small
-    ones are enlarged."""
+    """Draws rows of captioned images into one image file.
+
+    rows:  lists of (caption, PIL image). All images have the same size; sheets of small ones are enlarged
+    title: first line of the sheet
+    kind:  Pillow's name of the file format
+    """
     width, height = rows[0][0][1].size if rows else (1, 1)
     zoom, line = max(1, 256 // max(width, height)), 14  # the height of a line of text, in pixels
     width, height = width * zoom, height * zoom

@@ -381,7 +381,7 @@ def test_export_and_translate(kind, trained, capsys):
     assert sorted(os.listdir("saved_models/tiny")) == sorted(["latest.pth", os.path.basename(path)])
     known = load_generator(path)
     made = known.network
-    assert made.facts["precision"] == precision
+    assert made.precision == precision
     assert (known.direction, known.epoch, known.options["dataset_name"]) == ("BA", 3, "tiny")
 
     pixels = (images(1, 45, 39)[0].permute(1, 2, 0) * 127.5 + 127.5).round().byte().numpy()
@@ -578,7 +578,7 @@ def test_errors_of_exported_files(trained, tmp_path, monkeypatch):
         file.write(data)
     with pytest.raises(InputError, match="bad.pt2: broken"):
         Exported("bad.pt2")
-    for words, message in ((["--compile"], "--compile: .*exported"), (["--features"], "--features: knows the stages")):
+    for words, message in ((["--compile"], "--compile: .*exported"), (["--features"], "--features: requires a ResNet")):
         with pytest.raises(InputError, match=message):
             translate.main(["--checkpoint", "saved_models/tiny/G_AB_3.onnx", "--input", "photo.png", *words])
     monkeypatch.setitem(sys.modules, "onnxruntime", None)

@@ -146,7 +146,7 @@ def test_direction_by_name(tmp_path, make_generator, name, direction, epoch):
         if direction in (None, wanted):
             assert load_generator(path, wanted).direction == wanted
         else:
-            with pytest.raises(InputError, match=f"--direction {wanted}: by its name, .*{name} translates {direction}"):
+            with pytest.raises(InputError, match=f"--direction {wanted}: .*{name} translates {direction}, according"):
                 load_generator(path, wanted)
 
 
@@ -186,15 +186,15 @@ BAD = {
     "a discriminator": (lambda: Discriminator(ndf=4).state_dict(), "a discriminator. Expected"),
     "batch norm": (batch_norm, "a generator with batch norm. Expected"),
     "nan": (not_finite, "has weights that are not finite"),
-    "one missing": (one_missing, "no generator that is known here (its keys: model.1.weight, model.1.bias"),
+    "one missing": (one_missing, "not a known generator (its keys: model.1.weight, model.1.bias"),
     "gray PyTorch-GAN": (
         lambda: of_pytorch_gan(GeneratorResNet(1, 1, 4, "nearest")),
-        "a generator of PyTorch-GAN with 1 channels; these only work with 3",
+        "a generator of PyTorch-GAN with 1 channels; only 3 are supported",
     ),
     "a list": (lambda: [torch.zeros(3)], "contains a list, not a generator"),
     "a tensor": (lambda: torch.zeros(3), "contains a Tensor, not a generator"),
-    "nothing": (dict, "no generator that is known here (its keys: none)"),
-    "numbers": (lambda: {"epoch": 3, 4: "x"}, "no generator that is known here (its keys: epoch, 4)"),
+    "nothing": (dict, "not a known generator (its keys: none)"),
+    "numbers": (lambda: {"epoch": 3, 4: "x"}, "not a known generator (its keys: epoch, 4)"),
 }
 
 

@@ -304,7 +304,7 @@ def test_pages_that_differ(translate, gray, capsys):
     assert translate("--input", "size.tif", "depth.tif", **gray) == 1
     told = capsys.readouterr().err
     for name in ("size.tif", "depth.tif"):
-        assert f"not translated: {name}: its 2 pages differ in size or depth. Save them as files of their own" in told
+        assert f"not translated: {name}: its 2 pages differ in size or depth. Save each to a file of its own" in told
 
 
 @pytest.mark.parametrize("source, target", [("x.png", "y.avif"), ("x.gif", "y.png"), ("x.avif", "y.webp")])
@@ -325,7 +325,7 @@ def test_an_animation_that_fills_the_memory_is_refused(translate, capsys, monkey
     first, *others = map(Image.fromarray, frames())
     first.save("x.gif", save_all=True, append_images=others)
     assert translate("--input", "x.gif") == 1
-    assert "x.gif: 4 frames are too much at once. Translate it as a video" in capsys.readouterr().err
+    assert "x.gif: 4 frames do not fit into memory at once. Translate it to a video" in capsys.readouterr().err
 
 
 # ----- reading alone

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from media.video import Smoother, VideoReader, ahead, translate_video
+from media.flicker import Smoother
+from media.video import VideoResult, ahead, translate_video
+from media.video_files import VideoReader
 from utils import InputError
 
 RED, GREEN, BLUE, GRAY = (200, 40, 40), (40, 180, 60), (50, 60, 190), (128, 128, 128)
@@ -60,8 +62,8 @@ def write_clip(
                 samples = av.AudioFrame.from_ndarray(np.stack([wave, wave]), "fltp", "stereo")
                 samples.sample_rate, samples.pts = 48000, i * n
                 container.mux(track.encode(samples))
-        for stream in (stream, *tracks):
-            container.mux(stream.encode(None))
+        for encoder in (stream, *tracks):
+            container.mux(encoder.encode(None))
     return str(path)
 
 
@@ -107,7 +109,7 @@ def test_the_translated_frames_are_in_the_file(tmp_path, extension):
         return 255 - frames
 
     result = translate_video(source, target, negative, batch_size=5, progress=lambda *numbers: told.append(numbers))
-    assert result == {"frames": 12, "broken": "", "pix_fmt": "yuv420p"}
+    assert result == VideoResult(frames=12, broken="", pix_fmt="yuv420p")
     assert sizes == [5, 5, 2] and told == [(5, 12), (10, 12), (12, 12)]
     means = [frame.to_ndarray(format="rgb24").mean() for frame in read_clip(target)]
     assert np.allclose(means, [255 - 10 * i for i in range(12)], atol=2)
@@ -174,7 +176,7 @@ def test_sound_of_an_unknown_kind_is_left_out(tmp_path):
         at = data.rindex(old)
         data = data[:at] + new + data[at + 4 :]
     open(source, "wb").write(data)
-    assert translate_video(source, str(tmp_path / "out.mp4"), identity)["broken"] == ""
+    assert translate_video(source, str(tmp_path / "out.mp4"), identity).broken == ""
     with av.open(str(tmp_path / "out.mp4")) as container:
         assert len(container.streams.audio) == 1
     assert sound(tmp_path / "out.mp4")[0] == sound(source)[0]
@@ -247,7 +249,7 @@ def test_odd_sizes(tmp_path, extension, pix_fmt):
     image = quarters(47, 63)
     source = write_clip(tmp_path / "clip.mp4", [image] * 3, pix_fmt="yuv444p")
     target = str(tmp_path / f"out{extension}")
-    assert translate_video(source, target, identity)["pix_fmt"] == pix_fmt
+    assert translate_video(source, target, identity).pix_fmt == pix_fmt
     frame = read_clip(target)[0].to_ndarray(format="rgb24")
     assert frame.shape == image.shape and difference(frame, image) < 6
 
@@ -302,7 +304,7 @@ def test_colours(tmp_path, tags, kr, kb, extension):
 def test_gif(tmp_path):
     images = [Image.fromarray(np.roll(quarters(), 8 * i, axis=1)) for i in range(4)]
     images[0].save(tmp_path / "clip.gif", save_all=True, append_images=images[1:], duration=[100, 300, 100, 200])
-    assert translate_video(str(tmp_path / "clip.gif"), str(tmp_path / "out.mp4"), identity)["broken"] == ""
+    assert translate_video(str(tmp_path / "clip.gif"), str(tmp_path / "out.mp4"), identity).broken == ""
     assert np.allclose(np.array(times(tmp_path / "out.mp4"), float), [0, 0.1, 0.4, 0.5])
     for frame, image in zip(read_clip(tmp_path / "out.mp4"), images):
         assert difference(frame.to_ndarray(format="rgb24"), np.asarray(image)) < 4
@@ -321,7 +323,11 @@ def test_files_that_are_no_video(tmp_path):
         samples = av.AudioFrame.from_ndarray(np.zeros((2, 48000), np.float32), "fltp", "stereo")
         samples.sample_rate = 48000
         container.mux([*track.encode(samples), *track.encode(None)])
-    reasons = {"empty.mp4": "broken, or no video", "noise.mp4": "broken, or no video", "sound.mp4": "holds no video"}
+    reasons = {
+        "empty.mp4": "broken, or not a video",
+        "noise.mp4": "broken, or not a video",
+        "sound.mp4": "holds no video",
+    }
     for name, reason in {**reasons, "missing.mp4": "no such file"}.items():
         with pytest.raises(InputError, match=f"{name}: {reason}") as error:
             translate_video(str(tmp_path / name), str(tmp_path / "out.mp4"), identity)
@@ -335,7 +341,7 @@ def test_a_first_frame_that_cannot_be_decoded(tmp_path):
     at = data.index(b"mdat") + 4
     data[at:] = bytes(len(data) - at)
     open(source, "wb").write(data)
-    with pytest.raises(InputError, match="clip.mp4: broken, not one frame"):
+    with pytest.raises(InputError, match="clip.mp4: broken, no frame can be decoded"):
         translate_video(source, str(tmp_path / "out.mp4"), identity)
 
 
@@ -346,9 +352,9 @@ def test_what_is_left_of_a_file_that_was_cut_off(tmp_path, kind):
     data = open(source, "rb").read()
     open(source, "wb").write(data[: len(data) // 2])
     result = translate_video(source, str(tmp_path / "out.mp4"), identity)
-    assert 12 <= result["frames"] <= 17 and result["broken"]
+    assert 12 <= result.frames <= 17 and result.broken
     frames = read_clip(tmp_path / "out.mp4")
-    assert len(frames) == result["frames"]
+    assert len(frames) == result.frames
     assert difference(frames[5].to_ndarray(format="rgb24"), images[5]) < 8
 
 
@@ -359,25 +365,25 @@ def test_a_hole_in_the_middle(tmp_path):
     data[at : at + 8000] = b"\xff" * 8000
     open(source, "wb").write(data)
     result = translate_video(source, str(tmp_path / "out.mp4"), identity)
-    assert result["broken"] and 20 <= result["frames"] <= 30
+    assert result.broken and 20 <= result.frames <= 30
     assert times(tmp_path / "out.mp4")[-1] == Fraction(29, 10)  # what comes after it is still at its time
 
 
-def test_an_error_or_ctrl_c_leaves_the_old_file(tmp_path):
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_an_error_or_ctrl_c_leaves_the_old_file(tmp_path, error):
     source, target = write_clip(tmp_path / "clip.mp4", [quarters()] * 12), tmp_path / "out.mp4"
     target.write_text("old")
-    for error in (KeyboardInterrupt, RuntimeError):
-        calls = []
+    calls = []
 
-        def translate(frames):
-            calls.append(1)
-            if len(calls) == 3:
-                raise error("stop")
-            return frames
+    def translate(frames):
+        calls.append(1)
+        if len(calls) == 3:
+            raise error("stop")
+        return frames
 
-        with pytest.raises(error):
-            translate_video(source, str(target), translate, batch_size=2)
-        assert target.read_text() == "old" and sorted(os.listdir(tmp_path)) == ["clip.mp4", "out.mp4"]
+    with pytest.raises(error):
+        translate_video(source, str(target), translate, batch_size=2)
+    assert target.read_text() == "old" and sorted(os.listdir(tmp_path)) == ["clip.mp4", "out.mp4"]
 
 
 def test_targets_that_cannot_be_written(tmp_path):
@@ -453,12 +459,12 @@ def test_flicker_of_alternating_brightness():
     smoother, still = Smoother(0.8), texture(48, 64)
     outs = [smoother.smooth(still, still // 2 + np.uint8(60 + d)) for d in [10, -10] * 6]
     flicker = smoother.flicker()
-    assert flicker["flicker_input"] < 0.01
-    assert abs(flicker["flicker_before"] - 20) < 0.01
+    assert flicker.input < 0.01
+    assert abs(flicker.before - 20) < 0.01
     # out_t = 0.8 out_{t-1} + 0.2 x_t settles to +-10 * 0.2 / 1.8
     change = np.abs(outs[-1].astype(float) - outs[-2]).mean()
     assert abs(change - 2 * 10 * 0.2 / 1.8) < 0.5
-    assert flicker["flicker_after"] < 4
+    assert flicker.after < 4
 
 
 def test_motion_is_no_flicker():
@@ -471,7 +477,7 @@ def test_motion_is_no_flicker():
     plain = np.mean([difference(a, b) for a, b in zip(frames, frames[1:])])
     flicker = smoother.flicker()
     assert plain > 12
-    assert flicker["flicker_input"] < 1.5 and flicker["flicker_before"] < 1.5 and flicker["flicker_after"] < 1.5
+    assert flicker.input < 1.5 and flicker.before < 1.5 and flicker.after < 1.5
 
 
 def test_smoothing_follows_the_motion():
@@ -482,7 +488,7 @@ def test_smoothing_follows_the_motion():
         noisy = (255.0 - frame + rng.normal(0, 12, frame.shape)).clip(0, 255).astype(np.uint8)
         errors.append((difference(noisy, 255 - frame), difference(smoother.smooth(frame, noisy), 255 - frame)))
     assert errors[-1][1] < 0.5 * errors[-1][0]
-    assert smoother.flicker()["flicker_after"] < 0.5 * smoother.flicker()["flicker_before"]
+    assert smoother.flicker().after < 0.5 * smoother.flicker().before
 
 
 def test_a_scene_cut_leaves_no_ghost():
@@ -510,7 +516,7 @@ def test_a_smoothed_video(tmp_path):
         return np.stack([frame // 2 + np.uint8(50 + 20 * ((first + i) % 2)) for i, frame in enumerate(frames)])
 
     result = translate_video(source, str(tmp_path / "out.mp4"), flickers, batch_size=5, smooth=0.8)
-    assert abs(result["flicker_before"] - 20) < 0.5
-    assert result["flicker_input"] < 0.5 and result["flicker_after"] < 4.5
+    assert abs(result.flicker.before - 20) < 0.5
+    assert result.flicker.input < 0.5 and result.flicker.after < 4.5
     means = [frame.to_ndarray(format="rgb24").mean() for frame in read_clip(tmp_path / "out.mp4")]
     assert abs(means[-1] - means[-2]) < 4
