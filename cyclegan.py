@@ -27,6 +27,7 @@ from training.loading import EpochSampler, loader_options
 from training.optimizer import Adam
 from training.update import Update
 from utils import ReplayBuffer
+from variants import add_variants
 from variants.build import apply_variants, channels_of, dataset_options, make_discriminator, make_generator
 from variants.losses import GAN_LOSSES, extra_losses, needs_cycle
 from variants.schedules import learning_rates, lr_factor
@@ -38,11 +39,7 @@ DEMO = dict(img_height=64, img_width=64, n_residual_blocks=3, ngf=24, ndf=32, up
 
 def get_parser():
     """The defaults are the paper's configuration: edit them here, or override them on the command line."""
-    from variants.options import add_variants  # other networks, losses and schedules, all off by default
-
     parser = argument_parser("Train CycleGAN.", "python cyclegan.py [--dataset_name NAME] [--option VALUE ...]")
-    switch = argparse.BooleanOptionalAction
-    # fmt: off
     add = parser.add_argument_group("data").add_argument
     add("--dataset_name", metavar="NAME", default="demo", help="folder in data_dir or official set")
     add("--data_dir", metavar="DIR", default="data", help="folder of the data sets")
@@ -67,18 +64,16 @@ def get_parser():
     add("--b1", type=between(0.0, 0.999999), default=0.5, help="Adam: decay of the gradient mean")
     add("--b2", type=between(0.0, 0.999999), default=0.999, help="Adam: decay of the squared mean")
     add("--seed", type=between(0, 2**32), default=0, help="random seed")
-    add = parser.add_argument_group("device").add_argument
+    add = parser.add_argument_group("device and results").add_argument
     add("--device", help="cuda, cuda:1, mps or cpu (default: the best one)")
-    add("--amp", action=switch, help="bfloat16 (default: if the device has it)")
-    add = parser.add_argument_group("results").add_argument
+    add("--amp", action=argparse.BooleanOptionalAction, help="bfloat16 (default: if the device has it)")
     add("--run_name", metavar="NAME", help="name of the output folders (default: data set)")
     add("--resume", action="store_true", help="continue from the newest checkpoint")
     add("--epoch", type=between(0), default=0, help="continue from this epoch's checkpoint")
     add("--log_interval", type=between(1), default=50, help="steps between log lines")
     add("--sample_interval", type=int, default=500, help="steps between sample grids, 0: none")
     add("--checkpoint_interval", type=int, default=10, help="epochs between kept checkpoints")
-    # fmt: on
-    add_variants(parser)
+    add_variants(parser)  # other networks, losses and schedules, all off by default
     return parser
 
 
@@ -94,8 +89,8 @@ def get_options(argv):
 
 
 class MSE:
-    """The adversarial loss: least squares (paper, section 4; Mao et al., 2017). The discriminator wants a score of 1 for
-    real images and 0 for translations, the generator wants 1 for its translations. Means are taken in float32."""
+    """The adversarial loss: least squares (paper, section 4; Mao et al., 2017). The discriminator wants scores of 1 for
+    real images and 0 for translations; the generator wants 1 for its translations. Means are taken in float32."""
 
     def __init__(self, real=1.0):
         self.real = real  # below 1 with --label_smoothing
@@ -227,15 +222,12 @@ def build(opt, run):
     for network in (G_AB, G_BA, D_A, D_B):
         network.apply(weights_init_normal).to(run.device)
     apply_variants(opt, (D_A, D_B), run.device)
-
     lr_G, lr_D = learning_rates(opt)  # both opt.lr by default
     optimizer_G = Adam([*G_AB.parameters(), *G_BA.parameters()], lr=lr_G, betas=(opt.b1, opt.b2), run=run)
     optimizer_D_A = Adam(D_A.parameters(), lr=lr_D, betas=(opt.b1, opt.b2), run=run)
     optimizer_D_B = Adam(D_B.parameters(), lr=lr_D, betas=(opt.b1, opt.b2), run=run)
     lr_lambda = lr_factor(opt, run)  # linear_decay(opt.n_epochs, opt.decay_epoch) by default
-    lr_schedulers = [LambdaLR(optimizer, lr_lambda, last_epoch=run.epoch - 1)
-                     for optimizer in (optimizer_G, optimizer_D_A, optimizer_D_B)]  # fmt: skip
-
+    lr_schedulers = [LambdaLR(o, lr_lambda, run.epoch - 1) for o in (optimizer_G, optimizer_D_A, optimizer_D_B)]
     seed = 2 * (opt.seed + 1000 * run.rank)  # each pool of each process has its own random numbers
     fake_A_buffer, fake_B_buffer = ReplayBuffer(opt.pool_size, seed), ReplayBuffer(opt.pool_size, seed + 1)
     criterion_GAN = GAN_LOSSES.get(opt.gan_loss, MSE)(real=1 - opt.label_smoothing)
@@ -257,13 +249,12 @@ def open_loader(opt, run, img_size):
 def main(argv=None):
     from training.data import TrainingData  # imported here, as building networks needs none of these
     from training.monitor import Monitor
-    from training.options import is_finished
     from training.run import Run
 
     opt, checkpoint = get_options(argv)  # with --resume, the checkpoint to continue from
-    if is_finished(checkpoint, opt):
-        return None
     run = Run(opt, checkpoint)  # the device, the processes, the folders, and how far the training is
+    if run.is_finished():
+        return None
     data = TrainingData(opt, run, open_loader)
     gan = build(opt, run)
     run.begin(gan, data, vars(get_parser().parse_args([])))  # restores the checkpoint, prepares the folders
@@ -275,7 +266,6 @@ def main(argv=None):
             losses = update(real_A, real_B, *paired)
             monitor.log(losses)  # every --log_interval steps
             monitor.sample_images()  # every --sample_interval steps
-
         monitor.flush()
         if run.stopped:  # Ctrl-C
             break

@@ -1,5 +1,5 @@
 """
 Deployment: other formats (ONNX, torch.export, INT8) and smaller networks (pruning, distillation).
 
-Modules here may import everything except the commands.
+May import everything except the commands.
 """

@@ -5,10 +5,10 @@ Checks an exported generator: compares it with the original on real images of se
 import os
 
 import torch
-from torch import nn
 
 from datasets import find_folder
 from deploy.formats import FORMATS
+from inference.translator import pad_to_multiple
 from measuring.images import from_uint8, stack_images
 from measuring.metrics import psnr
 from media.images import ImageFiles
@@ -93,10 +93,9 @@ def comparison_sizes(G, height, width):
 
 
 def translate_padded(G, x):
-    """Translates images of any size. An implementation independent of formats.AnySize, which it verifies."""
+    """Translates images of any size in PyTorch, not by formats.AnySize, which is to be verified."""
     height, width = x.shape[2:]
-    bottom, right = (max(G.smallest, -(-n // G.multiple) * G.multiple) - n for n in (height, width))
-    return G(nn.functional.pad(x, (0, right, 0, bottom), "reflect"))[:, :, :height, :width]
+    return G(pad_to_multiple(x, G.multiple, G.smallest))[:, :, :height, :width]
 
 
 @torch.no_grad()

@@ -1,25 +1,31 @@
+"""
+Data sets that are missing: the demo is drawn, official data sets are downloaded.
+
+May import utils alone.
+"""
+
 import os
 
-from get_data.demo import write_demo
-from get_data.official import OFFICIAL_SETS, fetch_dataset
 from utils import InputError
 
 
 def prepare_dataset(name, data_dir):
-    """-> data_dir/name. If it is missing, the demo is drawn and an official set is fetched."""
+    """-> data_dir/name. If it does not exist, draws the demo or downloads an official data set. Raises InputError."""
+    from get_data.demo import write_demo  # here, because most runs need neither
+    from get_data.official import OFFICIAL_SETS, fetch_dataset
+
     root = os.path.join(data_dir, name)
     if os.path.isdir(root):
         return root
     if os.path.lexists(root):
-        raise InputError(f"{root}: is there, but no folder")
-
+        raise InputError(f"{root}: exists but is not a directory")
     if name == "demo":
         write_demo(root)
     elif name in OFFICIAL_SETS:
         fetch_dataset(name, data_dir)
     else:
         raise InputError(
-            f"{root}: no such folder. Put your images into {root}/trainA and {root}/trainB, or name an official set: "
-            + " ".join(OFFICIAL_SETS)
+            f"{root}: no such folder. Put your images into {root}/trainA and {root}/trainB, or name an official data "
+            f"set: {' '.join(OFFICIAL_SETS)}"
         )
     return root

@@ -1,5 +1,5 @@
 """
 Quality and speed: metrics, evaluation, timing.
 
-Modules here may import cyclegan.py and everything below it.
+May import cyclegan.py and everything below it.
 """

@@ -80,18 +80,6 @@ def check_name(flag, name):
         raise InputError(f"{flag} {name!r}: must be the name of a folder, not a path; --data_dir takes a path")
 
 
-def is_finished(checkpoint, opt):
-    """Whether the checkpoint to continue from has already been trained as long as the options say; prints so."""
-    if checkpoint is None:
-        return False
-    epoch, step = checkpoint["epoch"], checkpoint["step"]
-    finished = step >= opt.n_iters if opt.n_iters else epoch >= opt.n_epochs
-    if finished:
-        count, flag = (f"{step} steps", "--n_iters") if opt.n_iters else (f"{epoch} epochs", "--n_epochs")
-        print(f"{checkpoint['path']}: already trained for {count}; pass a larger {flag} to train longer")
-    return finished
-
-
 def as_typed(opt, defaults):
     """The options that differ from the defaults, as they would be typed; except those that are printed elsewhere."""
     hidden = {*NOT_RESUMED, "dataset_name", "data_dir"}

@@ -54,6 +54,16 @@ class Run:
         self.background, self.started = Background(), time.monotonic()
         torch.backends.cudnn.benchmark = True  # image sizes hardly change, so searching for fast kernels pays
 
+    def is_finished(self):
+        """Whether the checkpoint to continue from has been trained as long as the options say; prints so."""
+        opt = self.opt
+        finished = self.step >= opt.n_iters if opt.n_iters else self.epoch >= opt.n_epochs
+        if self.checkpoint and finished:
+            count, flag = (f"{self.step} steps", "--n_iters") if opt.n_iters else (f"{self.epoch} epochs", "--n_epochs")
+            self.say(f"{self.checkpoint['path']}: already trained for {count}; pass a larger {flag} to train longer")
+            return True
+        return False
+
     def prepare_data(self):
         """Downloads what is missing, in one process, and sets `root`."""
         self.root = first_process_first(lambda: prepare_data(self.opt))

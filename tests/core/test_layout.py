@@ -1,0 +1,57 @@
+"""Imports point downward only, and the budgets of lines hold."""
+
+import ast
+import pathlib
+
+import pytest
+from helpers import ROOT
+
+# from the bottom up; a module may import from the layers below it and from its own folder
+LAYERS = ["utils", "command_line", "media", "models datasets get_data", "variants", "training inference", "cyclegan",
+          "measuring", "deploy", "translate evaluate export compress plot benchmarks"]  # fmt: skip
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names.split()}
+FILES = [path.relative_to(ROOT) for path in pathlib.Path(ROOT).glob("*.py")]
+FILES += [path.relative_to(ROOT) for name in LEVEL for path in pathlib.Path(ROOT, name).glob("*.py")]
+
+
+def parsed(path):
+    return ast.parse(pathlib.Path(ROOT, path).read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_imports_point_downward(path):
+    here = path.parts[0].removesuffix(".py")
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.ImportFrom | ast.Import):
+            modules = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            for name in {module.split(".")[0] for module in modules} & LEVEL.keys():
+                assert name == here or LEVEL[name] < LEVEL[here], f"line {node.lineno}: {here} imports {name}"
+
+
+def branches(function):
+    kinds = ast.If | ast.For | ast.While | ast.IfExp | ast.ExceptHandler | ast.comprehension
+    return sum(isinstance(node, kinds) for node in ast.walk(function))
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_functions_are_short(path):
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno + 1 <= 70 and branches(node) <= 25, f"{path}: {node.name}"
+
+
+def count_lines(*names):
+    return sum(len(pathlib.Path(ROOT, name).read_text(encoding="utf-8").splitlines()) for name in names)
+
+
+def test_budgets_of_lines():
+    assert len(list(pathlib.Path(ROOT).glob("*.py"))) <= 10
+    assert count_lines("cyclegan.py") <= 280
+    assert count_lines("cyclegan.py", "models.py", "datasets.py", "utils.py") <= 800
+    assert count_lines("README.md") <= 180
+
+
+def test_every_folder_says_what_it_is_for():
+    for name in LEVEL:
+        if pathlib.Path(ROOT, name).is_dir():
+            assert "May import" in ast.get_docstring(parsed(f"{name}/__init__.py")), name
