@@ -16,8 +16,10 @@ from command_line.parser import between
 from command_line.progress import Progress, duration
 from command_line.run import run_script
 from media.files import load_file, save_file
-from training import checkpoints, monitor, processes
+from training import checkpoints, processes
 from training.checkpoints import copy_to_cpu, cut_log, find_checkpoint
+from training.monitor import save_png
+from training.run import Background
 from utils import InputError, ReplayBuffer, linear_decay
 
 
@@ -215,7 +217,7 @@ def test_find_checkpoint_tells_what_there_is(tmp_path):
     assert find_checkpoint(str(tmp_path / "none")) is None
     for name in ("checkpoint_10.pth", "checkpoint_20.pth"):
         (tmp_path / name).write_bytes(b"")
-    with pytest.raises(InputError, match="--epoch 15: none was kept in .*kept epochs: 10, 20"):
+    with pytest.raises(InputError, match="--epoch 15: has no checkpoint of that epoch; it has: 10, 20"):
         find_checkpoint(str(tmp_path), epoch=15)
     with pytest.raises(InputError, match="checkpoint_20.pth: broken"):  # the newest, as there is no latest.pth
         find_checkpoint(str(tmp_path))
@@ -283,7 +285,7 @@ def test_sample_grid_has_a_fixed_range_and_order(tmp_path):
         return x + 0.25
 
     A, B = torch.full((2, 3, 8, 8), 0.0), torch.full((2, 3, 8, 8), 0.5)
-    utils.save_image(utils.draw_grid(utils.sample_images(darker, brighter, A, B)), str(tmp_path / "000007.png"))
+    save_png(utils.draw_grid(utils.sample_images(darker, brighter, A, B)), str(tmp_path / "000007.png"))
     grid = np.asarray(Image.open(tmp_path / "000007.png"))[:, :, 0]
     assert grid.shape == (2 * 10 + 2, 6 * 10 + 2)
     columns = [grid[6, 6 + 10 * i] / 127.5 - 1 for i in range(6)]
@@ -304,7 +306,7 @@ def test_errors_of_worker_processes_are_one_line(capsys):
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "out of memory. Try a smaller"),
         (
             InductorError("No C++ compiler\n\nTraceback"),
-            "--compile: does not work here (No C++ compiler). Leave it out",
+            "--compile: does not work here (No C++ compiler). Run without it",
         ),
     ):
 
@@ -319,7 +321,7 @@ def test_errors_of_worker_processes_are_one_line(capsys):
 
 
 def test_what_is_done_in_the_background_is_done_in_order_and_its_errors_are_not_lost(tmp_path):
-    background, done, may_go_on = monitor.Background(), [], threading.Event()
+    background, done, may_go_on = Background(), [], threading.Event()
 
     def first():
         may_go_on.wait(10)
@@ -332,7 +334,7 @@ def test_what_is_done_in_the_background_is_done_in_order_and_its_errors_are_not_
     background.finish()
     assert done == [1, 2]
 
-    background.start(utils.save_image, Image.new("L", (4, 4)), str(tmp_path / "no such folder" / "x.png"))
+    background.start(save_png, Image.new("L", (4, 4)), str(tmp_path / "no such folder" / "x.png"))
     with pytest.raises(FileNotFoundError, match="no such folder"):
         background.start(done.append, 3)
     background.finish()  # it was said once, and what was asked for meanwhile is done

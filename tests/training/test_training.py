@@ -114,7 +114,7 @@ def test_a_finished_run_says_so(tiny, capsys):
     tiny("--n_epochs", "1")
     before = open("saved_models/tiny/latest.pth", "rb").read()
     tiny("--resume")
-    assert "latest.pth: 1 epochs are done" in capsys.readouterr().out
+    assert "latest.pth: already trained for 1 epochs" in capsys.readouterr().out
     assert open("saved_models/tiny/latest.pth", "rb").read() == before
 
 
@@ -156,7 +156,7 @@ def test_precision_image_and_batch_size_may_change_on_resume(tiny):
 def test_what_was_done_before_a_broken_image_was_met_is_saved(tiny):
     with open("data/tiny/trainA/1.png", "r+b") as file:
         file.truncate(os.path.getsize("data/tiny/trainA/1.png") // 2)
-    with pytest.raises(InputError, match="trainA/1.png: broken.*--skip_bad_images goes on without"):
+    with pytest.raises(InputError, match="trainA/1.png: broken.*Use --skip_bad_images to train without"):
         tiny("--no-cache", "--n_cpu", "0", "--n_epochs", "9")
     state = load()
     assert state["epoch"] == 0 and state["batch"] == state["step"] < 5
@@ -174,7 +174,7 @@ def test_a_new_run_keeps_the_earlier_one(tiny, capsys):
     tiny("--n_epochs", "1", "--seed", "2")
     assert_same(first, load("saved_models/tiny.1/latest.pth"))
     assert load("saved_models/tiny.2/latest.pth")["options"]["seed"] == 1
-    assert "the earlier run is kept as saved_models/tiny.2" in capsys.readouterr().out
+    assert "the earlier run was renamed to saved_models/tiny.2" in capsys.readouterr().out
 
 
 def test_kill_minus_9_at_any_moment(tiny, script):
@@ -332,10 +332,10 @@ def test_compile_trains_alike_and_keeps_the_keys(tiny, monkeypatch):
         (["--device", "meta"], "--device meta: not one of cuda, mps, cpu"),
         (["--batch_size", "0"], "--batch_size: 0 is not from 1"),
         (["--batch_size", "x"], "--batch_size: invalid int value: 'x'"),
-        (["--batch_size", "6"], "--batch_size x --accumulate x processes is 6, more than the 5 samples"),
-        (["--accumulate", "6"], "--batch_size x --accumulate x processes is 6, more than the 5 samples"),
+        (["--batch_size", "6"], "--batch_size x --accumulate x processes is 6, but the data set has only 5 samples"),
+        (["--accumulate", "6"], "--batch_size x --accumulate x processes is 6, but the data set has only 5 samples"),
         (["--accumulate", "0"], "--accumulate: 0 is not from 1"),
-        (["--graph"], "--graph: cpu has no CUDA graphs. Leave it out"),
+        (["--graph"], "--graph: cpu has no CUDA graphs. Run without it"),
         (["--channels", "2"], "--channels: invalid choice"),
         (["--dataset_name", "../tiny"], "must be the name of a folder, not a path"),
         (["--dataset_name", "nothere"], "data/nothere: no such folder. Put your images into"),

@@ -144,7 +144,7 @@ def test_perceptual_is_vgg_from_a_file(tmp_path):
     assert distances.feature_distance(see, x, x) == 0 < distances.feature_distance(see, gaussian_blur(x, 5), x)
     assert see(picture()[:, :1])[0].shape[1] == 64  # gray
     torch.save({"features.0.weight": torch.zeros(3)}, path + "x")
-    with pytest.raises(InputError, match="--vgg_weights .*vgg.pthx: no state dict of torchvision's vgg16"):
+    with pytest.raises(InputError, match="--vgg_weights .*vgg.pthx: not a state dict of torchvision's vgg16"):
         distances.load_vgg(path + "x", torch.device("cpu"))
 
 

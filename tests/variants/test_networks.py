@@ -7,11 +7,10 @@ from helpers import build
 from torch import nn
 
 import cyclegan
-import models
 from inference.bands import goes_in_bands, translate_in_bands
 from models import GeneratorResNet, ResidualBlock, in_one_pass, weights_init_normal
 from variants.build import make_discriminator, make_generator
-from variants.networks import DiscriminatorMultiscale, DiscriminatorPixel, GeneratorUNet
+from variants.networks import DiscriminatorMultiscale, DiscriminatorPixel, GeneratorUNet, SelfAttention
 from variants.parts import residual_blocks
 
 SMALL = dict(ngf=4, n_residual_blocks=2)
@@ -115,7 +114,7 @@ def test_attention_with_gain_0_is_none_and_then_looks_everywhere():
     attentive.load_state_dict(plain.state_dict(), strict=False)
     x = image()
     torch.testing.assert_close(attentive(x), plain(x))
-    attention = next(m for m in attentive.modules() if isinstance(m, models.SelfAttention))
+    attention = next(m for m in attentive.modules() if isinstance(m, SelfAttention))
     assert attention.gain.item() == 0
     attentive(x).mean().backward()
     assert attention.gain.grad != 0
@@ -135,7 +134,7 @@ def test_attention_with_gain_0_is_none_and_then_looks_everywhere():
 
 
 def test_attention_keeps_no_matrix_of_all_pairs():
-    attention, x, largest = models.SelfAttention(8), image(1, 64, 8), [0]
+    attention, x, largest = SelfAttention(8), image(1, 64, 8), [0]
 
     def pack(tensor):
         largest[0] = max(largest[0], tensor.numel())
