@@ -392,7 +392,10 @@ def test_export_and_translate(kind, trained, capsys):
                                  *words])  # fmt: skip
         assert status == 0
         results.append(np.asarray(Image.open("out.png")).astype(int))
-    assert np.abs(results[0] - results[1]).max() <= (30 if kind == "int8" else 1)
+    if kind == "int8":  # what --psnr asks for; the largest error of a single pixel depends on the processor
+        assert 10 * np.log10(255**2 / np.square(results[0] - results[1]).mean()) >= 30
+    else:
+        assert np.abs(results[0] - results[1]).max() <= 1
     assert np.abs(results[0] - pixels).mean() > 5
 
 

@@ -17,7 +17,7 @@ from training.options import ARCHITECTURE
 from utils import InputError
 from variants.augment import ImageAugmentation
 from variants.pairs import read_pairs
-from variants.schedules import count_A
+from variants.schedules import count_A, decay_curve
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def weights(run="tiny"):
 
 
 def test_schedules_at_known_epochs():
-    at = {name: utils.lr_factor(name, 200, 100) for name in ("linear", "cosine", "step")}
+    at = {name: decay_curve(name, 200, 100) for name in ("linear", "cosine", "step")}
     assert [at["linear"](e) for e in (0, 99, 100, 150, 199)] == pytest.approx([1, 1, 1, 0.5, 0.01])
     assert [at["cosine"](e) for e in (0, 100, 150, 175, 200)] == pytest.approx([1, 1, 0.5, 0.5 - 0.5**0.5 / 2, 0])
     assert [at["step"](e) for e in (0, 99, 100, 149, 150, 199)] == [1, 1, 0.1, 0.1, 0.01, 0.01]
