@@ -1,13 +1,14 @@
 import os
 
-import numpy as np
-import pytest
-from helpers import ROOT
-from PIL import Image
-
-if "PYTEST_XDIST_WORKER" in os.environ:  # several processes, whose threads would wait for each other's cores
-    os.environ["OMP_NUM_THREADS"] = "1"
+# before torch is imported; several workers with several threads each would wait for each other's cores
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+from helpers import ROOT  # noqa: E402
+from PIL import Image  # noqa: E402
 
 
 @pytest.fixture

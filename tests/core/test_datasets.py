@@ -349,5 +349,7 @@ def test_an_epoch_is_continued_where_it_broke_off():
 
 
 def test_a_batch_larger_than_the_data_set():
-    with pytest.raises(InputError, match="--batch_size x --accumulate x processes is 8, but the data set has only 5 samples"):
+    with pytest.raises(
+        InputError, match="--batch_size x --accumulate x processes is 8, but the data set has only 5 samples"
+    ):
         EpochSampler(5, 8)
