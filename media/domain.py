@@ -19,7 +19,7 @@ CHECK_LIMIT = 100_000  # without a cache, only this many images per domain are c
 class Domain:
     """A sequence of the images in one folder, decoded and resized: tensors (height, width, channels).
 
-    Images are uint8, or float32 from 0 to 1 if the first file has more than 8 bits per channel.
+    Images are uint8, or float32 from 0 to 1 if the first file is read at full precision; see arrays.is_array.
 
     size:            (height, width) to resize images to
     channels:        1 for gray and 3 for RGB; TIFF and .npy files may have any number
