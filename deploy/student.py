@@ -68,9 +68,9 @@ def make_student(teacher, options, *, n_residual_blocks=None, ngf=None, separabl
 def choose_shape(costs_of, fits, numbers_of_blocks, max_ngf):
     """Chooses the number of residual blocks and the width of a student.
 
-    The first candidate has the largest number of blocks and is as wide as the limits allow. Shapes whose width is a
-    multiple of 8 are preferred, even with fewer blocks, if they have more than 75% of its parameters: processors compute
-    8 or 16 channels at a time.
+    The first candidate has the largest number of blocks and is as wide as the limits allow. A shape whose width is a
+    multiple of 8 is preferred, even with fewer blocks, if it has more than 75% of the candidate's parameters, because
+    processors compute 8 or 16 channels at a time.
 
     costs_of:          function (n_blocks, ngf) to (parameters, multiply-adds)
     fits:              function (n_blocks, ngf) to True if this shape is within the limits

@@ -160,8 +160,7 @@ class Placement:
 
 @dataclasses.dataclass
 class Parts:
-    """The shape of an animal. Each part is a boolean array (size, size). The legs are those on the near side and on the
-    far side of the body."""
+    """The shape of an animal: boolean arrays (size, size) that are True in each part of it."""
 
     body: np.ndarray
     ear: np.ndarray
@@ -187,9 +186,9 @@ class Parts:
 def draw_animal(rng, pictures, coverage, cx, cy, length):
     """Draws one animal as a horse into pictures["horse"] and as a zebra into pictures["zebra"].
 
-    coverage:   grayscale image, in which the animal is drawn in white
-    cx, cy:     centre of the body, in pixels
-    length:     of the body, in pixels
+    coverage: grayscale image, in which the animal is drawn in white
+    cx, cy:   centre of the body, in pixels
+    length:   of the body, in pixels
     """
     place = Placement(coverage.size[0], cx, cy, length, facing=rng.choice([-1, 1]))
     parts = random_parts(rng, place)
@@ -221,8 +220,9 @@ def random_parts(rng, place):
     crest = outline[4:8]
     mane = np.concatenate([crest + (-0.035, -0.03), crest[::-1] + (0.035, 0.02)])
     return Parts(
-        body=place.mask_of(smooth(outline)), ear=place.mask_of(ear), near_legs=place.mask_of(*near_legs),
-        far_legs=place.mask_of(*far_legs), tail=place.mask_of(smooth(np.array(tail))), mane=place.mask_of(mane), nod=nod,
+        body=place.mask_of(smooth(outline)), ear=place.mask_of(ear), mane=place.mask_of(mane),
+        near_legs=place.mask_of(*near_legs), far_legs=place.mask_of(*far_legs),
+        tail=place.mask_of(smooth(np.array(tail))), nod=nod,
     )  # fmt: skip
 
 
@@ -279,7 +279,7 @@ def zebra_colours(place, parts, dark):
 def draw_shadow(place):
     """Returns a grayscale image of the strength of the shadow on the ground."""
     shadow = Image.new("L", (place.size, place.size))
-    # multiplied by `facing` twice: the left corner of an ellipse has to come first
+    # `facing` cancels out, because the left side of an ellipse must come first
     corners = place.to_pixels([(-0.55 * place.facing, 0.585), (0.55 * place.facing, 0.69)])
     ImageDraw.Draw(shadow).ellipse([*corners[0], *corners[1]], 80)
     return shadow.filter(ImageFilter.GaussianBlur(place.size / 100))

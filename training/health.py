@@ -14,8 +14,8 @@ from utils import DivergedError
 USUAL = {"loss_D": (0.1, 0.3), "loss_GAN": (0.2, 0.6), "loss_cycle": (0.03, 0.2)}
 
 ADVICE = {
-    "D too strong": "the generators learn little. Try --lr_D at half of --lr, --label_smoothing 0.1 or --spectral_norm, "
-    "and with few images --diffaugment",
+    "D too strong": "the generators learn little. Try --lr_D at half of --lr, --label_smoothing 0.1 or "
+    "--spectral_norm, and with few images --diffaugment",
     "cycle loss stuck": "translating there and back does not restore the input. Try a smaller --lr or a larger "
     "--lambda_cyc",
     "output equals input": "the generators change almost nothing. Try a smaller --lambda_id (0.5 or 0), then a smaller "

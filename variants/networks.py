@@ -130,8 +130,8 @@ class GeneratorMultiscale(nn.Module):
 
 
 class ForImageNet(nn.Module):
-    """Normalises images in [-1, 1] with the mean and standard deviation of ImageNet, as torchvision's pretrained networks
-    expect. Input: (N, 1 or 3, H, W). Output: (N, 3, H, W).
+    """Normalises images in [-1, 1] with the mean and standard deviation of ImageNet, as torchvision's pretrained
+    networks expect. Input: (N, 1 or 3, H, W). Output: (N, 3, H, W).
     """
 
     def __init__(self):
@@ -239,8 +239,8 @@ class AttentiveBlock(ResidualBlock):
 
 class DiscriminatorMultiscale(nn.Module):
     """Several 70x70 PatchGAN discriminators at different resolutions, as in pix2pixHD (Wang et al., 2018,
-    arXiv:1711.11585, section 3.2). Each one sees the image at half the resolution of the previous one, so a patch of the
-    third covers 280x280 pixels of the input.
+    arXiv:1711.11585, section 3.2). Each one sees the image at half the resolution of the previous one, so a patch of
+    the third covers 280x280 pixels of the input.
 
     Input:  (N, channels, H, W) in [-1, 1]; H and W at least 32 * 2 ** (n_scales - 1)
     Output: (N, n_scales, H // 8 - 2, W // 8 - 2). The smaller maps of scores are enlarged to this size, so that all

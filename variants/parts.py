@@ -33,9 +33,9 @@ def use_norm(network, norm):
 
 
 def use_separable(network):
-    """Replaces each 3x3 convolution in the residual blocks by a depthwise separable one: a 3x3 convolution of each channel,
-    then a 1x1 convolution across channels (Howard et al., 2017, MobileNets, arXiv:1704.04861). This takes about a ninth
-    of the weights and multiplications.
+    """Replaces each 3x3 convolution in the residual blocks by a depthwise separable one: a 3x3 convolution of each
+    channel, then a 1x1 convolution across channels (Howard et al., 2017, MobileNets, arXiv:1704.04861). This takes
+    about a ninth of the weights and multiplications.
     """
 
     def separable(conv):
@@ -85,8 +85,8 @@ def statistics_kept(network):
 
 
 def batch_by_batch(network, *batches):
-    """models.in_one_pass for networks with batch norm. Normalises each batch separately. Only the first batch updates the
-    running statistics.
+    """Replaces models.in_one_pass for networks with batch norm. Each batch is normalised separately, and only the first
+    one updates the running statistics.
     """
     first = network(batches[0])
     with statistics_kept(network):
