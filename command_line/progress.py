@@ -1,5 +1,5 @@
 """
-What a person reads while a script works: the lines at the start and at the end, how far it is, how long it will take.
+Progress of a long computation: speed, remaining time, memory and losses.
 """
 
 import json
@@ -11,21 +11,21 @@ import torch
 
 
 def memory_in_use(device):
-    """The largest amount of memory taken so far, in GiB: of the GPU, or of this process on a CPU."""
+    """Returns the peak memory so far in GiB: of the GPU, or of this process if `device` is a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**30
     if device.type == "mps":
         return torch.mps.driver_allocated_memory() / 2**30
     try:
         import resource
-    except ImportError:  # Windows has none
+    except ImportError:  # does not exist on Windows
         return 0.0
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
 def duration(seconds):
-    """75 -> '1:15', 4000 -> '1:06:40', 100000 -> '1 d 3:46:40'."""
+    """Formats a duration: 75 becomes '1:15', 4000 '1:06:40', and 100000 '1 d 3:46:40'."""
     minutes, seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)
@@ -34,8 +34,15 @@ def duration(seconds):
 
 
 class Progress:
-    """How a run goes on: a line that is redrawn in a terminal, or a line each time elsewhere, and a JSON line each time
-    in `log_path`. With quiet=True neither. Scripts that only count call `tick`, and need no arguments."""
+    """Shows progress as one line that is redrawn in a terminal, or as separate lines in a file or pipe.
+
+    Training calls `update`, which also logs. Commands that only count call `tick`, and need no arguments here.
+
+    log_path:   JSON lines file that `update` and `note` append to
+    first_step: step that the run starts from, above 0 if it is resumed
+    last_step:  step at which the run ends
+    quiet:      if True, `update` neither prints nor logs
+    """
 
     def __init__(self, log_path=None, first_step=0, last_step=0, quiet=False):
         self.first_step, self.last_step, self.step = first_step, last_step, first_step
@@ -43,14 +50,18 @@ class Progress:
         self.quiet, self.log_path = quiet, log_path
 
     def update(self, step, images_per_step, device, **values):
-        """step: steps done so far; values: what to log, of which the loss_* are printed too."""
+        """Prints and logs the state of a training run, and returns the logged record.
+
+        step:   number of steps so far
+        values: what to log, including "epoch"; values whose names begin with "loss_" are also printed
+        """
         if self.quiet:
             return
         now = time.monotonic()
         pace = (now - self.time) / (step - self.step)
         if self.seconds_per_step is None or self.step <= self.first_step + 1:
-            self.seconds_per_step = pace  # the first step warms up and says little
-        self.seconds_per_step += 0.1 * (pace - self.seconds_per_step)  # smoothed over some ten updates
+            self.seconds_per_step = pace  # the first step is a warm-up and is not averaged in
+        self.seconds_per_step += 0.1 * (pace - self.seconds_per_step)  # smoothed over about ten updates
         self.step, self.time = step, now
         memory = memory_in_use(device)
 
@@ -67,12 +78,17 @@ class Progress:
         return record
 
     def note(self, record):
-        """Adds a JSON line to the log."""
+        """Appends a dict to the log as one JSON line. Floats are rounded to six significant digits."""
         with open(self.log_path, "a", encoding="utf-8") as log:
             log.write(json.dumps({k: float(f"{v:.6g}") if type(v) is float else v for k, v in record.items()}) + "\n")
 
     def tick(self, done, total, unit, started, label=""):
-        """Shows how many of `total` (None: not known) are done, since the time `started`; not more often than helps."""
+        """Shows how many items are done and how long the others will take. Calls in quick succession are skipped.
+
+        total:   number of items, or None if it is unknown
+        unit:    name of the items, such as "images"
+        started: time.monotonic() at the beginning
+        """
         now = time.monotonic()
         if done != total and now - self.time < (0.2 if sys.stdout.isatty() else 30):
             return
@@ -83,6 +99,7 @@ class Progress:
         self.show(line, bar=f"[{'#' * int(20 * min(1, share)):.<20}] ")
 
     def show(self, line, bar):
+        """Prints a line. A terminal that is wide enough also shows the progress bar `bar`."""
         if not sys.stdout.isatty():
             print(line, flush=True)
             return
@@ -92,7 +109,7 @@ class Progress:
         self.drawn = len(line)
 
     def end_line(self):
-        """Ends the redrawn line, before anything else is printed."""
+        """Moves below the redrawn line. Call this before printing anything else."""
         if self.drawn:
             print()
         self.drawn = 0

@@ -1,11 +1,12 @@
 """
-Distillation: trains a small generator, the student, to imitate a trained one, the teacher, in one direction. The student
-learns from the teacher's translations and features, and from a discriminator. No pairs are needed, as the teacher makes
-them (after GAN Compression, Li et al., 2020, arXiv:2003.08936).
+Distillation: trains a small generator (the student) to imitate a trained one (the teacher) in one direction.
+
+The losses compare the student's translations and features with the teacher's, and a discriminator judges the student's
+translations, as in GAN Compression (Li et al., 2020, arXiv:2003.08936). The teacher's translations take the place of
+paired images.
 """
 
 import argparse
-import bisect
 import dataclasses
 import functools
 import os
@@ -16,99 +17,24 @@ from torch.optim.lr_scheduler import LambdaLR
 
 import cyclegan
 from deploy.compression import print_comparison, quality, read_begun, read_training, training_options
+from deploy.student import feature_loss, make_student, translate_with_features
 from inference.load import generator_in
-from measuring.timing import costs
 from media.files import load_file
-from models import GeneratorResNet, in_one_pass, weights_init_normal
+from models import GeneratorResNet, in_one_pass
 from training.data import TrainingData
 from training.monitor import Monitor, save_png
 from training.optimizer import Adam
 from training.run import Run
 from training.update import Update
 from utils import InputError, ReplayBuffer, draw_grid
-from variants.build import generator_file, make_generator
+from variants.build import generator_file
 from variants.distances import feature_distance, load_vgg
-from variants.parts import residual_blocks
 from variants.schedules import lr_factor
 
-# --resume takes these options from the distillation that was begun
+# Options of `compress.py distill` that --resume takes from the checkpoint
 KEPT_OPTIONS = ("direction", "n_residual_blocks", "separable", "ngf", "fewer_products", "fewer_parameters", "lr",
                 "lambda_out", "lambda_feat", "lambda_gan", "lambda_perceptual", "batch_size")  # fmt: skip
-
-
-##############################
-#   The student
-##############################
-
-
-def make_student(opt, options, teacher):
-    """A narrow, shallow ResNet, whatever the teacher is -> (the options that describe it, the network)
-
-    With the number of residual blocks asked for (half of the teacher's) it is as wide as the limits allow. If a width
-    that is a multiple of 8, perhaps with fewer blocks, has nearly as many parameters, that is preferred: processors
-    compute 8 or 16 channels at a time.
-
-    opt:     options of `compress.py distill`
-    options: of the teacher's training
-    """
-    size = options.img_height, options.img_width
-    parameters_of_teacher, products_of_teacher = costs(teacher, size)
-
-    def describe(n_blocks, ngf):
-        return dict(generator="resnet", n_residual_blocks=n_blocks, ngf=ngf, upsample=options.upsample,
-                    separable=opt.separable, attention=False, dropout=0.0, norm="instance")  # fmt: skip
-
-    @functools.cache
-    def costs_of(n_blocks, ngf):
-        if not ngf:
-            return 0, 0
-        with torch.device("meta"):
-            return costs(make_generator(describe(n_blocks, ngf), teacher.channels, teacher.out_channels), size)
-
-    def too_large(n_blocks, ngf):
-        parameters, products = costs_of(n_blocks, ngf)
-        few = parameters_of_teacher >= opt.fewer_parameters * parameters
-        return not (few and products_of_teacher >= opt.fewer_products * products)
-
-    def widest(n_blocks, step=1):
-        """-> n_blocks, and the largest multiple of `step` filters within the limits, perhaps 0"""
-        widths = range(0, options.ngf + 1, step)
-        return n_blocks, widths[bisect.bisect_left(widths, True, key=lambda ngf: too_large(n_blocks, ngf)) - 1]
-
-    n_blocks = fewest = opt.n_residual_blocks
-    if n_blocks is None:
-        n_blocks = len(residual_blocks(teacher)) // 2
-        fewest = (n_blocks + 1) // 2
-    shape = n_blocks, opt.ngf
-    if not opt.ngf:
-        shape = widest(n_blocks)
-        in_eights = max((widest(n, step=8) for n in range(fewest, n_blocks + 1)), key=lambda pair: costs_of(*pair))
-        if costs_of(*in_eights)[0] > 0.75 * costs_of(*shape)[0]:
-            shape = in_eights
-    if not shape[1]:
-        raise InputError(
-            f"--fewer_products {opt.fewer_products} --fewer_parameters {opt.fewer_parameters}: no student of "
-            f"{n_blocks} residual blocks is that small. Lower the limits, or give --ngf"
-        )
-    student = describe(*shape)
-    G = make_generator(student, teacher.channels, teacher.out_channels).apply(weights_init_normal)
-    return argparse.Namespace(**vars(options) | student), G
-
-
-def translate_and_look(G, x):
-    """-> G(x), and the features of a ResNet before, half way through, and after its residual blocks"""
-    encoder, blocks, decoder = G.stages
-    seen = [nn.Sequential(*encoder)(x)]
-    for block in blocks:
-        seen.append(block(seen[-1]))
-    return nn.Sequential(*decoder)(seen[-1]), [seen[i] for i in (0, len(blocks) // 2, len(blocks))]
-
-
-def features_distance(adapters, of_student, of_teacher):
-    """Mean squared difference, relative to the variance of the teacher's features, after a 1x1 convolution that maps the
-    student's channels to the teacher's (FitNets, Romero et al., 2015, arXiv:1412.6550)."""
-    pairs = [(adapter(x).float(), y.float()) for adapter, x, y in zip(adapters, of_student, of_teacher)]
-    return torch.stack([(x - y).square().mean() / y.var() for x, y in pairs]).mean()
+STUDENT_OPTIONS = ("n_residual_blocks", "ngf", "separable", "fewer_products", "fewer_parameters")
 
 
 ##############################
@@ -118,7 +44,7 @@ def features_distance(adapters, of_student, of_teacher):
 
 @dataclasses.dataclass
 class Distillation:
-    """What is trained, and what trains it; the counterpart of cyclegan.CycleGAN."""
+    """Networks, optimizers, schedules and pool of a distillation. See cyclegan.CycleGAN, which has the same methods."""
 
     direction: str
     teacher: nn.Module
@@ -143,12 +69,15 @@ class Distillation:
 
 
 def distill_step(gan, opt, real_A, real_B):
-    """Updates the student, then the discriminator -> {name: loss}
+    """Updates the student, then the discriminator. Returns {name: loss}.
 
-    opt: options of `compress.py distill`; real_A, real_B: (N, channels, H, W) in [-1, 1]"""
+    gan:            Distillation
+    opt:            options of `compress.py distill`
+    real_A, real_B: (N, channels, H, W) in [-1, 1]
+    """
     real, real_target = (real_A, real_B) if gan.direction == "AB" else (real_B, real_A)
     loss_feat = loss_GAN = loss_perceptual = loss_D = real.new_zeros(())
-    look = translate_and_look if len(gan.adapters) else lambda G, x: (G(x), [])
+    translate = translate_with_features if len(gan.adapters) else lambda G, x: (G(x), [])
     autocast = torch.autocast(real.device.type, torch.bfloat16, enabled=gan.amp)
 
     # ---------------
@@ -156,19 +85,19 @@ def distill_step(gan, opt, real_A, real_B):
     # ---------------
 
     with autocast, torch.no_grad():
-        wanted, features_of_teacher = look(gan.teacher, real)
-        wanted = wanted.float()
+        target, teacher_features = translate(gan.teacher, real)
+        target = target.float()
     with autocast:
-        fake, features = look(gan.student, real)
-        # The translation should be that of the teacher, and so should the features on the way
-        loss_out = nn.functional.l1_loss(fake.float(), wanted)
+        fake, student_features = translate(gan.student, real)
+        # The translation and the features should be equal to the teacher's
+        loss_out = nn.functional.l1_loss(fake.float(), target)
         if len(gan.adapters):
-            loss_feat = features_distance(gan.adapters, features, features_of_teacher)
-        # Where the student is too small for the teacher's details, its translation should still look real
+            loss_feat = feature_loss(gan.adapters, student_features, teacher_features)
+        # If the student is too small to reproduce the teacher's details, its translation should still look real
         if opt.lambda_gan:
             loss_GAN = gan.criterion_GAN.generator(gan.D(fake))
         if opt.lambda_perceptual:
-            loss_perceptual = feature_distance(load_vgg(opt.vgg_weights, real.device), fake, wanted)
+            loss_perceptual = feature_distance(load_vgg(opt.vgg_weights, real.device), fake, target)
     loss_G = opt.lambda_out * loss_out + opt.lambda_feat * loss_feat + opt.lambda_gan * loss_GAN
     loss_G = loss_G + opt.lambda_perceptual * loss_perceptual
 
@@ -197,10 +126,10 @@ def distill_step(gan, opt, real_A, real_B):
 
 
 class DistillationRun(Run):
-    """A training run whose checkpoints also hold the options of the distillation."""
+    """A training run whose checkpoints also contain the options of the distillation."""
 
     def __init__(self, opt, options, checkpoint):
-        if checkpoint and "ranks" not in checkpoint:  # written before distillation shared the machinery of training
+        if checkpoint and "ranks" not in checkpoint:  # from a version with another format
             rank = {name: checkpoint[name] for name in ("rng", "cuda_rng", "buffer") if name in checkpoint}
             checkpoint |= {"ranks": [rank], "data": None}
         super().__init__(options, checkpoint)
@@ -219,13 +148,13 @@ class DistillationRun(Run):
 
 
 class DistillationMonitor(Monitor):
-    """Sample grids show real images and the translations of the teacher and of the student."""
+    """A Monitor whose sample grids show real images, the teacher's and the student's translations."""
 
     def __init__(self, opt, run, gan, data):
         super().__init__(run.opt, run, gan, data)
-        self.hidden = {"loss_out": not opt.lambda_out, "loss_feat": not (opt.lambda_feat and len(gan.adapters)),
-                       "loss_gan": not opt.lambda_gan, "loss_D": not opt.lambda_gan,
-                       "loss_perceptual": not opt.lambda_perceptual}  # fmt: skip
+        # loss_out is always computed, so it is shown even without a weight
+        self.hidden = {"loss_feat": not (opt.lambda_feat and len(gan.adapters)), "loss_gan": not opt.lambda_gan,
+                       "loss_D": not opt.lambda_gan, "loss_perceptual": not opt.lambda_perceptual}  # fmt: skip
 
     def sample_images(self, first=False, last=False):
         step, interval = self.run.step, self.opt.sample_interval
@@ -239,21 +168,26 @@ class DistillationMonitor(Monitor):
 
 
 def build(opt, options, state, run):
-    """The teacher, a new student, the trained discriminator, optimizers, schedules and the pool -> Distillation
+    """Returns a Distillation with the teacher, a new student, and the trained discriminator of the target domain. Sets
+    run.opt to the training options of the student.
 
-    options: of the teacher's training; state: its checkpoint. The shape of the student is written into run.opt"""
+    opt:     options of `compress.py distill`
+    options: training options of the teacher
+    state:   checkpoint of the teacher's training
+    run:     DistillationRun
+    """
     trained = cyclegan.build(options, run)
     D = trained.D_B if opt.direction == "AB" else trained.D_A
     D.load_state_dict(state[f"D_{opt.direction[1]}"])
     teacher = generator_in(state, opt.checkpoint, opt.direction).network
-    described, student = make_student(opt, options, teacher)
-    run.opt = described
+    described, student = make_student(teacher, options, **{name: getattr(opt, name) for name in STUDENT_OPTIONS})
+    run.opt = argparse.Namespace(**vars(options) | described)
     adapters = nn.ModuleList()
     if opt.lambda_feat and isinstance(teacher, GeneratorResNet):
-        widths = [G.model[7].out_channels for G in (student, teacher)]  # of the second downsampling, and of the blocks
+        widths = [G.model[7].out_channels for G in (student, teacher)]  # channels of the residual blocks
         adapters.extend(nn.Conv2d(*widths, 1) for _ in range(3))
     elif opt.lambda_feat:
-        print("note: --lambda_feat: compares residual blocks, which this teacher does not have")
+        print("note: --lambda_feat: ignored, because this teacher has no residual blocks to compare")
     for network in (teacher, student, adapters):
         network.to(run.device)
 
@@ -267,15 +201,19 @@ def build(opt, options, state, run):
 
 
 def read_options(opt):
-    """-> (the teacher's checkpoint, options of this training, the checkpoint to continue from or None). Raises
-    InputError."""
+    """Completes the options of `compress.py distill`, in place.
+
+    Returns (the teacher's checkpoint, the training options, the checkpoint to continue from or None). Raises InputError
+    if the checkpoint cannot be used, or if --resume finds no distillation of the same teacher.
+    """
     state, run_name = read_training(opt)
     begun = read_begun(opt, run_name, "distill") if opt.resume else None
     if begun:
         stored = begun["distill"]
         if os.path.abspath(stored["checkpoint"]) != os.path.abspath(opt.checkpoint):
             raise InputError(
-                f"--resume: {begun['path']} learns from {stored['checkpoint']}. Give that, or another --run_name"
+                f"--resume: {begun['path']} has another teacher, {stored['checkpoint']}. Pass that to --checkpoint, or "
+                "choose another --run_name"
             )
         vars(opt).update({name: stored[name] for name in KEPT_OPTIONS})
     opt.n_epochs = 20 if opt.n_epochs is None else opt.n_epochs
@@ -289,7 +227,12 @@ def read_options(opt):
 
 
 def distill(opt):
-    """What `compress.py distill` does -> exit status"""
+    """Runs `compress.py distill`: trains a student and prints a table of cost and quality.
+
+    opt: the parsed options of the command
+
+    Returns the exit status, None if the training finished.
+    """
     state, options, begun = read_options(opt)
     run = DistillationRun(opt, options, begun)
     gan = build(opt, options, state, run)

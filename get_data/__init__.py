@@ -1,5 +1,5 @@
 """
-Data sets that are missing: the demo is drawn, official data sets are downloaded.
+Creates data sets that do not exist yet: draws the demo, and downloads the official ones.
 
 May import utils alone.
 """
@@ -10,8 +10,11 @@ from utils import InputError
 
 
 def prepare_dataset(name, data_dir):
-    """-> data_dir/name. If it does not exist, draws the demo or downloads an official data set. Raises InputError."""
-    from get_data.demo import write_demo  # here, because most runs need neither
+    """Returns the folder data_dir/name. If it does not exist, draws the demo or downloads an official data set first.
+
+    Raises InputError if the folder does not exist and `name` is not a known data set, or if the download fails.
+    """
+    from get_data.demo import write_demo  # imported here, because most runs need neither
     from get_data.official import OFFICIAL_SETS, fetch_dataset
 
     root = os.path.join(data_dir, name)

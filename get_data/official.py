@@ -1,5 +1,5 @@
 """
-Fetching the official data sets. Skip this file on first reading: it has nothing to do with CycleGAN.
+Downloads the official data sets. CycleGAN itself does not need this module. You can skip it on a first reading.
 """
 
 import http.client
@@ -22,27 +22,36 @@ OFFICIAL_SETS = (
 
 
 def fetch_dataset(name, data_dir, url=None):
-    """Fetches and unpacks one archive into data_dir/name. What is broken off is continued the next time, and
-    data_dir/name only comes into being when all of it is there."""
+    """Downloads an archive and unpacks it into data_dir/name, which only appears once the data set is complete. An
+    interrupted download is continued by the next call.
+
+    url: address of the zip file; by default that of the official data set `name`
+
+    Raises InputError if the download fails or the archive is corrupt.
+    """
     url = url or OFFICIAL_URL.format(name)
     root, archive = os.path.join(data_dir, name), os.path.join(data_dir, name + ".zip")
-    way_out = f"Get {name}.zip elsewhere and put it there as {archive}, or unpacked so that {root}/trainA is there"
+    way_out = f"Download {name}.zip in another way and save it as {archive}, or unpack it so that {root}/trainA exists"
     os.makedirs(data_dir, exist_ok=True)
     try:
         if not os.path.exists(archive):
             download(url, archive)
     except (OSError, http.client.HTTPException) as error:  # URLError and HTTPError are OSErrors
-        raise InputError(f"{url}: cannot be fetched ({error}). {way_out}") from error
+        raise InputError(f"{url}: download failed ({error}). {way_out}") from error
     try:
         unpack(archive, root, name)
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         os.remove(archive)
-        raise InputError(f"{url}: sent a broken archive ({error}), which was removed. Try again. {way_out}") from error
+        raise InputError(f"{url}: corrupt archive ({error}). It was deleted: try again. {way_out}") from error
     os.remove(archive)
 
 
 def download(url, path, attempts=5):
-    """Into path + '.part', renamed to `path` when whole. Goes on where an earlier attempt broke off."""
+    """Downloads a file to path + ".part" and renames it to `path` once it is complete. An existing partial file is
+    continued. Tries again after a connection error, unless nothing at all was received.
+
+    Raises OSError or http.client.HTTPException after the last attempt.
+    """
     part = path + ".part"
     for attempt in range(1, attempts + 1):
         have = os.path.getsize(part) if os.path.exists(part) else 0
@@ -50,31 +59,31 @@ def download(url, path, attempts=5):
         request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
         try:
             with urllib.request.urlopen(request, timeout=60) as response:
-                if response.status != 206:  # the server sends all of it
+                if response.status != 206:  # the server ignores ranges and sends the whole file
                     have = 0
                 total = have + int(response.headers.get("Content-Length", 0))
                 with open(part, "ab" if have else "wb") as file:
                     while block := response.read(1 << 18):
                         file.write(block)
                         have, received = have + len(block), received + len(block)
-                        report(f"fetching {url}: {have / 1e6:.0f} of {total / 1e6:.0f} MB", final=have == total)
+                        report(f"downloading {url}: {have / 1e6:.0f} of {total / 1e6:.0f} MB", final=have == total)
             if have < total:
                 raise http.client.IncompleteRead(b"", total - have)
             os.replace(part, path)
             return
         except urllib.error.HTTPError as error:
-            if error.code != 416:  # 416: nothing after what we have, so what we have is no beginning of this file
+            if error.code != 416:  # 416: the partial file is too long, so it belongs to another file
                 raise
             os.remove(part)
         except (OSError, http.client.HTTPException) as error:
-            if attempt == attempts or not received:  # nothing came at all: no network, no such server
+            if attempt == attempts or not received:  # no network, or no such server
                 raise
-            report(f"{url}: broke off after {have / 1e6:.1f} MB ({error}), trying again", final=True)
+            report(f"{url}: connection lost after {have / 1e6:.1f} MB ({error}), trying again", final=True)
             time.sleep(attempt)
 
 
 def report(text, final):
-    """Prints progress on one line of a terminal; where the output is none, only the last one."""
+    """Shows progress: redraws one line in a terminal, and prints only the final line elsewhere."""
     if sys.stdout.isatty():
         print("\r" + text, end="\n" if final else "", flush=True)
     elif final:
@@ -82,8 +91,11 @@ def report(text, final):
 
 
 def unpack(archive, root, name):
-    """Unpacks beside `root` and renames when done. An entry that would land outside is an InputError: nothing is
-    written at all."""
+    """Unpacks an archive into root + ".part" and renames it to `root` once it is complete. If the archive contains a
+    folder `name`, that folder becomes `root`.
+
+    Raises InputError, before anything is written, if an entry's path points outside `root`.
+    """
     temporary = root + ".part"
     shutil.rmtree(temporary, ignore_errors=True)
     with zipfile.ZipFile(archive) as file:
@@ -91,7 +103,7 @@ def unpack(archive, root, name):
         for entry in file.namelist():
             if not (os.path.realpath(os.path.join(temporary, entry)) + os.sep).startswith(inside):
                 raise InputError(
-                    f"{archive}: holds {entry!r}, which would be written outside {root}; nothing was unpacked"
+                    f"{archive}: contains {entry!r}, which would be written outside {root}. Nothing was unpacked"
                 )
         file.extractall(temporary)
     inner = os.path.join(temporary, name)

@@ -1,5 +1,5 @@
 """
-The images of one domain: checked before training, decoded, resized, and kept in memory if they fit.
+The images of one domain. They are checked before training, decoded, resized, and optionally cached in memory.
 """
 
 import os
@@ -13,37 +13,44 @@ from media.arrays import is_array, load_pixels
 from media.images import ImageFiles, open_image
 from utils import InputError
 
-CHECK_LIMIT = 100_000  # number of images of each domain that are checked before training
+CHECK_LIMIT = 100_000  # without a cache, only this many images per domain are checked before training
 
 
 class Domain:
-    """The images of one folder, decoded and resized.
+    """A sequence of the images in one folder, decoded and resized: tensors (height, width, channels).
 
-    size:            (height, width) that images are resized to
-    channels:        of the images: 1 gray, 3 RGB, other numbers for TIFF and .npy files
-    smallest:        (height, width) that a file must have at least; None accepts all
-    skip_bad_images: leave out corrupt and small images; otherwise they raise InputError
-    notes:           (attribute) what the user should know about the folder
+    Images are uint8, or float32 from 0 to 1 if the first file is read at full precision; see arrays.is_array.
+
+    size:            (height, width) to resize images to
+    channels:        1 for gray and 3 for RGB; TIFF and .npy files may have any number
+    smallest:        minimum (height, width) of a file; None accepts all sizes
+    skip_bad_images: skip corrupt images and images that are too small, instead of raising InputError
+
+    The attribute `notes` lists messages for the user, such as the number of skipped files.
     """
 
     def __init__(self, folder, size, channels=3, smallest=None, skip_bad_images=False):
         self.files, self.cache, self.notes = ImageFiles(folder), None, []
         self.size, self.channels, self.smallest, self.skip_bad_images = size, channels, smallest, skip_bad_images
-        self.is_float = is_array(self.files[0], channels)  # the first file decides: 8 bits, or floats
+        self.is_float = is_array(self.files[0], channels)  # the first file decides for all
         self.usable = range(len(self.files))
 
     def __len__(self):
         return len(self.usable)
 
     def load(self, path, size, smallest=None):
-        """-> uint8 (H, W, channels), or float32 from 0 to 1"""
+        """Returns an image file as a tensor (H, W, channels): uint8, or float32 from 0 to 1. Raises InputError."""
         return torch.from_numpy(load_pixels(path, self.channels, size, smallest, self.is_float))
 
     def n_bytes(self):
+        """Returns the size in memory of all images, in bytes."""
         return len(self.files) * self.size[0] * self.size[1] * self.channels * (4 if self.is_float else 1)
 
     def check(self, cache):
-        """Reads the header of every file, or decodes it into the cache, and finds the bad ones before training."""
+        """Finds corrupt and small images before training. They are skipped, or raise InputError; see the class.
+
+        cache: decode all images and keep them in memory; otherwise only the headers of 8-bit files are read
+        """
         n = len(self.files)
         if self.files.n_others:
             self.notes.append(
@@ -65,22 +72,26 @@ class Domain:
             except InputError as error:
                 return str(error)
 
-        with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:  # Pillow decodes without Python's global lock
+        with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:  # threads are enough: Pillow releases the GIL
             errors = pool.map(error_of, range(n if cache else min(n, CHECK_LIMIT)))
             bad = {i: error for i, error in enumerate(errors) if error}
         if not bad:
             return
         first = next(iter(bad.values()))
         if len(bad) == n:
-            raise InputError(f"{first} (and so for all {n} images of this folder)")
+            raise InputError(f"{first} (no image in this folder can be used)")
         if not self.skip_bad_images:
-            more = f" ({len(bad)} of the {n} images of this folder)" if len(bad) > 1 else ""
+            more = f" ({len(bad)} of the {n} images in this folder cannot be used)" if len(bad) > 1 else ""
             raise InputError(f"{first}{more}. Use --skip_bad_images to train without them")
-        self.notes.append(f"{self.files.folder}: skipped {len(bad)} bad images of {n}, the first: {first}")
+        self.notes.append(f"{self.files.folder}: skipped {len(bad)} of {n} images. The first one: {first}")
         self.usable = np.array([i for i in range(n) if i not in bad])
 
     def __getitem__(self, i):
-        """Image i -> tensor (height, width, channels). If bad images are skipped, the next one replaces a bad one."""
+        """Returns image i, a tensor (height, width, channels).
+
+        A bad image that `check` could not detect is replaced by the next good one with skip_bad_images, and raises
+        InputError otherwise.
+        """
         if self.cache is not None:
             return self.cache[self.usable[i]]
         for shift in range(len(self)):
@@ -91,4 +102,4 @@ class Domain:
                 if not self.skip_bad_images:
                     raise InputError(f"{error}. Use --skip_bad_images to train without such images") from error
                 print(f"skipped {error}", file=sys.stderr)
-        raise InputError(f"{self.files.folder}: none of its images can be used")
+        raise InputError(f"{self.files.folder}: none of the images can be used")

@@ -1,6 +1,6 @@
 """
-Is this training going well? Losses of networks that fight each other do not say. So this looks for what goes wrong with
-CycleGAN, each thing by a name and with what mends it.
+Detects training runs that go wrong. The losses of competing networks do not show this on their own, so each sample grid
+is also checked for the usual failures of CycleGAN. Each one has a name and advice.
 """
 
 import os
@@ -9,37 +9,43 @@ import torch
 
 from utils import DivergedError
 
-# Usual ranges of the moving averages once a training is under way, for the losses as they are here (least squares,
-# means over both directions, default weights): from runs on the demo and on Cityscapes
-# (0.12 to 0.27, 0.26 to 0.51, 0.08 to 0.18), widened a little
+# Usual ranges of the averaged losses, with least squares, means over both directions and the default weights. Measured
+# on the demo and on Cityscapes (0.12 to 0.27, 0.26 to 0.51, 0.08 to 0.18) and widened a little.
 USUAL = {"loss_D": (0.1, 0.3), "loss_GAN": (0.2, 0.6), "loss_cycle": (0.03, 0.2)}
 
 ADVICE = {
-    "D too strong": "the generators learn little: try --lr_D a half of --lr, --label_smoothing 0.1, --spectral_norm; "
-    "with few images --diffaugment",
-    "cycle loss stuck": "there and back does not lead to where it began: try a smaller --lr, or a larger --lambda_cyc",
-    "output equals input": "nothing is translated: try a smaller --lambda_id (0.5, or 0), then a smaller --lambda_cyc",
-    "colours inverted": "bright becomes dark, and back: try --lambda_id 5 or more, --lambda_ssim 1, another --seed",
-    "collapse": "different inputs give one output: try a larger --lambda_cyc, a smaller --lr, or --diffaugment",
+    "D too strong": "the generators learn little. Try --lr_D at half of --lr, --label_smoothing 0.1 or "
+    "--spectral_norm, and with few images --diffaugment",
+    "cycle loss stuck": "translating there and back does not restore the input. Try a smaller --lr or a larger "
+    "--lambda_cyc",
+    "output equals input": "the generators change almost nothing. Try a smaller --lambda_id (0.5 or 0), then a smaller "
+    "--lambda_cyc",
+    "colours inverted": "bright becomes dark and dark becomes bright. Try --lambda_id 5 or more, --lambda_ssim 1, or "
+    "another --seed",
+    "collapse": "different inputs give the same output. Try a larger --lambda_cyc, a smaller --lr, or --diffaugment",
 }
-SETTLED = 200  # steps that are averaged over, and up to which nothing is usual
+SETTLED = 200  # steps to average over; nothing is reported as unusual before this step
 
 
 class Health:
-    """Moving averages of the losses, and the state of the translations, over a training.
+    """Averages the losses and measures the translations of a training run, and reports what goes wrong.
 
-    gan_loss:   'lsgan', 'vanilla' or 'hinge': which scores mean "real"; there are usual ranges for the first only
-    lambda_cyc: weight of the cycle loss; without it, nothing is said of it
+    gan_loss:   'lsgan', 'vanilla' or 'hinge'. It determines which scores mean "real". Only 'lsgan' has usual ranges for
+                the adversarial losses
+    lambda_cyc: weight of the cycle loss, which is only reported if this is above 0
     """
 
     def __init__(self, gan_loss="lsgan", lambda_cyc=10.0):
         self.is_lsgan, self.lambda_cyc = gan_loss == "lsgan", lambda_cyc
         self.threshold = 0.5 if self.is_lsgan else 0.0
         self.ranges = {n: r for n, r in USUAL.items() if self.is_lsgan or n == "loss_cycle"}
-        self.step, self.recent, self.averages, self.seen = None, [], {}, {}
+        self.step, self.recent, self.averages, self.measures = None, [], {}, {}
 
     def losses(self, step, values):
-        """values: {name: mean since the last call}. Averages are taken over the last SETTLED steps, or a few more."""
+        """Updates the averages, which are taken over the last SETTLED steps or slightly more.
+
+        values: {name: mean since the last call}
+        """
         self.recent.append((1 if self.step is None else step - self.step, values))
         self.step = step
         while sum(n for n, _ in self.recent[1:]) >= SETTLED:
@@ -50,14 +56,18 @@ class Health:
                 self.averages[name] = sum(n * values[name] for n, values in self.recent) / total
 
     def look_at(self, columns, scores_A, scores_B):
-        """Measures the translations of a sample grid -> {measure: value}, means of both directions.
+        """Measures the translations of a sample grid. Returns {measure: mean of both directions}.
 
-        columns: as of sample_images
-        scores:  what D_A makes of (real A, fake A), and D_B of (real B, fake B)
-        tells:   share of the patches that the discriminators tell right, half of them of real images, half translated
-        change:  mean absolute difference of input and translation, of 255; left out where they differ in channels
-        inverts: correlation of the brightness of input and translation
-        variety: mean difference between translations, of that between the inputs; 1.0 for a single one
+        columns:  see utils.sample_images
+        scores_A: scores that D_A gives to (real A, fake A)
+        scores_B: scores that D_B gives to (real B, fake B)
+
+        The measures are:
+        tells:   accuracy of the discriminators over all patches, from 0 to 1; 0.5 is chance
+        change:  mean absolute difference between input and translation, from 0 to 255; missing if their numbers of
+                 channels differ
+        inverts: correlation between the brightness of input and translation, from -1 to 1
+        variety: mean difference between translations, divided by that between inputs; 1 if there is only one
         """
         real_A, fake_B, _, real_B, fake_A, _ = columns
         measured = {"tells": [], "change": [], "inverts": [], "variety": []}
@@ -68,60 +78,67 @@ class Health:
                 measured["change"].append(127.5 * (fake - source).abs().mean())
             measured["inverts"].append(correlation(source.mean(1), fake.mean(1)))
             measured["variety"].append(spread(fake) / spread(source) if len(source) > 1 else fake.new_ones(()))
-        self.seen = {name: torch.stack(values).mean().item() for name, values in measured.items() if values}
-        return self.seen
+        self.measures = {name: torch.stack(values).mean().item() for name, values in measured.items() if values}
+        return self.measures
 
     def conditions(self, step):
-        """-> names of ADVICE that hold, after `step` steps."""
-        if step <= SETTLED or not self.seen or not self.averages:
+        """Returns the names of the failures in ADVICE that are detected at `step`."""
+        if step <= SETTLED or not self.measures or not self.averages:
             return []
-        seen, averages = self.seen, self.averages
-        # least squares: near 0 there is no more to learn from it; the other losses have no such scale
-        too_strong = seen["tells"] > 0.97 and (not self.is_lsgan or averages["loss_D"] < 0.05)
+        measures, averages = self.measures, self.averages
+        # with least squares, a loss near 0 leaves the generators little gradient; the other losses have no such limit
+        too_strong = measures["tells"] > 0.97 and (not self.is_lsgan or averages["loss_D"] < 0.05)
         found = {
             "D too strong": too_strong,
-            "cycle loss stuck": averages.get("loss_cycle", 0.0) > 0.3 and not too_strong,  # that would be the cause
-            "output equals input": seen.get("change", 255) < 5 and seen["tells"] > 0.7,
-            "colours inverted": seen["inverts"] < -0.3,
-            "collapse": seen["variety"] < 0.15,
+            # a discriminator that is too strong also causes this, and is the better explanation
+            "cycle loss stuck": averages.get("loss_cycle", 0.0) > 0.3 and not too_strong,
+            "output equals input": measures.get("change", 255) < 5 and measures["tells"] > 0.7,
+            "colours inverted": measures["inverts"] < -0.3,
+            "collapse": measures["variety"] < 0.15,
         }
         return [name for name in ADVICE if found[name]]
 
     def line(self, step):
-        """What is printed: the averages, beside them their usual range if they are out of it; and the conditions."""
+        """Returns the lines to print: averages and measures, then one line of advice for each failure. The usual range
+        of a loss is only shown if the loss is outside it."""
         words = []
         for name, value in self.averages.items():
             low, high = self.ranges.get(name, (-float("inf"), float("inf")))
             usual = "" if low <= value <= high or step <= SETTLED else f" (usual: {low} to {high})"
             words.append(f"{name.removeprefix('loss_')} {value:.2f}{usual}")
-        if self.seen:
-            words.append(f"D tells {self.seen['tells']:.0%}")
-            if "change" in self.seen:
-                words.append(f"changes {self.seen['change']:.0f} of 255")
-            words.append(f"variety {self.seen['variety']:.0%}")
+        if self.measures:
+            words.append(f"D accuracy {self.measures['tells']:.0%}")
+            if "change" in self.measures:
+                words.append(f"change {self.measures['change']:.0f} of 255")
+            words.append(f"variety {self.measures['variety']:.0%}")
         lines = [f"health at step {step}: {', '.join(words)}"]
         return lines + [f"  {name}: {ADVICE[name]}" for name in self.conditions(step)]
 
 
 def correlation(x, y):
-    """Of two equally shaped tensors, from -1 to 1; 0 where one of them is constant."""
+    """Returns the correlation of two tensors of the same shape, from -1 to 1. It is 0 if one of them is constant."""
     x, y = x - x.mean(), y - y.mean()
     return (x * y).sum() / (x.norm() * y.norm()).clamp(min=1e-6)
 
 
 def spread(images):
-    """(N, C, H, W) -> mean absolute difference between any two of them."""
+    """Returns the mean absolute difference between any two of the images (N, C, H, W)."""
     n = len(images)
     differences = (images[:, None] - images[None]).abs().mean((2, 3, 4))
     return (differences.sum() / (n * (n - 1))).clamp(min=1e-6)
 
 
 def check_finite(values, names, step, folder):
-    """Raises DivergedError if one of `values`, a tensor (steps, len(names)) that ends at `step`, is nan or inf."""
+    """Raises DivergedError if a loss is NaN or infinite.
+
+    values: losses of the last steps, a tensor (steps, len(names))
+    step:   number of the last step
+    folder: of the checkpoints, for the message
+    """
     bad = (~values.isfinite().all(1)).nonzero().flatten().tolist()
     if bad:
         first = step - len(values) + 1 + bad[0]
         losses = ", ".join(f"{name} {value:.4g}" for name, value in zip(names, values[bad[0]].tolist()))
-        good = os.path.join(folder, "latest.pth")
-        way_out = f"{good} is from before: go on with --resume" if os.path.exists(good) else "Start again"
-        raise DivergedError(f"diverged at step {first}: {losses}. {way_out} and a smaller --lr, or --no-amp")
+        latest = os.path.join(folder, "latest.pth")
+        way_out = f"Continue from {latest} with --resume and" if os.path.exists(latest) else "Start again with"
+        raise DivergedError(f"diverged at step {first}: {losses}. {way_out} a smaller --lr or --no-amp")

@@ -1,5 +1,9 @@
 """
-Networks other than the paper's, chosen by --generator, --discriminator and --attention.
+Alternatives to the paper's networks, for --generator, --discriminator, --attention and --checkpoint_activations.
+
+All generators map images (N, channels, H, W) in [-1, 1] to images (N, out_channels, H, W) in [-1, 1], as
+models.GeneratorResNet does. They raise ValueError unless H and W are divisible by `multiple` and at least `smallest`.
+Shapes in comments are for 3 x 256 x 256 images and the default widths.
 """
 
 import torch
@@ -11,27 +15,36 @@ from models import Discriminator, GeneratorResNet, ResidualBlock, check_size, up
 
 
 class GeneratorResNetCheckpointed(GeneratorResNet):
-    """GeneratorResNet that saves memory in training: the backward pass computes the activations inside each stage again
-    instead of keeping them (Chen et al., 2016, arXiv:1604.06174)."""
+    """A GeneratorResNet that needs less memory for training. It keeps only the inputs of the encoder, of each
+    residual block and of the decoder, and recomputes all other activations in the backward pass (Chen et al., 2016,
+    arXiv:1604.06174). Parameters, shapes and results are those of GeneratorResNet.
+    """
 
     def forward(self, x):
         if not torch.is_grad_enabled():
             return super().forward(x)
         check_size(self, x)
         encoder, blocks, decoder = self.stages
-        has_dropout = any(isinstance(layer, nn.Dropout) for layer in self.modules())  # the same elements again
+        # with dropout, the second forward pass must drop the same elements
+        has_dropout = any(isinstance(layer, nn.Dropout) for layer in self.modules())
         for stage in (nn.Sequential(*encoder), *blocks, nn.Sequential(*decoder)):
             x = checkpoint(stage, x, use_reentrant=False, preserve_rng_state=has_dropout)
         return x
 
 
 class GeneratorUNet(nn.Module):
-    """Halves the image `num_downs` times, doubles it as often, and hands each size over to its counterpart: details
-    have a way past the bottleneck, and the bottleneck sees the whole picture (pix2pix, arXiv:1611.07004, section 3.2).
+    """U-Net: an encoder and a decoder with skip connections between layers of the same resolution. The skip connections
+    preserve details, and the bottleneck sees the whole image (Isola et al., 2017, pix2pix, arXiv:1611.07004,
+    section 3.2.1).
 
-    In and out as GeneratorResNet; height and width divisible by 2 ** num_downs: 256 for 8, 64 for 6.
+    H and W must be divisible by 2 ** num_downs: by 256 for the default of 8, by 64 for 6.
 
-    dropout: of the three up-sampling layers next to the innermost
+    channels:     of the input
+    num_downs:    number of convolutions with stride 2, and of upsampling layers
+    ngf:          filters of the first convolution; the number doubles with each layer, up to 8 * ngf
+    upsample:     'transpose' or 'nearest', see models.GeneratorResNet
+    out_channels: of the output, if different from the input
+    dropout:      probability, in up to three upsampling layers after the innermost one
     """
 
     def __init__(self, channels=3, num_downs=8, ngf=64, upsample="transpose", out_channels=None, dropout=0.0):
@@ -43,11 +56,11 @@ class GeneratorUNet(nn.Module):
         for i, width in enumerate(widths):
             down = [nn.LeakyReLU(0.2)] if i else []
             down.append(nn.Conv2d(widths[i - 1] if i else channels, width, 4, stride=2, padding=1))
-            if 0 < i < num_downs - 1:  # the first as in the paper; the last may be 1 x 1 and have no deviation
+            if 0 < i < num_downs - 1:  # not the first, as in the paper; not the last, which may be 1 x 1
                 down.append(nn.InstanceNorm2d(width))
             self.down.append(nn.Sequential(*down))
         for i in reversed(range(num_downs)):
-            n_in = widths[i] * (1 if i == num_downs - 1 else 2)  # from below, and from its counterpart
+            n_in = widths[i] * (1 if i == num_downs - 1 else 2)  # the previous layer and the skip connection
             up = [nn.ReLU(), *upsampling(upsample, n_in, widths[i - 1] if i else self.out_channels, kernel=4)]
             up += [nn.InstanceNorm2d(widths[i - 1])] if i else [nn.Tanh()]
             if dropout and max(1, num_downs - 4) <= i < num_downs - 1:
@@ -56,24 +69,32 @@ class GeneratorUNet(nn.Module):
 
     def forward(self, x):
         check_size(self, x)
-        seen = []
+        skips = []
         for down in self.down:
             x = down(x)
-            seen.append(x)
-        seen.pop()
+            skips.append(x)
+        skips.pop()  # the innermost features are x itself
         for up in self.up:
             x = up(x)
-            if seen:
-                x = torch.cat((seen.pop(), x), 1)
+            if skips:
+                x = torch.cat((skips.pop(), x), 1)
         return x
 
 
 class GeneratorMultiscale(nn.Module):
-    """Two branches: a whole ResNet generator at half the size, which sees more of the picture with the same filters and
-    so decides on its style, and a shallow one at full size for the detail. The coarse one's last features are added
-    to those of the fine one (pix2pixHD, arXiv:1711.11585, section 3.2, trained in one go).
+    """A coarse and a fine generator, as in pix2pixHD (Wang et al., 2018, arXiv:1711.11585, section 3.2).
 
-    In and out as GeneratorResNet; height and width divisible by 8 and at least 64.
+    The coarse branch is a ResNet generator at half the resolution. Its filters cover a larger area of the image, so it
+    determines the style. The fine branch is shallow and adds detail at full resolution. The last features of the coarse
+    branch are added to those of the fine encoder. Unlike in pix2pixHD, both branches are trained together.
+
+    H and W must be divisible by 8 and at least 64.
+
+    channels:          of the input
+    n_residual_blocks: of the coarse branch; the fine branch always has 3
+    ngf:               filters of the first convolution of the coarse branch; the fine branch has half as many
+    upsample:          'transpose' or 'nearest', see models.GeneratorResNet
+    out_channels:      of the output, if different from the input
     """
 
     multiple, smallest = 8, 64
@@ -83,7 +104,7 @@ class GeneratorMultiscale(nn.Module):
         self.channels, self.out_channels = channels, out_channels or channels
         half = max(1, ngf // 2)
         resnet = GeneratorResNet(channels, n_residual_blocks, ngf, upsample)
-        self.coarse = nn.Sequential(*list(resnet.model)[:-3])  # all but c7s1-3: 64 x 128 x 128
+        self.coarse = nn.Sequential(*list(resnet.model)[:-3])  # without the output layer: 64 x 128 x 128
         self.encoder = nn.Sequential(
             nn.ReflectionPad2d(3),
             nn.Conv2d(channels, half, 7),
@@ -109,7 +130,9 @@ class GeneratorMultiscale(nn.Module):
 
 
 class ForImageNet(nn.Module):
-    """Images in [-1, 1], 1 or 3 channels -> 3 channels, as torchvision's networks with weights of ImageNet expect."""
+    """Normalises images in [-1, 1] with the mean and standard deviation of ImageNet, as torchvision's pretrained
+    networks expect. Input: (N, 1 or 3, H, W). Output: (N, 3, H, W).
+    """
 
     def __init__(self):
         super().__init__()
@@ -121,11 +144,18 @@ class ForImageNet(nn.Module):
 
 
 class GeneratorPretrained(nn.Module):
-    """torchvision's ResNet-18 as the encoder, with the weights of ImageNet (see load_encoder), and a decoder that is
-    handed each size: edges, textures and objects are known from the first step on.
+    """A U-Net whose encoder is torchvision's ResNet-18 (He et al., 2016, arXiv:1512.03385), up to its third stage.
 
-    In and out as GeneratorResNet; 1 or 3 channels, height and width divisible by 16 and at least 64. The encoder is
-    trained on, but for its batch norms, which keep the statistics of ImageNet: batches here are too small to tell.
+    With weights pretrained on ImageNet, the features are useful from the first step. Call `load_encoder` to load them.
+    The encoder is trained further, except for its batch norms: their weights and statistics stay those of ImageNet,
+    because the batches are too small to estimate new statistics.
+
+    H and W must be divisible by 16 and at least 64.
+
+    channels:     of the input, 1 or 3, else ValueError
+    ngf:          filters of the last upsampling layer
+    upsample:     'transpose' or 'nearest', see models.GeneratorResNet
+    out_channels: of the output, if different from the input
     """
 
     multiple, smallest = 16, 64
@@ -133,7 +163,7 @@ class GeneratorPretrained(nn.Module):
     def __init__(self, channels=3, ngf=64, upsample="transpose", out_channels=None):
         super().__init__()
         if channels not in (1, 3):
-            raise ValueError(f"a pretrained encoder knows pictures of 1 or 3 channels, not {channels}")
+            raise ValueError(f"the pretrained encoder requires 1 or 3 channels, not {channels}")
         self.channels, self.out_channels = channels, out_channels or channels
         resnet = torchvision.models.resnet18(norm_layer=torchvision.ops.FrozenBatchNorm2d)
         self.encoder = nn.ModuleDict(
@@ -154,24 +184,33 @@ class GeneratorPretrained(nn.Module):
         quarter = e["layer1"](e["maxpool"](half))  # 64 x 64 x 64
         eighth = e["layer2"](quarter)  # 128 x 32 x 32
         x = e["layer3"](eighth)  # 256 x 16 x 16
-        for up, seen in zip(self.up, (eighth, quarter, half, None)):
+        for up, skip in zip(self.up, (eighth, quarter, half, None)):
             x = up(x)
-            if seen is not None:
-                x = torch.cat((seen, x), 1)
+            if skip is not None:
+                x = torch.cat((skip, x), 1)
         return self.output(x)
 
     def load_encoder(self, weights):
-        """weights: state dict of torchvision's resnet18. Raises ValueError if it is another one's."""
+        """Loads pretrained weights into the encoder.
+
+        weights: state dict of torchvision's resnet18. Raises ValueError if it belongs to another network.
+        """
         names = self.encoder.state_dict()
         missing = [name for name in names if name not in weights or weights[name].shape != names[name].shape]
         if missing:
-            raise ValueError(f"no ResNet-18 of torchvision: {missing[0]} is missing or of another shape")
+            raise ValueError(f"not torchvision's ResNet-18: {missing[0]} is missing or has another shape")
         self.encoder.load_state_dict({name: weights[name] for name in names})
 
 
 class SelfAttention(nn.Module):
-    """Each place looks at all others: x + gain * attention(x), as in SAGAN (arXiv:1805.08318). The gain starts at 0, so
-    the network starts as without. No matrix of all pairs of places is ever kept."""
+    """Self-attention over all positions of an image: x + gain * attention(x) (Zhang et al., 2019, SAGAN,
+    arXiv:1805.08318).
+
+    The gain is learned and starts at 0, so that the layer is the identity at first. Fused attention kernels never store
+    the (H * W, H * W) matrix of weights.
+
+    Input and output: (N, features, H, W)
+    """
 
     def __init__(self, features):
         super().__init__()
@@ -181,14 +220,14 @@ class SelfAttention(nn.Module):
         self.gain = nn.Parameter(torch.zeros(()))
 
     def forward(self, x):
-        # (N, 1, H * W, inner) each; contiguous, as what keeps no matrix asks for it
+        # each (N, 1, H * W, inner): one head; the fused kernels need contiguous memory
         q, k, v = self.qkv(x).flatten(2).transpose(1, 2).contiguous()[:, None].chunk(3, dim=-1)
-        seen = nn.functional.scaled_dot_product_attention(q, k, v)[:, 0]
-        return x + self.gain * self.out(seen.transpose(1, 2).unflatten(2, x.shape[2:]))
+        attended = nn.functional.scaled_dot_product_attention(q, k, v)[:, 0]
+        return x + self.gain * self.out(attended.transpose(1, 2).unflatten(2, x.shape[2:]))
 
 
 class AttentiveBlock(ResidualBlock):
-    """A residual block with self-attention behind it."""
+    """A residual block followed by self-attention. Input and output: (N, features, H, W)."""
 
     def __init__(self, features):
         super().__init__(features)
@@ -199,11 +238,15 @@ class AttentiveBlock(ResidualBlock):
 
 
 class DiscriminatorMultiscale(nn.Module):
-    """`n_scales` discriminators of 70x70 patches, each on an image of half the size of the one before: the third sees
-    280x280 pixels of the original (pix2pixHD, arXiv:1711.11585, section 3.2).
+    """Several 70x70 PatchGAN discriminators at different resolutions, as in pix2pixHD (Wang et al., 2018,
+    arXiv:1711.11585, section 3.2). Each one sees the image at half the resolution of the previous one, so a patch of
+    the third covers 280x280 pixels of the input.
 
-    Out: (N, n_scales, H // 8 - 2, W // 8 - 2); the coarser maps are enlarged, so that each scale has the same weight in
-    a mean. Height and width at least 32 * 2 ** (n_scales - 1).
+    Input:  (N, channels, H, W) in [-1, 1]; H and W at least 32 * 2 ** (n_scales - 1)
+    Output: (N, n_scales, H // 8 - 2, W // 8 - 2). The smaller maps of scores are enlarged to this size, so that all
+            scales have the same weight in a mean
+
+    ndf: filters of the first convolution at each scale
     """
 
     def __init__(self, channels=3, ndf=64, n_scales=3):
@@ -211,7 +254,7 @@ class DiscriminatorMultiscale(nn.Module):
         self.scales = nn.ModuleList(Discriminator(channels, ndf) for _ in range(n_scales))
 
     def at_scales(self, x):
-        """The image at full size, half the size …, as many as there are discriminators."""
+        """Returns a list with the input of each discriminator: `x` at full resolution, at half of it, and so on."""
         images = [x]
         for _ in self.scales[1:]:
             images.append(nn.functional.avg_pool2d(images[-1], 3, stride=2, padding=1, count_include_pad=False))
@@ -224,7 +267,13 @@ class DiscriminatorMultiscale(nn.Module):
 
 
 class DiscriminatorPixel(nn.Module):
-    """Scores each pixel by its colour alone (pix2pix, arXiv:1611.07004, section 3.4). Out: (N, 1, H, W)."""
+    """PixelGAN: scores each pixel by its colour alone, with 1x1 convolutions (Isola et al., 2017, pix2pix,
+    arXiv:1611.07004, section 4.4).
+
+    Input: (N, channels, H, W) in [-1, 1]. Output: (N, 1, H, W)
+
+    ndf: filters of the first convolution
+    """
 
     def __init__(self, channels=3, ndf=64):
         super().__init__()

@@ -1,5 +1,5 @@
 """
-Which images of A and B are counterparts of each other, for --lambda_paired.
+Pairs of corresponding images of A and B, for --lambda_paired.
 """
 
 import re
@@ -9,11 +9,17 @@ from utils import InputError
 
 
 def read_pairs(path, files_A, files_B):
-    """Reads a text file with one pair a line: the names of an image of A and of its counterpart in B, separated by a
-    tab, a comma or spaces -> {i of A: i of B}. Without a path: files with the same stem. Raises InputError."""
+    """Returns the pairs of images as {index in files_A: index in files_B}.
+
+    path:             text file with one pair per line: the name of an image of A and of the corresponding image of B,
+                      separated by a tab, a comma or spaces. Without a path, files with the same stem are pairs
+    files_A, files_B: sequences of paths
+
+    Raises InputError if the file cannot be read, names an unknown image, or contains no pairs.
+    """
     if not path:
         return pair_by_stem(files_A, files_B)
-    number_A, number_B = ({stem(files[i]): i for i in range(len(files))} for files in (files_A, files_B))
+    index_A, index_B = ({stem(files[i]): i for i in range(len(files))} for files in (files_A, files_B))
     try:
         with open(path, encoding="utf-8") as file:
             lines = [line.strip() for line in file]
@@ -25,9 +31,9 @@ def read_pairs(path, files_A, files_B):
             continue
         separator = next((mark for mark in "\t," if mark in line), " +")
         names = [stem(name.strip()) for name in re.split(separator, line)]
-        if len(names) != 2 or names[0] not in number_A or names[1] not in number_B:
+        if len(names) != 2 or names[0] not in index_A or names[1] not in index_B:
             raise InputError(f"--pairs {path}, line {n}: {line!r} does not name an image of A and one of B")
-        pairs[number_A[names[0]]] = number_B[names[1]]
+        pairs[index_A[names[0]]] = index_B[names[1]]
     if not pairs:
-        raise InputError(f"--pairs {path}: no pairs")
+        raise InputError(f"--pairs {path}: contains no pairs")
     return pairs

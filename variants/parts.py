@@ -1,5 +1,5 @@
 """
-Parts of finished networks, exchanged for others: normalisation, convolutions, attention, dropout.
+Changes to the layers of a network, in place: normalisation, separable convolutions, attention and dropout.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ from variants.networks import AttentiveBlock, GeneratorMultiscale
 
 
 def exchange(network, kind, make):
-    """Replaces each module of the class `kind` by make(module), in place."""
+    """Replaces each submodule of class `kind` by make(submodule), in place."""
     for name, part in network.named_children():
         if isinstance(part, kind):
             setattr(network, name, make(part))
@@ -20,7 +20,11 @@ def exchange(network, kind, make):
 
 
 def use_norm(network, norm):
-    """Replaces instance norm. 'batch': normalises over the whole batch, and with running statistics in eval mode; 'none'."""
+    """Replaces the instance norms of a network.
+
+    norm: 'instance' (no change), 'batch' or 'none' (no normalisation). Batch norm uses running statistics in eval mode,
+          and normalises the batches given to models.in_one_pass separately
+    """
     if norm == "batch":
         exchange(network, nn.InstanceNorm2d, lambda part: nn.BatchNorm2d(part.num_features))
         network.batch_by_batch = batch_by_batch
@@ -29,8 +33,10 @@ def use_norm(network, norm):
 
 
 def use_separable(network):
-    """Replaces each 3x3 convolution of the residual blocks by a 3x3 convolution of each channel and a 1x1 convolution
-    across channels (MobileNets, arXiv:1704.04861): a ninth of the weights and of the multiplications."""
+    """Replaces each 3x3 convolution in the residual blocks by a depthwise separable one: a 3x3 convolution of each
+    channel, then a 1x1 convolution across channels (Howard et al., 2017, MobileNets, arXiv:1704.04861). This takes
+    about a ninth of the weights and multiplications.
+    """
 
     def separable(conv):
         n_in, n_out = conv.in_channels, conv.out_channels
@@ -41,22 +47,24 @@ def use_separable(network):
 
 
 def use_attention(network):
-    """Adds self-attention after the middle residual block."""
+    """Adds self-attention after the middle residual block, in the coarse branch of a GeneratorMultiscale."""
     blocks = residual_blocks(network.coarse if isinstance(network, GeneratorMultiscale) else network)
     middle = blocks[len(blocks) // 2]
     exchange(network, ResidualBlock, lambda b: AttentiveBlock(b.conv_block[1].in_channels) if b is middle else b)
 
 
 def use_dropout(network, p):
-    """Adds dropout between the two convolutions of each residual block, as the authors' code does."""
+    """Adds dropout with probability `p` between the two convolutions of each residual block, as the authors' code
+    does."""
     for block in residual_blocks(network):
         layers = list(block.conv_block)
         block.conv_block = nn.Sequential(*layers[:4], nn.Dropout(p), *layers[4:])
 
 
 def use_spectral_norm(network):
-    """Divides each weight by its largest singular value, which bounds the slope of the scores (arXiv:1802.05957). Call it
-    after the weights have been initialised."""
+    """Divides the weight of each convolution by its largest singular value, which limits how fast the scores of a
+    discriminator can change (Miyato et al., 2018, arXiv:1802.05957). Call it after the weights have been initialised.
+    """
     for part in list(network.modules()):
         if isinstance(part, nn.Conv2d):
             nn.utils.parametrizations.spectral_norm(part)
@@ -77,12 +85,14 @@ def statistics_kept(network):
 
 
 def batch_by_batch(network, *batches):
-    """What models.in_one_pass does with batch norm: each batch is normalised on its own, and only the first one updates
-    the running statistics."""
+    """Replaces models.in_one_pass for networks with batch norm. Each batch is normalised separately, and only the first
+    one updates the running statistics.
+    """
     first = network(batches[0])
     with statistics_kept(network):
         return first, *map(network, batches[1:])
 
 
 def residual_blocks(network):
+    """Returns a list of the residual blocks in a network, in order."""
     return [part for part in network.modules() if isinstance(part, ResidualBlock)]

@@ -1,5 +1,6 @@
-"""compress.py: what is cut out was worth least, what is taught is learned, what comes out is an ordinary generator."""
+"""compress.py: pruning removes the least important channels, students learn, and both results are usual generators."""
 
+import argparse
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import sys
 
 import pytest
 import torch
+import torchvision
 from helpers import load_networks
 from torch import nn
 
@@ -15,13 +17,13 @@ import compress
 import cyclegan
 import translate
 from deploy import compression, distill, prune
+from deploy.student import feature_loss, make_student, translate_with_features
 from inference.load import load_generator
 from measuring import timing
 from media.files import load_file
 from models import GeneratorResNet, weights_init_normal
 from training import processes
 from utils import InputError
-from variants import distances
 from variants.build import GENERATOR_OPTIONS, make_generator
 
 
@@ -195,14 +197,18 @@ def test_prune_goes_on(trained, monkeypatch, capsys):
 
 
 def student_of(words, teacher, **changes):
-    """-> its options, itself, and (parameters, multiply-adds) of it and of the teacher"""
-    words = compress.get_parser().parse_args(["distill", "--checkpoint", "x", *words.split()])
-    described, student = distill.make_student(words, options(**changes), teacher)
+    """Returns its options, the student, and (parameters, multiply-adds) of the student and of the teacher."""
+    opt = compress.get_parser().parse_args(["distill", "--checkpoint", "x", *words.split()])
+    trained = options(**changes)
+    described, student = make_student(
+        teacher, trained, **{name: getattr(opt, name) for name in distill.STUDENT_OPTIONS}
+    )
+    described = argparse.Namespace(**vars(trained) | described)
     return described, student, *(timing.costs(G, (64, 64)) for G in (student, teacher))
 
 
 @pytest.mark.parametrize("n_blocks", [0, 3, 4])
-def test_the_student_is_as_wide_as_may_be(n_blocks):
+def test_the_student_is_as_wide_as_the_limits_allow(n_blocks):
     six = dict(ngf=32, n_residual_blocks=6)
     teacher = GeneratorResNet(3, 6, 32)
     described, student, (p1, m1), (p, m) = student_of(f"--n_residual_blocks {n_blocks}", teacher, **six)
@@ -213,7 +219,7 @@ def test_the_student_is_as_wide_as_may_be(n_blocks):
     assert p / p2 < 30 or m / m2 < 20
 
 
-def test_the_student_has_widths_that_processors_like():
+def test_widths_are_multiples_of_8_where_that_costs_little():
     """3 blocks of 7 filters and 2 of 8 cost nearly the same; 4 of 16 are as many as fit; of 16 filters few are left."""
     for n, ngf, found in (6, 32, (2, 8)), (9, 64, (4, 16)), (2, 16, (1, 2)):
         described, student, (p1, m1), (p, m) = student_of("", GeneratorResNet(3, n, ngf), ngf=ngf, n_residual_blocks=n)
@@ -224,7 +230,7 @@ def test_the_student_has_widths_that_processors_like():
     assert described.ngf == 31  # 24 would be little over half of it
 
 
-def test_the_student_is_what_is_asked_for():
+def test_options_of_the_student():
     six = dict(ngf=32, n_residual_blocks=6)
     teacher = GeneratorResNet(3, 6, 32)
     described, student, *_ = student_of("--ngf 6 --separable --n_residual_blocks 4", teacher, **six)
@@ -237,37 +243,38 @@ def test_the_student_is_what_is_asked_for():
 
 def test_costs_of_the_default_student():
     """What GAN Compression reports is 21 times fewer multiply-adds and 33 times fewer parameters."""
-    words = compress.get_parser().parse_args(["distill", "--checkpoint", "x"])
-    described, student = distill.make_student(words, options(img_height=256, img_width=256), GeneratorResNet())
+    opt = compress.get_parser().parse_args(["distill", "--checkpoint", "x"])
+    limits = dict(fewer_products=opt.fewer_products, fewer_parameters=opt.fewer_parameters)
+    _, student = make_student(GeneratorResNet(), options(img_height=256, img_width=256), **limits)
     parameters, products = timing.costs(student, (256, 256))
     assert parameters <= 11.378e6 / 30 and products <= 49.56e9 / 20
 
 
-def test_features_are_those_before_within_and_behind_the_blocks():
+def test_features_come_from_before_within_and_after_the_blocks():
     torch.manual_seed(0)
     G = GeneratorResNet(3, 4, 4).apply(weights_init_normal).eval()
     x, wanted = torch.rand(2, 3, 32, 32), []
     for i in (9, 11, 13):  # the last layer before the blocks, the second and the fourth block
         G.model[i].register_forward_hook(lambda layer, inputs, output: wanted.append(output))
     y = G(x)
-    translated, seen = distill.translate_and_look(G, x)
+    translated, seen = translate_with_features(G, x)
     assert torch.equal(translated, y)
     assert len(seen) == 3 and all(torch.equal(a, b) for a, b in zip(seen, wanted))
 
 
-def test_distance_of_features():
+def test_feature_loss():
     x = torch.randn(2, 4, 8, 8)
-    y = x[:, [0, 1, 2, 3, 0, 1]] * 2  # six channels, of which an adapter knows the way
+    y = x[:, [0, 1, 2, 3, 0, 1]] * 2  # six channels, which a 1x1 convolution of x can reproduce
     adapter = nn.Conv2d(4, 6, 1)
     with torch.no_grad():
         adapter.bias.zero_()
         adapter.weight.copy_((2 * torch.eye(4)[[0, 1, 2, 3, 0, 1]])[:, :, None, None])
-    assert distill.features_distance([adapter], [x], [y]).item() == pytest.approx(0, abs=1e-10)
+    assert feature_loss([adapter], [x], [y]).item() == pytest.approx(0, abs=1e-10)
     nothing = nn.Conv2d(4, 6, 1)
     nn.init.zeros_(nothing.weight)
     nn.init.constant_(nothing.bias, y.mean().item())
-    far = distill.features_distance([adapter, nothing], [x, x], [y, y]).item()
-    assert far == pytest.approx(0.5, rel=1e-2)  # mean of 0 and of all of the variance
+    far = feature_loss([adapter, nothing], [x, x], [y, y]).item()
+    assert far == pytest.approx(0.5, rel=1e-2)  # mean of 0 and 1
 
 
 @pytest.mark.parametrize("direction", ["AB", "BA"])
@@ -299,7 +306,7 @@ def test_distill(direction, trained, capsys):
         load_generator(f"{folder}/latest.pth", direction[::-1])
 
 
-def test_a_distillation_goes_on_as_if_it_had_not_stopped(trained, monkeypatch):
+def test_a_resumed_distillation_equals_an_uninterrupted_one(trained, monkeypatch):
     checkpoint = trained()
     words = ["distill", "--checkpoint", checkpoint, "--n_epochs", "3", "--ngf", "4", *COMMON]
     compress.main([*words, "--run_name", "whole"])
@@ -327,11 +334,11 @@ def test_a_distillation_goes_on_as_if_it_had_not_stopped(trained, monkeypatch):
     os.rename("saved_models/tiny", "saved_models/other")
     refused(
         [*words[:2], "saved_models/other/latest.pth", "--run_name", "parts", "--resume"],
-        "learns from saved_models/tiny",
+        "has another teacher, saved_models/tiny",
     )
 
 
-def test_an_epoch_that_was_begun_is_finished(trained, monkeypatch):
+def test_resume_finishes_the_interrupted_epoch(trained, monkeypatch):
     words = ["distill", "--checkpoint", trained(), "--ngf", "4", "--run_name", "parts", *COMMON]
     with monkeypatch.context() as patch:
         stop_after(patch, 8)
@@ -341,16 +348,16 @@ def test_an_epoch_that_was_begun_is_finished(trained, monkeypatch):
     assert (state["epoch"], state["step"]) == (2, 12) and os.path.exists("saved_models/parts/G_AB_2.pth")
 
 
-def test_each_loss_counts(trained, monkeypatch):
-    """Without a loss nothing of it is computed; with it the student becomes another one."""
+def test_each_loss_changes_the_student(trained, tmp_path):
+    """A loss without weight is not computed. Each loss leads to another student."""
     checkpoint = trained()
     words = ["distill", "--checkpoint", checkpoint, "--n_epochs", "1", "--ngf", "4", "--log_interval", "1", *COMMON]
-    monkeypatch.setattr(distill, "load_vgg", lambda path, device: lambda x: [nn.functional.avg_pool2d(x, 4)])
-    monkeypatch.setattr(distances, "load_vgg", lambda path, device: None)
+    vgg = str(tmp_path / "vgg16.pth")
+    torch.save({f"features.{k}": v for k, v in torchvision.models.vgg16().features.state_dict().items()}, vgg)
     off = ["--lambda_out", "0", "--lambda_feat", "0", "--lambda_gan", "0"]
     students = {}
     for name, changes in {"out": ["--lambda_out", "10"], "feat": ["--lambda_feat", "1"], "gan": ["--lambda_gan", "1"],
-                          "perceptual": ["--lambda_perceptual", "1"]}.items():  # fmt: skip
+                          "perceptual": ["--lambda_perceptual", "1", "--vgg_weights", vgg]}.items():  # fmt: skip
         compress.main([*words, *off, *changes, "--run_name", name])
         log = [json.loads(line) for line in open(f"saved_models/{name}/log.jsonl")]
         logged = {key for key in log[-1] if key.startswith("loss_")}
@@ -360,7 +367,7 @@ def test_each_loss_counts(trained, monkeypatch):
     assert not any(torch.equal(a, b) for i, a in enumerate(values) for b in values[:i])
 
 
-def test_a_teacher_of_another_kind(trained, capsys):
+def test_a_teacher_without_residual_blocks(trained, capsys):
     checkpoint = trained("--generator", "unet", "--num_downs", "5")
     compress.main(["distill", "--checkpoint", checkpoint, "--n_epochs", "1", "--ngf", "4", "--n_residual_blocks", "1",
                    *COMMON])  # fmt: skip

@@ -1,4 +1,4 @@
-"""The demo: what is drawn, how it is scored, and that a short training on it learns."""
+"""The demo data set: its files, its score, and a short training run on it."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def test_files(drawn):
     assert read(drawn / "data/demo/trainA/0000.png").shape == (64, 64, 3)
 
 
-def test_test_scenes_differ_in_the_animals_alone(drawn):
+def test_paired_scenes_differ_only_in_the_animals(drawn):
     for name in os.listdir(drawn / "data/demo/testA"):
         horse, zebra, mask = (read(drawn / "data/demo" / f / name) for f in ("testA", "testB", "test_mask"))
         differs = np.abs(horse.astype(int) - zebra).max(-1) > 10
@@ -42,7 +42,7 @@ def test_test_scenes_differ_in_the_animals_alone(drawn):
         assert 0.1 < (mask > 127).mean() < 0.4
 
 
-def test_training_scenes_are_unpaired_and_drawn_alike_each_time(drawn):
+def test_training_scenes_are_unpaired_and_reproducible(drawn):
     again = demo_data.draw_scene(np.random.default_rng((0, 3)))[0]
     assert np.array_equal(np.asarray(again), read(drawn / "data/demo/trainA/0003.png"))
     A, B = (
@@ -54,7 +54,7 @@ def test_training_scenes_are_unpaired_and_drawn_alike_each_time(drawn):
 
 
 def test_score_of_known_answers(drawn):
-    """Translators that know the answer, do nothing, or cheat."""
+    """Translators that know the answer, return their input, or paint a plain picture."""
     root = str(drawn / "data/demo")
     pairs = {read(f"{root}/testA/{n}").tobytes(): read(f"{root}/testB/{n}") for n in os.listdir(f"{root}/testA")}
     answers = pairs | {b.tobytes(): np.frombuffer(a, np.uint8).reshape(64, 64, 3) for a, b in pairs.items()}
@@ -74,7 +74,7 @@ def test_score_of_known_answers(drawn):
     assert right["A->B"][1] == right["B->A"][1] == 1
     nothing = shares(lambda x: x, lambda x: x)
     assert nothing == {"A->B": [pytest.approx(0, abs=0.02), 1], "B->A": [pytest.approx(0, abs=0.02), 1]}
-    # a zebra without stripes is none, and a brown picture has lost its background
+    # a zebra needs stripes, and a plain brown picture has lost its background
     plain = shares(lambda x: x * 0 + 1, lambda x: x * 0 + torch.tensor([0.2, -0.3, -0.7]).view(1, 3, 1, 1))
     assert plain["A->B"] == [0, pytest.approx(0, abs=0.1)] and plain["B->A"] == [1, pytest.approx(0, abs=0.05)]
 

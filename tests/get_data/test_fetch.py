@@ -1,4 +1,4 @@
-"""Fetching a data set, from servers on loopback that behave well and badly."""
+"""Downloading a data set from local servers, some of which fail."""
 
 import http.server
 import io
@@ -31,7 +31,7 @@ def archive(extra=None):
 
 @pytest.fixture
 def serve(monkeypatch):
-    """serve(content, ...) -> (url, list of the Range headers that came in)."""
+    """serve(content, ...) returns (url, the Range headers received so far)."""
     servers = []
     monkeypatch.setattr(fetch.time, "sleep", lambda seconds: None)
 
@@ -64,7 +64,7 @@ def serve(monkeypatch):
         server.server_close()
 
 
-def whole(data_dir):
+def check_complete(data_dir):
     assert sorted(os.listdir(data_dir)) == ["tiny"]
     assert sorted(os.listdir(data_dir / "tiny")) == ["testA", "testB", "trainA", "trainB"]
     Image.open(data_dir / "tiny/trainB/0.png").load()
@@ -73,42 +73,42 @@ def whole(data_dir):
 def test_fetch(tmp_path, serve, capsys):
     url, _ = serve(archive())
     fetch_dataset("tiny", str(tmp_path), url)
-    whole(tmp_path)
+    check_complete(tmp_path)
     assert "MB" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-def test_a_transfer_that_breaks_off_goes_on(tmp_path, serve, ranges):
+def test_an_interrupted_download_is_continued(tmp_path, serve, ranges):
     url, requests = serve(archive(), break_after=1000, breaks=3, ranges=ranges)
     fetch_dataset("tiny", str(tmp_path), url)
-    whole(tmp_path)
+    check_complete(tmp_path)
     assert requests == [None, "bytes=1000-", f"bytes={2000 if ranges else 1000}-", f"bytes={3000 if ranges else 1000}-"]
 
 
-def test_what_was_fetched_is_kept_for_the_next_try(tmp_path, serve):
+def test_a_partial_download_is_kept_for_the_next_call(tmp_path, serve):
     url, _ = serve(archive(), break_after=100, breaks=99)
-    with pytest.raises(InputError, match="tiny.zip: cannot be fetched.*unpacked so that"):
+    with pytest.raises(InputError, match="tiny.zip: download failed.*unpack it so that"):
         fetch_dataset("tiny", str(tmp_path), url)
     assert os.listdir(tmp_path) == ["tiny.zip.part"]
     url, requests = serve(archive())
     fetch_dataset("tiny", str(tmp_path), url)
-    whole(tmp_path)
+    check_complete(tmp_path)
     assert requests == ["bytes=500-"]
 
 
-def test_remains_of_another_file_are_thrown_away(tmp_path, serve):
+def test_a_partial_download_of_another_file_is_discarded(tmp_path, serve):
     (tmp_path / "tiny.zip.part").write_bytes(b"x" * 10)
     url, _ = serve(archive())
-    with pytest.raises(InputError, match="broken archive.*removed"):  # found out when it is unpacked
+    with pytest.raises(InputError, match="corrupt archive.*deleted"):  # detected while unpacking
         fetch_dataset("tiny", str(tmp_path), url)
     fetch_dataset("tiny", str(tmp_path), url)
-    whole(tmp_path)
+    check_complete(tmp_path)
 
 
 @pytest.mark.parametrize("cut", [200, -200, 0])
 def test_a_truncated_archive(tmp_path, serve, cut):
     url, _ = serve(archive()[:cut])
-    with pytest.raises(InputError, match="broken archive.*trainA is there"):
+    with pytest.raises(InputError, match="corrupt archive.*trainA exists"):
         fetch_dataset("tiny", str(tmp_path), url)
     assert not [name for name in os.listdir(tmp_path) if not name.endswith(".part")]
 
@@ -117,16 +117,16 @@ def test_a_damaged_archive(tmp_path, serve):
     content = bytearray(archive())
     content[300:320] = bytes(20)
     url, _ = serve(bytes(content))
-    with pytest.raises(InputError, match="broken archive"):
+    with pytest.raises(InputError, match="corrupt archive"):
         fetch_dataset("tiny", str(tmp_path), url)
     assert "tiny" not in os.listdir(tmp_path)
 
 
 @pytest.mark.parametrize("path", ["../escaped.txt", "tiny/../../escaped.txt", "/tmp/cyclegan_escaped.txt"])
-def test_nothing_is_written_outside(tmp_path, serve, path):
+def test_nothing_is_written_outside_the_folder(tmp_path, serve, path):
     data_dir = tmp_path / "data"
     url, _ = serve(archive(path))
-    with pytest.raises(InputError, match="would be written outside.*nothing was unpacked"):
+    with pytest.raises(InputError, match="would be written outside.*Nothing was unpacked"):
         fetch_dataset("tiny", str(data_dir), url)
     assert os.listdir(tmp_path) == ["data"] and "tiny" not in os.listdir(data_dir)
     assert not os.path.exists("/tmp/cyclegan_escaped.txt")
@@ -134,15 +134,15 @@ def test_nothing_is_written_outside(tmp_path, serve, path):
 
 def test_not_found_and_no_network(tmp_path, serve):
     url, requests = serve(b"", status=404)
-    with pytest.raises(InputError, match="404.*Get tiny.zip elsewhere"):
+    with pytest.raises(InputError, match="404.*Download tiny.zip in another way"):
         fetch_dataset("tiny", str(tmp_path), url)
     assert len(requests) == 1
-    with pytest.raises(InputError, match="cannot be fetched.*Get tiny.zip elsewhere") as error:
+    with pytest.raises(InputError, match="download failed.*Download tiny.zip in another way") as error:
         fetch_dataset("tiny", str(tmp_path), "http://127.0.0.1:9/tiny.zip")
     assert "\n" not in str(error.value) and os.listdir(tmp_path) == []
 
 
-def test_a_killed_unpacking_leaves_nothing_that_looks_whole(tmp_path, serve, monkeypatch):
+def test_an_interrupted_unpacking_leaves_no_data_set(tmp_path, serve, monkeypatch):
     url, _ = serve(archive())
 
     def killed(self, path):
@@ -155,10 +155,10 @@ def test_a_killed_unpacking_leaves_nothing_that_looks_whole(tmp_path, serve, mon
             fetch_dataset("tiny", str(tmp_path), url)
     assert "tiny" not in os.listdir(tmp_path)
     fetch_dataset("tiny", str(tmp_path), url)
-    whole(tmp_path)
+    check_complete(tmp_path)
 
 
-def test_official_names_are_fetched_when_missing(tmp_path, monkeypatch, serve):
+def test_a_missing_official_data_set_is_downloaded(tmp_path, monkeypatch, serve):
     url, _ = serve(archive())
     monkeypatch.setattr(fetch, "OFFICIAL_URL", url + "?{}")
     root = prepare_dataset("horse2zebra", str(tmp_path))

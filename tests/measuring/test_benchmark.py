@@ -1,4 +1,4 @@
-"""benchmark.py: that it measures what it says. Nothing here depends on how long anything takes."""
+"""benchmarks.speed measures what it says. No test here depends on how long anything takes."""
 
 import json
 import os
@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from benchmarks import speed as benchmark
+from benchmarks import training
+from benchmarks.baseline import baseline_step, load_baseline
 from measuring import timing
 from utils import InputError
 
@@ -43,7 +45,7 @@ def NLayerDiscriminator(input_nc, ndf, n_layers, norm_layer):
 
 @pytest.fixture
 def checkouts(tmp_path, monkeypatch, script):
-    """Folders that look like other projects, below the working directory."""
+    """Folders that look like other projects, in the working directory."""
     monkeypatch.chdir(tmp_path)
     os.makedirs("gan")
     os.makedirs("authors/models")
@@ -54,8 +56,10 @@ def checkouts(tmp_path, monkeypatch, script):
     os.link(script("models.py"), "earlier/models.py")
 
 
-def test_all_parts_make_a_table_and_a_line(checkouts, capsys, monkeypatch):
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: None)  # half a minute of a C++ compiler
+def test_all_parts_are_printed_and_logged(checkouts, capsys, monkeypatch):
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda self, **options: None
+    )  # saves half a minute of C++ compilation
     benchmark.main([*TINY, "--ablate", "--baseline", "gan", "--batch_sizes", "2", "--accumulate", "2",
                     "--output", "new/results.jsonl"])  # fmt: skip
     benchmark.main([*TINY, "--parts", "training", "translation", "--output", "new/results.jsonl", "--rounds", "1",
@@ -65,13 +69,13 @@ def test_all_parts_make_a_table_and_a_line(checkouts, capsys, monkeypatch):
     assert len(records) == 2 and records[0]["torch"] == torch.__version__ and records[0]["options"]["ngf"] == 4
     rows = records[0]["results"]
     assert {(row["part"], row["size"], row["batch"]) for row in rows} == {(part, 32, 2) for part in benchmark.PARTS}
-    training = {row["what"]: row for row in rows if row["part"] == "training"}
-    ablations = set(benchmark.ABLATIONS) - {"without CUDA graph"}  # there is none here to do without
-    assert set(training) == {"cyclegan.py", "baseline", *ablations}
+    trained = {row["what"]: row for row in rows if row["part"] == "training"}
+    ablations = set(training.ABLATIONS) - {"without CUDA graph"}  # there is no CUDA graph on a CPU
+    assert set(trained) == {"cyclegan.py", "baseline", *ablations}
     for row in rows:
         assert 0 < row["min"] <= row["seconds"] <= row["max"] and row["memory_gib"] >= 0
         assert row["what"] in out
-    for row in training.values():  # two domains, two batches of two
+    for row in trained.values():  # two domains, two batches of two
         assert row["images_per_s"] == pytest.approx(2 * 2 * 2 / row["seconds"])
         dtype = "float32" if {"baseline", "without bfloat16", "without all of these"} & {row["what"]} else "bfloat16"
         rate = records[0]["matmul_tflops"].get(dtype, records[0]["matmul_tflops"]["float32"])
@@ -83,7 +87,7 @@ def test_all_parts_make_a_table_and_a_line(checkouts, capsys, monkeypatch):
     assert os.listdir("new") == ["results.jsonl"]
 
 
-def test_bad_requests_are_one_line_before_anything_is_timed(checkouts, capsys):
+def test_bad_options_are_one_line_errors_before_anything_is_timed(checkouts, capsys):
     os.makedirs("broken")
     open("broken/models.py", "w").write("import no_such_package")
     os.makedirs("other")
@@ -101,7 +105,7 @@ def test_bad_requests_are_one_line_before_anything_is_timed(checkouts, capsys):
     assert "training" not in capsys.readouterr().out
 
 
-def test_what_was_measured_before_an_error_is_kept(checkouts, monkeypatch):
+def test_measurements_before_an_error_are_kept(checkouts, monkeypatch):
     def too_large(*_):
         raise torch.OutOfMemoryError("out of memory")
 
@@ -114,16 +118,16 @@ def test_what_was_measured_before_an_error_is_kept(checkouts, monkeypatch):
 
 @pytest.mark.parametrize("folder", ["gan", "authors", "earlier"])
 def test_other_projects_networks_train(checkouts, folder):
-    make_G, make_D = benchmark.load_baseline(folder)
-    step = benchmark.baseline_step(make_G, make_D, CPU, 32, 1)
+    make_G, make_D = load_baseline(folder)
+    step = baseline_step(make_G, make_D, CPU, 32, 1)
     losses = [step() for _ in range(2)]
-    assert len(losses[0]) == 6 and losses[0][0] != losses[1][0]  # it reads its losses, and it learns
+    assert len(losses[0]) == 6 and losses[0][0] != losses[1][0]  # losses are numbers, and they change
     assert losses[0][0] == pytest.approx(losses[0][1] + 10 * losses[0][2] + 5 * losses[0][3], rel=1e-5)
 
 
-def test_a_folder_without_networks_is_one_line_before_anything_is_timed(checkouts, capsys):
+def test_a_folder_without_networks_is_a_one_line_error(checkouts, capsys):
     for folder in ("empty", "nowhere"):
-        with pytest.raises(InputError, match=f"--baseline {folder}: has neither models.py"):
+        with pytest.raises(InputError, match=f"--baseline {folder}: contains neither models.py"):
             benchmark.main([*TINY, "--baseline", folder])
     assert capsys.readouterr().out == "" and "benchmark.jsonl" not in os.listdir()
 
@@ -138,19 +142,19 @@ def test_operations_are_those_of_the_paper():
     assert timing.count_flops(lambda: D(x)) == pytest.approx(2 * 3.15e9, rel=1e-2)
     # a step: six translations, and the same twice over for the gradients; the discriminators add 3%
     opt = benchmark.get_parser().parse_args([])
-    step = timing.count_flops(benchmark.step_without_numbers(opt, 256, 1))
+    step = timing.count_flops(training.step_on_meta(opt, 256, 1))
     assert step == pytest.approx(6 * 3 * 2 * 49.55e9, rel=0.06)
     opt = benchmark.get_parser().parse_args([*TINY, "--compile", "--checkpoint_activations", "--accumulate", "2"])
-    here = benchmark.our_step(benchmark.get_parser().parse_args([*TINY, "--accumulate", "2"]), CPU, 32, 3)
-    assert timing.count_flops(benchmark.step_without_numbers(opt, 32, 3)) == timing.count_flops(here)
+    here = training.our_step(benchmark.get_parser().parse_args([*TINY, "--accumulate", "2"]), CPU, 32, 3)
+    assert timing.count_flops(training.step_on_meta(opt, 32, 3)) == timing.count_flops(here)
 
 
-def test_the_ablations_change_what_they_say():
+def test_ablations_change_the_step_but_not_its_results():
     opt = benchmark.get_parser().parse_args(TINY)
     seen = []
 
     def watch(step_changes):
-        """Sizes of the batches that the generators see in a step, and whether in bfloat16."""
+        """Returns the size of each batch that the generators see in a step, and whether it is bfloat16; and the losses."""
         import models
 
         original = models.GeneratorResNet.forward
@@ -161,7 +165,7 @@ def test_the_ablations_change_what_they_say():
                 lambda self, x: (seen.append((len(x), torch.is_autocast_enabled("cpu"))), original(self, x))[1],
             )
             seen.clear()
-            losses = benchmark.our_step(opt, CPU, 32, 2, **step_changes)()
+            losses = training.our_step(opt, CPU, 32, 2, **step_changes)()
         return list(seen), losses
 
     usual, losses = watch({})
@@ -171,8 +175,8 @@ def test_the_ablations_change_what_they_say():
     torch.testing.assert_close(losses, same, atol=0.05, rtol=0.05)
     for changes in ({"group_norm": True, "channels_last": True, "amp": False}, {"fused": False, "amp": False}):
         torch.testing.assert_close(watch(changes)[1], same, atol=1e-4, rtol=1e-4)
-    fused = benchmark.our_step(opt, CPU, 32, 1, checkpoint_activations=True, amp=False)()
-    torch.testing.assert_close(fused, benchmark.our_step(opt, CPU, 32, 1, amp=False)(), atol=1e-5, rtol=1e-5)
+    fused = training.our_step(opt, CPU, 32, 1, checkpoint_activations=True, amp=False)()
+    torch.testing.assert_close(fused, training.our_step(opt, CPU, 32, 1, amp=False)(), atol=1e-5, rtol=1e-5)
 
 
 def test_a_short_call_is_repeated_until_it_can_be_timed():
@@ -197,9 +201,9 @@ def test_each_candidate_is_built_warmed_up_and_timed_in_each_round():
     assert rows["a"]["min"] >= 0.05
 
 
-def test_memory_is_that_of_the_moment_and_the_peak():
+def test_current_and_peak_memory():
     if not os.path.exists("/proc/self/clear_refs"):
-        pytest.skip("only Linux tells")
+        pytest.skip("requires Linux")
     before = timing.memory(CPU)
     timing.reset_peak(CPU)
     block = torch.ones(50_000_000)

@@ -1,4 +1,4 @@
-"""Each condition is provoked, by a training or by networks that do what it names; a healthy training has none."""
+"""Provokes each failure that health.py detects, with suitable networks or by training. A healthy run has none."""
 
 import json
 import os
@@ -17,8 +17,8 @@ from training.health import ADVICE, Health
 from utils import InputError, sample_images
 
 FINE = dict(loss_D=0.2, loss_G=1.5, loss_GAN=0.3, loss_cycle=0.1)
-DRAW = torch.full((5, 1, 4, 4), 0.6), torch.full((5, 1, 4, 4), 0.55)  # scores of real and translated images
-SEEN_THROUGH = torch.full((5, 1, 4, 4), 0.98), torch.full((5, 1, 4, 4), 0.03)
+MIXED = torch.full((5, 1, 4, 4), 0.6), torch.full((5, 1, 4, 4), 0.55)  # scores of real and translated images
+SEPARATED = torch.full((5, 1, 4, 4), 0.98), torch.full((5, 1, 4, 4), 0.03)
 
 
 def pictures(seed):
@@ -26,7 +26,7 @@ def pictures(seed):
     return torch.nn.functional.interpolate(torch.rand(5, 3, 4, 4, generator=g), 32) * 2 - 1
 
 
-def conditions(G_AB, G_BA, scores=DRAW, gan_loss="lsgan", step=1000, **losses):
+def conditions(G_AB, G_BA, scores=MIXED, gan_loss="lsgan", step=1000, **losses):
     health = Health(gan_loss)
     for at in (step - 100, step):
         health.losses(at, FINE | losses)
@@ -38,22 +38,22 @@ def other_colours(x):
     return x.roll(1, 1) * 0.8
 
 
-def test_a_healthy_training_has_none():
+def test_a_healthy_run_has_no_conditions():
     assert conditions(other_colours, other_colours) == []
 
 
 @pytest.mark.parametrize(
     "condition, G, facts",
     [
-        ("D too strong", other_colours, dict(scores=SEEN_THROUGH, loss_D=0.01, loss_GAN=0.95)),
-        ("D too strong", other_colours, dict(scores=(DRAW[0] + 9, DRAW[1] - 9), gan_loss="hinge", loss_D=0.0)),
+        ("D too strong", other_colours, dict(scores=SEPARATED, loss_D=0.01, loss_GAN=0.95)),
+        ("D too strong", other_colours, dict(scores=(MIXED[0] + 9, MIXED[1] - 9), gan_loss="hinge", loss_D=0.0)),
         ("cycle loss stuck", other_colours, dict(loss_cycle=0.5)),
-        ("output equals input", lambda x: x + 0.01, dict(scores=SEEN_THROUGH, loss_D=0.1)),
+        ("output equals input", lambda x: x + 0.01, dict(scores=SEPARATED, loss_D=0.1)),
         ("colours inverted", lambda x: -0.7 * x, {}),
         ("collapse", lambda x: 0.05 * x + pictures(7)[:1], {}),
     ],
 )
-def test_conditions_are_named(condition, G, facts):
+def test_conditions_are_detected(condition, G, facts):
     assert conditions(G, G, **facts) == [condition]
     assert conditions(G, G, **facts, step=200) == []  # too early to tell
 
@@ -65,11 +65,11 @@ def test_which_scores_mean_real_depends_on_the_loss(gan_loss, tells):
     assert Health(gan_loss).look_at(columns, scores, scores)["tells"] == tells
 
 
-def test_an_input_that_is_kept_is_fine_if_it_passes_for_real():
-    assert conditions(lambda x: x + 0.01, lambda x: x + 0.01, scores=DRAW) == []
+def test_an_unchanged_input_is_fine_if_it_fools_the_discriminator():
+    assert conditions(lambda x: x + 0.01, lambda x: x + 0.01, scores=MIXED) == []
 
 
-def test_averages_are_over_200_steps_and_the_line_names_what_is_unusual():
+def test_averages_are_over_200_steps_and_the_line_shows_usual_ranges():
     health = Health()
     health.losses(1, FINE | {"loss_D": 9.0})
     for step in range(50, 401, 50):
@@ -79,22 +79,22 @@ def test_averages_are_over_200_steps_and_the_line_names_what_is_unusual():
     for step, value in ((1, 9.0), (51, 1.0), (201, 2.0)):
         uneven.losses(step, FINE | {"loss_D": value})
     assert uneven.averages["loss_D"] == pytest.approx((50 * 1 + 150 * 2) / 200)
-    health.look_at(sample_images(other_colours, other_colours, pictures(0), pictures(1)), DRAW, DRAW)
+    health.look_at(sample_images(other_colours, other_colours, pictures(0), pictures(1)), MIXED, MIXED)
     (line,) = health.line(400)
-    assert "D 3.25 (usual: 0.1 to 0.3)" in line and "cycle 0.10, " in line and "D tells 50%" in line
+    assert "D 3.25 (usual: 0.1 to 0.3)" in line and "cycle 0.10, " in line and "D accuracy 50%" in line
     health.losses(450, FINE | {"loss_cycle": 2.0})
     line, advice = health.line(450)
     assert advice == f"  cycle loss stuck: {ADVICE['cycle loss stuck']}"
 
 
-def test_different_channels_are_compared_where_they_can_be():
+def test_change_is_not_measured_between_different_channels():
     health = Health()
     gray, colour = pictures(0)[:, :1], pictures(1)
     columns = sample_images(lambda x: x.expand(-1, 3, -1, -1), lambda x: x[:, :1], gray, colour)
-    assert "change" not in health.look_at(columns, DRAW, DRAW) and "changes" not in health.line(300)[0]
+    assert "change" not in health.look_at(columns, MIXED, MIXED) and ", change " not in health.line(300)[0]
 
 
-# ----- in real trainings
+# ----- in real training runs
 
 
 @pytest.fixture
@@ -114,19 +114,19 @@ def found(name="tiny"):
     return [record["conditions"] for record in records if "conditions" in record][-1]
 
 
-def test_a_training_that_cannot_learn_is_named(tiny, capsys):
+def test_a_run_that_cannot_learn_is_detected(tiny, capsys):
     tiny("--n_iters", "250", "--lr", "0")
     assert "cycle loss stuck" in found()
     out = capsys.readouterr().out
     assert f"  cycle loss stuck: {ADVICE['cycle loss stuck']}\n" in out and "health at step 250: D " in out
 
 
-def test_too_strong_discriminators_are_named(tiny):
+def test_too_strong_discriminators_are_detected(tiny):
     tiny("--n_iters", "250", "--lr_G", "0", "--lr_D", "0.002", "--discriminator", "pixel", "--ndf", "16")
-    assert found() == ["D too strong"]  # and not what comes of it: the cycle loss is stuck
+    assert found() == ["D too strong"]  # and not its consequence, the stuck cycle loss
 
 
-def test_nothing_is_said_of_what_has_no_weight_or_no_usual_range(tiny, capsys):
+def test_losses_without_weight_and_unknown_ranges_are_not_shown(tiny, capsys):
     tiny("--n_iters", "250", "--lambda_cyc", "0", "--lambda_id", "0", "--gan_loss", "hinge")
     out = capsys.readouterr().out
     assert "inf" not in out and "cycle" not in out.split("step 1/")[1].split("done in")[0] and "usual" not in out
@@ -139,7 +139,7 @@ def test_nothing_is_said_of_what_has_no_weight_or_no_usual_range(tiny, capsys):
     plot.main(["tiny"])
 
 
-def test_a_resumed_training_tells_too(tiny):
+def test_conditions_are_detected_in_a_resumed_run(tiny):
     tiny("--n_iters", "250", "--lr", "0")
     tiny("--n_iters", "300", "--resume")
     assert "cycle loss stuck" in found()
@@ -168,7 +168,7 @@ def test_losses_on_test_images(tiny, capsys):
     assert f"cycle {cycle:.3f}  identity {identity:.3f}" in capsys.readouterr().out
 
 
-def test_bad_test_images_end_no_training(tiny, capsys):
+def test_bad_test_images_do_not_stop_the_training(tiny, capsys):
     with open("data/tiny/testA/8.png", "r+b") as file:
         file.truncate(200)
     tiny("--n_epochs", "2", "--val_interval", "1")
@@ -184,14 +184,14 @@ def test_domains_with_different_numbers_of_test_images(make_set, tmp_path, monke
     assert Image.open("images/tiny/000004.png").height == 2 * 34 + 2
 
 
-def test_without_test_images_a_note_says_so(make_set, tmp_path, monkeypatch, capsys):
+def test_missing_test_images_are_noted(make_set, tmp_path, monkeypatch, capsys):
     make_set(trainA=4, trainB=4)
     monkeypatch.chdir(tmp_path)
     cyclegan.main([*SMALL, "--n_epochs", "1", "--val_interval", "1"])
     assert "note: --val_interval: data/tiny/testA: no such folder" in capsys.readouterr().out
 
 
-def test_tensorboard_holds_what_the_log_holds(tiny):
+def test_tensorboard_contains_what_the_log_contains(tiny):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     tiny("--n_epochs", "20", "--tensorboard", "--val_interval", "10")
@@ -211,7 +211,7 @@ def test_tensorboard_holds_what_the_log_holds(tiny):
     assert "_hparams_/session_start_info" in board.summary_metadata
 
 
-def test_tensorboard_missing_is_one_line(tiny, monkeypatch, tmp_path):
+def test_missing_tensorboard_is_a_one_line_error(tiny, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(InputError, match="--tensorboard: pip install tensorboard"):
         tiny("--tensorboard", "--n_epochs", "1")
@@ -234,7 +234,7 @@ def test_curves(tiny, capsys):
             plot.main([name])
 
 
-def test_smoothed_curves_weigh_by_steps():
+def test_smoothed_curves_are_weighted_by_steps():
     records = [{"step": 1, "loss_D": 9.0}, {"step": 10, "loss_D": 1.0}, {"step": 40, "loss_D": 2.0}, {"step": 40}]
     assert plot.curve(records, "loss_D") == ([1, 10, 40], [9.0, 1.0, 2.0])
     assert plot.curve(records, "loss_D", 100)[1] == pytest.approx([9, 1, (9 * 1 + 30 * 2) / 39])

@@ -275,7 +275,9 @@ def test_not_finite_losses_stop_before_the_good_checkpoint_is_lost(tiny, monkeyp
         return original(self, *images) * (float("nan") if count[0] == 5 else 1)
 
     monkeypatch.setattr(utils.ReplayBuffer, "push_and_pop", poisoned)
-    with pytest.raises(DivergedError, match=r"at step 8: loss_D nan, loss_G \d.*latest.pth is from before"):
+    with pytest.raises(
+        DivergedError, match=r"at step 8: loss_D nan, loss_G \d.*Continue from .*latest.pth with --resume"
+    ):
         tiny("--resume", "--n_epochs", "3", "--log_interval", "5")
     assert_same(good, load())
 

@@ -101,7 +101,7 @@ def test_the_pretrained_encoder_is_torchvisions(tmp_path):
     for layer in (resnet.layer1, resnet.layer2, resnet.layer3):
         expected = layer(expected)
     torch.testing.assert_close(seen[0], expected)
-    with pytest.raises(ValueError, match="no ResNet-18 of torchvision"):
+    with pytest.raises(ValueError, match="not torchvision's ResNet-18"):
         G.load_encoder(torchvision.models.resnet50().state_dict())
     assert generator(generator="pretrained", channels=1)(image(channels=1)).shape == (1, 3, 64, 64)
 

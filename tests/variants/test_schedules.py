@@ -283,7 +283,7 @@ def test_bad_lists_of_pairs_are_one_line(tiny):
         ("0.png 9.png\n", r"--pairs p.txt, line 1: '0.png 9.png' does not name an image of A and one of B"),
         ("\n0\n", "line 2: '0' does not"),
         (None, "--pairs p.txt: cannot be read"),
-        ("\n", "--pairs p.txt: no pairs"),
+        ("\n", "--pairs p.txt: contains no pairs"),
     ):
         if text is not None:
             open("p.txt", "w").write(text)
