@@ -37,8 +37,7 @@ def get_parser():
     add("--checkpoint", required=True, nargs="+", metavar="FILE",
         help="latest.pth, one generator, or an exported one; two files with --mix")
     add("--direction", choices=("AB", "BA"), help="generator to take from a full checkpoint (default: AB)")
-    add("--input", required=True, nargs="+", metavar="PATH",
-        help="images, videos, folders (searched recursively), or 'quoted/*.jpg'")
+    add("--input", required=True, nargs="+", metavar="PATH", help="images, videos, folders (recursive), 'quoted/*.jpg'")
     add("--output", help="file or folder (default: NAME_translated, or translated for several inputs)")
     add("--format", help="format of the images written: png, jpg, webp, ... (default: as the input)")
     add("--resume", action="store_true", help="skip outputs that already exist")

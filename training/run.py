@@ -207,11 +207,23 @@ class Run:
 def prepare_data(opt):
     """Downloads what is missing -> folder of the data set"""
     from get_data import prepare_dataset
-    from variants.weights import download_weights
 
     root = prepare_dataset(opt.dataset_name, opt.data_dir)
     download_weights(opt)
     return root
+
+
+def download_weights(opt):
+    """Downloads the published weights that a training will load, so that only one of several processes does."""
+    from torchvision.models import ResNet18_Weights, VGG16_Weights
+
+    from variants.losses import needs_vgg
+    from variants.weights import published_weights
+
+    if needs_vgg(opt):
+        published_weights(VGG16_Weights.IMAGENET1K_V1, opt.vgg_weights, "--vgg_weights")
+    if opt.generator == "pretrained" and not opt.resume and not opt.epoch:
+        published_weights(ResNet18_Weights.IMAGENET1K_V1, opt.encoder_weights, "--encoder_weights")
 
 
 def use_graph(opt, device):

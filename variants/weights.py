@@ -8,16 +8,6 @@ from media.files import load_file
 from utils import InputError
 
 
-def download_weights(opt):
-    """Downloads what the networks and losses of a training will load; several processes should not do that at once."""
-    from variants.losses import needs_vgg
-
-    if needs_vgg(opt):
-        published_weights(torchvision.models.VGG16_Weights.IMAGENET1K_V1, opt.vgg_weights, "--vgg_weights")
-    if opt.generator == "pretrained" and not opt.resume and not opt.epoch:
-        published_weights(torchvision.models.ResNet18_Weights.IMAGENET1K_V1, opt.encoder_weights, "--encoder_weights")
-
-
 def load_encoders(generators, path):
     """Gives each GeneratorPretrained the weights of ImageNet. Raises InputError."""
     weights = published_weights(torchvision.models.ResNet18_Weights.IMAGENET1K_V1, path, "--encoder_weights")
