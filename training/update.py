@@ -4,8 +4,6 @@ From a batch to an update of all networks: calls the training step with everythi
 
 import torch
 
-from training.averages import average_weights
-
 
 class Update:
     """`losses = update(real_A, real_B)` calls `train_step` once, or for each part of the batch with --accumulate, and
@@ -41,6 +39,8 @@ class Update:
         losses = self.step(*tensors)
         self.run.step += 1
         if self.opt.ema:
+            from training.averages import average_weights
+
             average_weights(self.gan, self.opt.ema, self.run.step)
         return losses
 
