@@ -43,11 +43,11 @@ def get_parser():
     parser = argument_parser("Time training, translation and loading.", "python -m benchmarks.speed [options]")
     add, switch = parser.add_argument, argparse.BooleanOptionalAction
     # fmt: off
-    add("--parts", nargs="+", choices=PARTS, metavar="PART", help=f"what to time: {', '.join(PARTS)} (default: all)")
+    add("--parts", nargs="+", choices=PARTS, metavar="PART", help=f"{', '.join(PARTS)} (default: all)")
     add("--sizes", nargs="+", type=between(32, 16384), default=[256], help="height and width of the images")
     add("--batch_sizes", nargs="+", type=between(1, 4096), default=[1], help="images per domain, or per call")
-    add("--ablate", action="store_true", help="also time training with optimisations switched off and on")
-    add("--baseline", metavar="DIR", help="also time PyTorch-GAN's CycleGAN or the authors' code in this folder")
+    add("--ablate", action="store_true", help="measure the gain of each optimisation of training")
+    add("--baseline", metavar="DIR", help="folder of PyTorch-GAN's or the authors' CycleGAN")
     add("--compile", action=switch, default=False, help="use torch.compile, except for the baseline")
     add("--checkpoint_activations", action=switch, default=False, help="as for cyclegan.py")
     add("--accumulate", type=between(1, 1024), default=1, help="as for cyclegan.py")
@@ -56,8 +56,8 @@ def get_parser():
     add("--ndf", type=between(1, 4096), default=64, help="as for cyclegan.py")
     add("--device", help="cuda, cuda:1, mps or cpu (default: the best one)")
     add("--runs", type=between(1, 1000), default=3, help="measurements per round")
-    add("--rounds", type=between(1, 1000), default=2, help="rounds; each one measures every row of a table")
-    add("--output", metavar="FILE", default="benchmark.jsonl", help="file to append the results to")
+    add("--rounds", type=between(1, 1000), default=2, help="rounds over all measurements")
+    add("--output", metavar="FILE", default="benchmark.jsonl", help="append results here")
     # fmt: on
     return parser
 

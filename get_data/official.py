@@ -42,7 +42,7 @@ def fetch_dataset(name, data_dir, url=None):
         unpack(archive, root, name)
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         os.remove(archive)
-        raise InputError(f"{url}: corrupt archive ({error}). It was deleted: try again. {way_out}") from error
+        raise InputError(f"{url}: corrupt archive ({error}), which was deleted. Try again. {way_out}") from error
     os.remove(archive)
 
 

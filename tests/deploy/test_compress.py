@@ -302,7 +302,7 @@ def test_distill(direction, trained, capsys):
     same = load_generator(f"{folder}/latest.pth").network
     x = torch.rand(1, 3, 32, 32) * 2 - 1
     assert known.direction == direction and torch.equal(own(x), same(x)) and own.model[1].out_channels == 6
-    with pytest.raises(InputError, match=f"--direction {direction[::-1]}: .* has no generator for it"):
+    with pytest.raises(InputError, match=f"--direction {direction[::-1]}: .* has no such generator"):
         load_generator(f"{folder}/latest.pth", direction[::-1])
 
 
