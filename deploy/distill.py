@@ -193,8 +193,8 @@ def build(opt, options, state, run):
 
     adam = functools.partial(Adam, lr=opt.lr, betas=(options.b1, options.b2), run=run, fused=run.device.type == "cuda")
     optimizer_G, optimizer_D = adam([*student.parameters(), *adapters.parameters()]), adam(D.parameters())
-    lr_schedulers = [LambdaLR(optimizer, lr_factor(options, run), last_epoch=run.epoch - 1)
-                     for optimizer in (optimizer_G, optimizer_D)]  # fmt: skip
+    trained_by = [optimizer_G, optimizer_D] if opt.lambda_gan else [optimizer_G]
+    lr_schedulers = [LambdaLR(optimizer, lr_factor(options, run), run.epoch - 1) for optimizer in trained_by]
     buffer = ReplayBuffer(options.pool_size, options.seed)
     return Distillation(opt.direction, teacher, student, adapters, D, optimizer_G, optimizer_D, lr_schedulers, buffer,
                         trained.criterion_GAN, run.amp)  # fmt: skip
