@@ -37,6 +37,7 @@ class TrainingData:
         opt, run = self.opt, self.run
         if size_at(opt, epoch) != self.dataset.img_size:
             self.open(size_at(opt, epoch))
+        run.current_epoch = epoch
         n_A, n_B = count_A(opt, epoch), opt.batch_size * opt.accumulate
         self.sampler.set_position(epoch, run.batch, max(n_A, n_B))
         run.images_per_step = (n_A + n_B) * run.world_size

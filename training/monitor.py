@@ -54,7 +54,9 @@ class Monitor:
         self.health.losses(run.step, values)
         values = {name: value for name, value in values.items() if not self.hidden.get(name)}
         lr = float(self.gan.optimizer_G.param_groups[0]["lr"])
-        record = self.progress.update(run.step, run.images_per_step, run.device, epoch=run.epoch, lr=lr, **values)
+        record = self.progress.update(
+            run.step, run.images_per_step, run.device, epoch=run.current_epoch, lr=lr, **values
+        )
         if self.board:
             for name, value in record.items():
                 if name not in ("step", "epoch"):

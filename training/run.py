@@ -31,6 +31,7 @@ class Run:
     """One training, in as many sessions as it takes.
 
     epoch, batch, step: how far it is: complete epochs, batches of the current epoch, steps in all
+    current_epoch:      the epoch that the last batch belonged to, from 0
     root:               folder of the data set, after prepare_data()
     device, amp, graph: torch.device; whether to use bfloat16; whether to record the step as a CUDA graph
     rank, world_size:   of this process, see torchrun

@@ -4,52 +4,20 @@ import os
 import socket
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
 import torch.multiprocessing as mp
 from helpers import SMALL, assert_same, load
+from two_processes import average_in_one_of_two, generator_and_batch, loss, steps_timed_in_one_of_two, train_one_of_two
 
 import cyclegan
-import models
-from measuring import timing
-from training.processes import average_over_processes, gather, init_processes
 
 
 def free_port():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return s.getsockname()[1]
-
-
-def join(rank, port):
-    os.environ.update(
-        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2", MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(port), OMP_NUM_THREADS="1",
-    )  # fmt: skip
-    torch.set_num_threads(1)
-
-
-def generator_and_batch():
-    torch.manual_seed(0)
-    network = models.GeneratorResNet(n_residual_blocks=1, ngf=4).apply(models.weights_init_normal).double()
-    return network, torch.rand(4, 3, 32, 32, dtype=torch.double) * 2 - 1
-
-
-def loss(network, batch):
-    return (network(batch) - batch).abs().mean()
-
-
-def average_in_one_of_two(rank, port, folder):
-    join(rank, port)
-    assert init_processes(torch.device("cpu")) == (rank, 2)
-    network, batch = generator_and_batch()
-    loss(network, batch[2 * rank : 2 * rank + 2]).backward()
-    average_over_processes([p.grad for p in network.parameters()])()
-    assert gather(rank * 10) == ([0, 10] if rank == 0 else [None, None])
-    torch.save([p.grad for p in network.parameters()], f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
 
 
 def test_averaged_gradient_is_that_of_the_joined_batch(tmp_path):
@@ -60,19 +28,6 @@ def test_averaged_gradient_is_that_of_the_joined_batch(tmp_path):
     assert_same(first, second)
     for (name, parameter), gradient in zip(network.named_parameters(), first):
         torch.testing.assert_close(gradient, parameter.grad, msg=name)
-
-
-def train_one_of_two(rank, port, folder, options):
-    """main, and then the networks of this process into a file."""
-    join(rank, port)
-    os.chdir(folder)
-    networks = []
-    for kind in ("make_generator", "make_discriminator"):
-        original = getattr(cyclegan, kind)
-        setattr(cyclegan, kind, lambda *a, o=original: (networks.append(o(*a)), networks[-1])[1])
-    with open(f"out_{rank}.txt", "w") as sys.stdout:
-        cyclegan.main(options)
-    torch.save([network.state_dict() for network in networks], f"networks_{rank}.pt")
 
 
 @pytest.fixture
@@ -111,21 +66,6 @@ def test_two_processes_that_accumulate_are_one_with_four_times_the_batch(make_se
     for name in ("G_AB", "G_BA", "D_A", "D_B"):
         for key in (key for key in single[name] if key.endswith("weight")):
             torch.testing.assert_close(load()[name][key], single[name][key], atol=1e-4, rtol=1e-3, msg=f"{name}/{key}")
-
-
-def steps_timed_in_one_of_two(rank, port, folder):
-    join(rank, port)
-    init_processes(torch.device("cpu"))
-    calls = [0]
-
-    def step():
-        calls[0] += 1
-        time.sleep(0.001 * rank)  # their clocks disagree on what is short
-        average_over_processes([torch.ones(1)])()
-
-    timing.seconds(step, torch.device("cpu"), 2, at_least=0.02)
-    torch.save(calls[0], f"{folder}/calls_{rank}.pt")
-    torch.distributed.destroy_process_group()
 
 
 def test_processes_that_are_timed_take_the_same_number_of_steps(tmp_path):
