@@ -4,9 +4,9 @@ Makes a trained CycleGAN smaller, in one of two ways.
     python compress.py prune --checkpoint saved_models/horse2zebra/latest.pth --keep 0.7
     python compress.py distill --checkpoint saved_models/horse2zebra/latest.pth --direction AB
 
-prune removes the channels with the smallest weights from both generators and trains on, as cyclegan.py does; the result
-is an ordinary run. distill trains a new, small generator to imitate the trained one, in one direction. Both end with a
-table of cost and quality before and after, on the same test images.
+prune removes the channels with the smallest weights from both generators and continues training like cyclegan.py; the
+result is an ordinary run. distill trains a new, small generator to imitate the trained one, in one direction. Both end
+with a table of cost and quality before and after, on the same test images.
 
 Pruning needs torch-pruning: pip install torch-pruning
 """
@@ -21,8 +21,8 @@ from deploy.prune import prune
 
 def get_parser():
     parser = argument_parser("Make a trained CycleGAN smaller.", "python compress.py {prune,distill} [options]")
-    ways = parser.add_subparsers(dest="way", required=True, help="each has a --help of its own")
-    for name, text in (("prune", "remove channels from both generators and train on"),
+    ways = parser.add_subparsers(dest="way", required=True, help="each has its own --help")
+    for name, text in (("prune", "remove channels from both generators and continue training"),
                        ("distill", "train a small generator to imitate the trained one")):  # fmt: skip
         way = ways.add_parser(name, help=text, usage=f"python compress.py {name} --checkpoint FILE [options]",
                               description=text[0].upper() + text[1:] + ".", formatter_class=HelpFormatter)  # fmt: skip
@@ -36,7 +36,7 @@ def get_parser():
 
 # fmt: off
 def add_common(parser, run_name):
-    """Adds the options of both ways; run_name: what the default is called"""
+    """Adds the options that prune and distill share. run_name: description of the default"""
     add, switch = parser.add_argument, argparse.BooleanOptionalAction
     add("--checkpoint", required=True, metavar="FILE", help="latest.pth or checkpoint_N.pth of a training")
     add("--run_name", metavar="NAME", help=f"name of the output folders (default: {run_name})")
@@ -46,17 +46,17 @@ def add_common(parser, run_name):
     add("--sample_interval", type=int, default=500, help="steps between sample grids, 0: none")
     add("--paired", action="store_true", help="also measure what evaluate.py --paired does")
     add("--palette", choices=("cityscapes",), help="also measure what evaluate.py --palette does")
-    add("--resume", action="store_true", help="continue with the options it was begun with, except --n_epochs")
-    add("--device", help="cuda, cuda:1, mps or cpu (default: the best one)")
-    add("--amp", action=switch, help="train with bfloat16 (default: if the device has it)")
+    add("--resume", action="store_true", help="continue an interrupted run with its options, except --n_epochs")
+    add("--device", help="cuda, cuda:1, mps or cpu (default: the best available)")
+    add("--amp", action=switch, help="train with bfloat16 (default: if the device supports it)")
 
 
 def add_distill(parser):
     add, switch = parser.add_argument, argparse.BooleanOptionalAction
     add("--direction", choices=("AB", "BA"), default="AB", help="the generator to imitate")
-    add("--n_residual_blocks", type=between(0, 1000), help="of the student (default: half of the teacher's or fewer)")
+    add("--n_residual_blocks", type=between(0, 1000), help="of the student (default: at most half the teacher's)")
     add("--separable", action=switch, default=False, help="depthwise separable residual blocks")
-    add("--ngf", type=between(1, 4096), help="width of the student's first layer (default: as the next two allow)")
+    add("--ngf", type=between(1, 4096), help="width of the student's first layer (default: from the next two)")
     add("--fewer_products", type=between(1.0), default=20.0, help="at least this many times fewer multiply-adds")
     add("--fewer_parameters", type=between(1.0), default=30.0, help="at least this many times fewer parameters")
     add("--lr", type=between(0.0), default=0.0005, help="learning rate, decays in the second half")

@@ -7,7 +7,7 @@ CycleGAN: learns to translate images of a domain A into a domain B and back, fro
     python cyclegan.py --dataset_name horse2zebra --resume                # continue where it stopped
     torchrun --nproc_per_node=4 cyclegan.py --dataset_name horse2zebra    # on four GPUs
 
-Read models.py, datasets.py and utils.py first. The names are arrows: G_AB translates A to B, D_B judges images of
+Read models.py, datasets.py and utils.py first. Names show the direction: G_AB translates A to B, D_B judges images of
 domain B, and real_A -> fake_B -> recov_A is a cycle. In the paper A is X, B is Y, G_AB is G, G_BA is F, D_A is D_X and
 D_B is D_Y.
 """
@@ -32,7 +32,7 @@ from variants.build import apply_variants, channels_of, dataset_options, make_di
 from variants.losses import GAN_LOSSES, extra_losses, needs_cycle
 from variants.schedules import learning_rates, lr_factor
 
-# The demo trains small networks, so that a laptop is enough. With so few epochs a long decay helps
+# The demo trains small networks, so a laptop is enough. With so few epochs, a long decay helps
 DEMO = dict(img_height=64, img_width=64, n_residual_blocks=3, ngf=24, ndf=32, upsample="nearest", n_epochs=6,
             decay_epoch=2, lr=0.0005, sample_interval=100)  # fmt: skip
 
@@ -41,33 +41,33 @@ def get_parser():
     """The defaults are the paper's configuration: edit them here, or override them on the command line."""
     parser = argument_parser("Train CycleGAN.", "python cyclegan.py [--dataset_name NAME] [--option VALUE ...]")
     add = parser.add_argument_group("data").add_argument
-    add("--dataset_name", metavar="NAME", default="demo", help="folder in data_dir or official set")
+    add("--dataset_name", metavar="NAME", default="demo", help="folder in data_dir, or official data set")
     add("--data_dir", metavar="DIR", default="data", help="folder of the data sets")
     add("--img_height", type=between(32, 16384), default=256, help="height of the training crop")
     add("--img_width", type=between(32, 16384), default=256, help="width of the training crop")
-    add("--load_size", type=between(32, 16384), help="shorter side before it (default: 286 for 256)")
+    add("--load_size", type=between(32, 16384), help="shorter side before the crop (default: 286 for 256)")
     add("--channels", type=int, choices=(1, 3), default=3, help="1 for gray images, 3 for RGB")
     add = parser.add_argument_group("networks").add_argument
     add("--n_residual_blocks", type=between(0, 1000), default=9, help="9 for 256 pixels, 6 for 128")
     add("--ngf", type=between(1, 4096), default=64, help="width of the generators' first layer")
-    add("--ndf", type=between(1, 4096), default=64, help="of the discriminators' first layer")
+    add("--ndf", type=between(1, 4096), default=64, help="width of the discriminators' first layer")
     add("--upsample", default="transpose", choices=("transpose", "nearest"), help="nearest avoids checkerboards")
     add = parser.add_argument_group("losses").add_argument
     add("--lambda_cyc", type=between(0.0), default=10.0, help="weight of the cycle loss")
     add("--lambda_id", type=between(0.0), default=5.0, help="weight of the identity loss")
-    add("--pool_size", type=between(0), default=50, help="past translations kept for D")
+    add("--pool_size", type=between(0), default=50, help="past translations kept for the discriminators")
     add = parser.add_argument_group("optimization").add_argument
     add("--n_epochs", type=between(1, 10**9), default=200, help="passes over the larger domain")
-    add("--decay_epoch", type=between(0), help="start of the decay (default: n_epochs / 2)")
+    add("--decay_epoch", type=between(0), help="epoch at which the decay starts (default: n_epochs / 2)")
     add("--batch_size", type=between(1, 10**6), default=1, help="images per domain and process")
     add("--lr", type=between(0.0), default=0.0002, help="learning rate of Adam")
-    add("--b1", type=between(0.0, 0.999999), default=0.5, help="Adam: decay of the gradient mean")
-    add("--b2", type=between(0.0, 0.999999), default=0.999, help="Adam: decay of the squared mean")
+    add("--b1", type=between(0.0, 0.999999), default=0.5, help="Adam: decay rate of the gradient mean")
+    add("--b2", type=between(0.0, 0.999999), default=0.999, help="Adam: decay rate of the squared mean")
     add("--seed", type=between(0, 2**32), default=0, help="random seed")
     add = parser.add_argument_group("device and results").add_argument
-    add("--device", help="cuda, cuda:1, mps or cpu (default: the best one)")
-    add("--amp", action=argparse.BooleanOptionalAction, help="bfloat16 (default: if the device has it)")
-    add("--run_name", metavar="NAME", help="name of the output folders (default: data set)")
+    add("--device", help="cuda, cuda:1, mps or cpu (default: the best available)")
+    add("--amp", action=argparse.BooleanOptionalAction, help="use bfloat16 (default: if the device supports it)")
+    add("--run_name", metavar="NAME", help="name of the output folders (default: dataset_name)")
     add("--resume", action="store_true", help="continue from the newest checkpoint")
     add("--epoch", type=between(0), default=0, help="continue from this epoch's checkpoint")
     add("--log_interval", type=between(1), default=50, help="steps between log lines")
@@ -150,7 +150,7 @@ def train_step(gan, opt, real_A, real_B, paired=None):
             loss_G = loss_G + getattr(opt, f"lambda_{name}") * loss
 
     gan.optimizer_G.zero_grad()
-    gan.optimizer_G.backward(loss_G)  # loss_G.backward(), but for the weights of G_AB and G_BA alone
+    gan.optimizer_G.backward(loss_G)  # loss_G.backward(), but only for the weights of G_AB and G_BA
     gan.optimizer_G.step()
 
     # ----------------------
@@ -179,13 +179,13 @@ def train_step(gan, opt, real_A, real_B, paired=None):
 
 
 ##############################
-#   The training
+#   Training
 ##############################
 
 
 @dataclasses.dataclass
 class CycleGAN:
-    """What is trained, and what trains it."""
+    """The networks, their optimizers and schedules, the pools, and the adversarial loss."""
 
     G_AB: torch.nn.Module
     G_BA: torch.nn.Module
@@ -201,7 +201,7 @@ class CycleGAN:
     amp: bool  # bfloat16 matrix products; weights and losses are float32
 
     def __post_init__(self):
-        self.sample_G_AB, self.sample_G_BA = self.G_AB, self.G_BA  # for samples and later use; averages with --ema
+        self.sample_G_AB, self.sample_G_BA = self.G_AB, self.G_BA  # for samples and translation; averages with --ema
 
     def networks(self):
         return {name: getattr(self, name) for name in ("G_AB", "G_BA", "D_A", "D_B")}
@@ -226,7 +226,7 @@ def build(opt, run):
     optimizer_G = Adam([*G_AB.parameters(), *G_BA.parameters()], lr=lr_G, betas=(opt.b1, opt.b2), run=run)
     optimizer_D_A = Adam(D_A.parameters(), lr=lr_D, betas=(opt.b1, opt.b2), run=run)
     optimizer_D_B = Adam(D_B.parameters(), lr=lr_D, betas=(opt.b1, opt.b2), run=run)
-    lr_lambda = lr_factor(opt, run)  # linear_decay(opt.n_epochs, opt.decay_epoch) by default
+    lr_lambda = lr_factor(opt, run)  # by default linear_decay, from n_epochs / 2 on
     lr_schedulers = [LambdaLR(o, lr_lambda, run.epoch - 1) for o in (optimizer_G, optimizer_D_A, optimizer_D_B)]
     seed = 2 * (opt.seed + 1000 * run.rank)  # each pool of each process has its own random numbers
     fake_A_buffer, fake_B_buffer = ReplayBuffer(opt.pool_size, seed), ReplayBuffer(opt.pool_size, seed + 1)
@@ -247,18 +247,18 @@ def open_loader(opt, run, img_size):
 
 
 def main(argv=None):
-    from training.data import TrainingData  # imported here, as building networks needs none of these
+    from training.data import TrainingData  # imported here, because building networks does not need them
     from training.monitor import Monitor
     from training.run import Run
 
     opt, checkpoint = get_options(argv)  # with --resume, the checkpoint to continue from
-    run = Run(opt, checkpoint)  # the device, the processes, the folders, and how far the training is
+    run = Run(opt, checkpoint)  # the device, the processes, the folders, and the current step
     if run.is_finished():
         return None
     data = TrainingData(opt, run, open_loader)
     gan = build(opt, run)
     run.begin(gan, data, vars(get_parser().parse_args([])))  # restores the checkpoint, prepares the folders
-    update = Update(train_step, gan, opt, run)  # calls train_step; on CUDA, it is recorded and replayed
+    update = Update(train_step, gan, opt, run)  # calls train_step; on CUDA, replays it as a CUDA graph
     monitor = Monitor(opt, run, gan, data)  # prints and logs losses, draws sample grids
 
     for epoch in range(run.epoch, opt.n_epochs):

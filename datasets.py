@@ -4,7 +4,7 @@ Two folders of images, without pairs -> training samples. Two layouts are suppor
     data/NAME/trainA  trainB  testA  testB         the official archives
     data/NAME/train/A  train/B  test/A  test/B     PyTorch-GAN
 
-How files become pixels: media/domain.py.
+media/domain.py decodes the files.
 """
 
 import os
@@ -34,11 +34,11 @@ def to_float(image):
 
 
 class ImageDataset(torch.utils.data.Dataset):
-    """Samples {"A": image, "B": image}, float32 (channels, height, width) in [-1, 1], as many as the larger domain has
-    images: A in turn, B drawn at random.
+    """Samples {"A": image, "B": image}, float32 (channels, height, width) in [-1, 1]. There are as many as images
+    in the larger domain. Images of A are taken in turn, images of B at random.
 
     dataset[epoch, index] depends on the seed, the epoch and the index alone: it is the same image, crop and flip
-    whichever process loads it, and whatever was loaded before. dataset[index] is that of epoch 0.
+    whichever process loads it, and whatever was loaded before. dataset[index] is the sample of epoch 0.
 
     root:      data/NAME
     mode:      'train' resizes to load_size, takes a random crop of img_size and flips it with probability 1/2, as the
@@ -46,12 +46,12 @@ class ImageDataset(torch.utils.data.Dataset):
     unaligned: False pairs A and B by file stem, with the same crop and flip, and leaves out all other images
     img_size:  (height, width) of the samples
     load_size: (height, width) before the crop
-    channels:  of the images, or (those of A, those of B)
-    cache:     keep the decoded images in memory; None: if they take at most CACHE_LIMIT_GIB
+    channels:  number of channels of the images, or (that of A, that of B)
+    cache:     keep the decoded images in memory; None does so if they take at most CACHE_LIMIT_GIB
     enlarge:   accept training images smaller than img_size
     augment:   changes training images further, see variants/augment.py
     pairs:     function (files of A, files of B) -> {i of A: i of B} of true counterparts. An image of A that has one
-               comes with it, cropped alike, and samples have a third entry, "paired": 1.0 if so, else 0.0
+               is loaded with it, with the same crop. "paired", a third entry of samples, is then 1.0, else 0.0
     """
 
     def __init__(self, root, mode="train", unaligned=True, img_size=(256, 256), load_size=(286, 286), channels=3,
@@ -104,7 +104,7 @@ class ImageDataset(torch.utils.data.Dataset):
             raise IndexError(f"index {index} of {len(self)} samples")
         rng = np.random.default_rng((self.seed, epoch, index))
         random_B = rng.integers(len(self.B))
-        # for each domain: place of the crop and flip (3), colours (3), rotation
+        # for each domain, random numbers for the crop and flip (3), colours (3) and rotation (1)
         dice_A, dice_B = np.hstack([rng.random((2, 3)), rng.random((2, 3)), rng.random((2, 1))])
         i_A, i_B = index % len(self.A), random_B if self.train else index % len(self.B)
         is_paired = i_A in self.counterpart

@@ -22,8 +22,8 @@ def get_parser():
     )
     add, switch = parser.add_argument, argparse.BooleanOptionalAction
     # fmt: off
-    add("--checkpoint", required=True, help="latest.pth, one generator (finds its counterpart) or an exported file")
-    add("--counterpart", help="generator of the other direction, if it is not beside the checkpoint")
+    add("--checkpoint", required=True, help="latest.pth, one generator (its counterpart is found) or an exported file")
+    add("--counterpart", help="generator of the other direction, if it is not in the same folder")
     add("--direction", choices=("AB", "BA"), help="measure one direction (default: both)")
     add("--all_checkpoints", action="store_true", help="measure all generators in the folder and plot curves")
     add("--dataset_name", help="folder in data_dir (default: as trained)")

@@ -8,7 +8,7 @@ or TorchScript; in float32, float16 or INT8.
 
 An exported file takes images (N, channels, height, width) in [-1, 1], RGB, of any number and size, and returns
 translations of the same shape; padding and cropping are included. Every file is compared with the checkpoint on real
-images before it replaces anything. translate.py and evaluate.py accept exported files as checkpoints.
+images before it replaces an existing file. translate.py and evaluate.py accept exported files as checkpoints.
 docs/deployment.md shows how to use them in other programs.
 
 ONNX needs optional packages: pip install onnx onnxscript onnxruntime
@@ -36,8 +36,8 @@ def get_parser():
     # fmt: off
     add("--checkpoint", required=True, help="latest.pth, or any other generator that translate.py accepts")
     add("--direction", choices=("AB", "BA"), help="generator of a full checkpoint (default: AB)")
-    add("--format", nargs="+", choices=FORMATS, help="one or more; ts is deprecated (default: onnx)")
-    add("--output", help="output file (default: beside the checkpoint, such as G_AB_200.onnx)")
+    add("--format", nargs="+", choices=FORMATS, help="one or more formats; ts is deprecated (default: onnx)")
+    add("--output", help="output file (default: next to the checkpoint, such as G_AB_200.onnx)")
     add("--images", help="folder of images to compare on (default: test images of the data set)")
     add("--calibration", help="int8: folder of images, of which 32 are used (default: training images)")
     add("--psnr", type=between(10.0, 80.0), default=35.0, help="int8: required PSNR to float32, in dB")
@@ -52,7 +52,7 @@ def get_parser():
 
 def check_options(opt):
     if is_exported(opt.checkpoint):
-        raise InputError(f"--checkpoint {opt.checkpoint}: is already exported; name the checkpoint it was made from")
+        raise InputError(f"--checkpoint {opt.checkpoint}: is already exported. Pass its checkpoint instead")
     if opt.output and len(opt.format) > 1:
         raise InputError("--output: names a single file; use it with one --format")
 

@@ -2,8 +2,8 @@
 The two networks of CycleGAN: a ResNet generator and a 70x70 PatchGAN discriminator (Zhu et al., 2017,
 arXiv:1703.10593, section 4 and appendix 7.2).
 
-The order of modules, and so the keys of a state dict, are those of the authors' `ResnetGenerator` and
-`NLayerDiscriminator`: their published weights load unchanged.
+Modules have the same order as in the authors' `ResnetGenerator` and `NLayerDiscriminator`. State dicts therefore have
+the same keys, and the published weights load unchanged.
 
 Images are (N, channels, H, W) in [-1, 1]. Comments give the paper's name of each layer (c7s1-k: 7x7 convolution with
 stride 1 and k filters; dk: 3x3, stride 2; Rk: residual block; uk: 3x3, stride 1/2; Ck: 4x4, stride 2; most are followed
@@ -47,7 +47,7 @@ class ResidualBlock(nn.Module):
 
 
 def upsampling(kind, n_in, n_out, kernel=3):
-    """Layers that double height and width and take n_in channels to n_out; for `kind` see GeneratorResNet."""
+    """Layers that double height and width and map n_in channels to n_out. kind: see `upsample` in GeneratorResNet."""
     if kind == "transpose":
         return [nn.ConvTranspose2d(n_in, n_out, kernel, stride=2, padding=1, output_padding=kernel % 2)]
     if kind != "nearest":
@@ -60,12 +60,12 @@ class GeneratorResNet(nn.Module):
 
     Input and output: (N, channels, H, W) in [-1, 1]. H and W must be divisible by 4 and at least 32, else ValueError.
 
-    channels:          of the input: 1 gray, 3 RGB
+    channels:          number of input channels: 1 for gray, 3 for RGB
     n_residual_blocks: 9 for 256x256 and larger, 6 for 128x128 (paper, section 7.2)
     ngf:               filters of the first convolution; the widths of the others are multiples of it
     upsample:          'transpose' as in the paper, or 'nearest': upsampling and a convolution, which avoids
                        checkerboard artifacts (Odena et al., 2016, distill.pub/2016/deconv-checkerboard)
-    out_channels:      of the output, if different from the input
+    out_channels:      number of output channels, if different from the input
     """
 
     multiple, smallest = 4, 32  # height and width must be divisible by 4 and at least 32
@@ -129,7 +129,7 @@ class GeneratorResNet(nn.Module):
 class Discriminator(nn.Module):
     """Scores how real each 70x70 patch looks: 1 real, 0 translated. D_A is the paper's D_X, D_B its D_Y.
 
-    Input: (N, channels, H, W) in [-1, 1]. Output: (N, 1, H // 8 - 2, W // 8 - 2), one score a patch: 30 x 30 for a
+    Input: (N, channels, H, W) in [-1, 1]. Output: (N, 1, H // 8 - 2, W // 8 - 2), one score per patch: 30 x 30 for a
     256x256 image. There is no sigmoid; the least squares loss does not need one.
 
     ndf: filters of the first convolution
@@ -167,15 +167,15 @@ class Discriminator(nn.Module):
 
 
 def in_one_pass(network, *batches):
-    """Each network(batch), computed as one larger batch, which is faster. The results are the same, because instance
-    norm normalises each image on its own."""
-    if hasattr(network, "batch_by_batch"):  # --norm batch: the other images of a batch matter
+    """Returns network(batch) for each batch, computed in one pass, which is faster. The results are the same, because
+    instance norm normalises each image on its own."""
+    if hasattr(network, "batch_by_batch"):  # --norm batch: statistics depend on the whole batch
         return network.batch_by_batch(network, *batches)
     return network(torch.cat(batches)).split([len(batch) for batch in batches])
 
 
 def drop_running_statistics(module, state_dict, prefix, *_):
-    """Removes the running statistics of instance norms, which the authors' older files contain and nothing uses."""
+    """Removes the running statistics of instance norms. The authors' older files contain them; they are unused."""
     if any(isinstance(part, nn.BatchNorm2d) for part in module.modules()):  # --norm batch uses them
         return
     for key in list(state_dict):

@@ -163,7 +163,7 @@ def main(argv=None):
         overwrite=opt.overwrite,
     )  # fmt: skip
     if plan.n_skipped:
-        print(f"skipping {plan.n_skipped} of {plan.n_skipped + len(plan.jobs)} outputs, which exist already")
+        print(f"skipping {plan.n_skipped} of {plan.n_skipped + len(plan.jobs)} outputs, which already exist")
     trained = [load_generator(path, opt.direction) for path in opt.checkpoint]
     for one in trained:
         print(describe(one))

@@ -1,6 +1,6 @@
 """
-The parts of the recipe beside the networks: the pool of past translations and the learning rate's decay. And what a
-person sees: sample grids and one-line errors.
+The rest of the recipe: the pool of past translations and the learning rate schedule. Also what all commands share:
+sample grids, devices and errors.
 """
 
 import contextlib
@@ -20,13 +20,13 @@ class ReplayBuffer:
     forget what the generators did before (paper, section 4, after Shrivastava et al., 2017, arXiv:1612.07828).
 
     max_size: number of images to keep, 50 in the paper; 0 disables the pool
-    seed:     of the pool's own random numbers: nothing else in a run can shift them
+    seed:     seed of the pool's own random number generator, which nothing else in a run uses
     """
 
     def __init__(self, max_size=50, seed=0):
         self.max_size = max_size
         self.count = 0  # images kept so far
-        self.data = None  # these images, and one more row, to write images to that are not kept
+        self.data = None  # these images, and one extra row for images that are not kept
         self.generator = torch.Generator().manual_seed(seed)
         self.draws, self.next = None, 0
 
@@ -51,11 +51,11 @@ class ReplayBuffer:
         draws = self.draw(n)
         if self.draws is None or self.draws.shape != draws.shape:
             self.draws = draws.to(device)
-        self.draws.copy_(draws, non_blocking=True)  # in place: this is where a recorded step looks
+        self.draws.copy_(draws, non_blocking=True)  # in place, because a recorded CUDA graph reads this tensor
         self.next = 0
 
     def push_and_pop(self, images):
-        """Takes new images (N, C, H, W) and returns as many, some of them past ones. No gradient flows through."""
+        """Takes N new images (N, C, H, W) and returns N images, some of them past ones, without gradients."""
         images = images.detach()
         if self.max_size == 0:
             return images
@@ -88,12 +88,12 @@ class ReplayBuffer:
 
 def linear_decay(n_epochs, decay_epoch):
     """The paper's schedule, for LambdaLR (section 7.1): a factor of 1 up to `decay_epoch`, then a straight line that
-    would reach 0 at `n_epochs`, so the last epoch still learns. No decay if decay_epoch >= n_epochs."""
+    would reach 0 at `n_epochs`. In the last epoch it is still above 0. No decay if decay_epoch >= n_epochs."""
     return lambda epoch: 1.0 - max(0, epoch - decay_epoch) / max(1, n_epochs - decay_epoch)
 
 
 ##############################
-#   What a person sees
+#   Sample grids and files
 ##############################
 
 
@@ -120,14 +120,14 @@ def sample_images(G_AB, G_BA, real_A, real_B):
 
 
 def as_rgb(x):
-    """(N, C, H, W) -> (N, 3, H, W), to look at: repeats gray; takes the first three of many channels."""
+    """(N, C, H, W) -> (N, 3, H, W), for display. Repeats a gray channel; of more than 3 channels, keeps the first 3."""
     x = x[:, :3]
     return torch.cat((x, x[:, -1:].expand(-1, 3 - x.shape[1], -1, -1)), 1)
 
 
 def draw_grid(columns):
-    """Columns of images, see sample_images -> PIL.Image with one row a pair of images, as many as the shortest column
-    has. -1 is black and 1 is white in every grid; the contrast is not stretched."""
+    """Columns of images, see sample_images -> PIL.Image with one row per pair of images, as many as the shortest
+    column has. -1 is black and 1 is white in every grid; the contrast is not stretched."""
     n = min(map(len, columns))
     rows = torch.stack([as_rgb(column[:n]).cpu() for column in columns], 1).flatten(0, 1)
     grid = make_grid(rows, nrow=len(columns), normalize=True, value_range=(-1, 1))
@@ -137,7 +137,7 @@ def draw_grid(columns):
 @contextlib.contextmanager
 def whole_file(path):
     """Gives a temporary name to write to in a `with` block and renames it to `path` afterwards, so `path` is always the
-    old file or the whole new one. After an error nothing is left."""
+    old file or the complete new one. After an error, the temporary file is removed."""
     temporary = path + ".tmp"
     try:
         yield temporary

@@ -54,7 +54,7 @@ def get_parser():
     add("--n_residual_blocks", type=between(0, 1000), default=9, help="as for cyclegan.py")
     add("--ngf", type=between(1, 4096), default=64, help="as for cyclegan.py")
     add("--ndf", type=between(1, 4096), default=64, help="as for cyclegan.py")
-    add("--device", help="cuda, cuda:1, mps or cpu (default: the best one)")
+    add("--device", help="cuda, cuda:1, mps or cpu (default: the best available)")
     add("--runs", type=between(1, 1000), default=3, help="measurements per round")
     add("--rounds", type=between(1, 1000), default=2, help="rounds over all measurements")
     add("--output", metavar="FILE", default="benchmark.jsonl", help="append results here")

@@ -1,5 +1,5 @@
 """
-What pruning and distillation have in common: the training they start from, and the table of what came of it.
+What pruning and distillation share: reading the training that they start from, and the table of results.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from media.files import file_size, load_file
 from training.options import check_name
 from utils import InputError
 
-SUFFIXES = {"prune": "_pruned", "distill": "_student"}  # of the training's name, for --run_name
+SUFFIXES = {"prune": "_pruned", "distill": "_student"}  # added to the name of the training, for --run_name
 
 
 def read_training(opt):
@@ -32,7 +32,7 @@ def read_training(opt):
     run_name = opt.run_name or trained + SUFFIXES[opt.way]
     check_name("--run_name", run_name)
     if run_name == trained:
-        raise InputError(f"--run_name {run_name}: is that of the training itself. Choose another name")
+        raise InputError(f"--run_name {run_name}: is the name of the training itself. Choose another name")
     return state, run_name
 
 
@@ -49,9 +49,9 @@ def training_options(opt, state, run_name):
 
 
 def read_begun(opt, run_name, key):
-    """--resume: the checkpoint of the compression that was begun. Sets opt.n_epochs to at least what was begun.
+    """--resume: the checkpoint of the interrupted compression. Raises opt.n_epochs to the epochs that were begun.
 
-    key: of the options in the checkpoint. Raises InputError."""
+    key: key of the options in the checkpoint. Raises InputError."""
     path = f"saved_models/{run_name}/latest.pth"
     if not os.path.exists(path):
         raise InputError(f"--resume: {path} does not exist. Run without --resume")

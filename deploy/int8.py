@@ -1,10 +1,10 @@
 """
-Quantises a trained generator to INT8 for ONNX Runtime. The file is a quarter of the size. It is two to three times as
+Quantises a trained generator to INT8 for ONNX Runtime. The file is a quarter of the size, and two to three times as
 fast on processors that multiply bytes (AVX-512 VNNI, ARM dot product).
 
 Convolutions get 8-bit weights with one scale per channel, and 8-bit activations whose ranges are measured on real
 images. First deploy/rewriting.py changes the network into an equivalent one that loses less accuracy. Then the
-convolutions that lose the most stay in float, as many as the required PSNR takes.
+convolutions that lose the most accuracy stay in float, as many as needed to reach the required PSNR.
 """
 
 import contextlib

@@ -1,5 +1,5 @@
 """
-Pruning: removes channels from both generators, then trains on with cyclegan.py, as a run like any other.
+Pruning: removes channels from both generators, then continues training with cyclegan.py as an ordinary run.
 """
 
 import argparse

@@ -11,7 +11,7 @@ Applying trained generators to images of any size, from any kind of checkpoint.
     image_translator  load_translator, for use from Python
     jobs              files -> translated files, for translate.py
 
-May import utils, media, models, datasets and variants. Does not import training.
+May import utils, command_line, media, models, datasets and variants. Does not import training.
 """
 
 

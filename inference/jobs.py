@@ -1,6 +1,6 @@
 """
-Translating files: images in batches, videos, and sheets of feature maps. Knows nothing of command lines; translate.py
-decides what to translate.
+Translating files: images in batches, videos, and sheets of feature maps. Independent of the command line;
+translate.py decides what to translate.
 
 A job is a pair (source, target) of paths. A file that cannot be translated does not stop the others:
 
@@ -85,7 +85,7 @@ def translate_pictures(jobs, translator, report, *, size=None, mask=None, n_thre
     report:     see above
     size:       resize the inputs before translation, see media.images.make_resize
     mask:       gray image, or folder with one for each input, see media.masks.load_mask
-    n_threads:  number of threads. About as many images, and a batch, are in memory before the generator and after it
+    n_threads:  number of threads. About this many images and one batch wait before the generator, and as many after it
     Raises OSError if the disk is full or read-only.
     """
     resize = make_resize(size)
@@ -112,7 +112,7 @@ def translate_pictures(jobs, translator, report, *, size=None, mask=None, n_thre
 
 def load_in_batches(jobs, load, pool, translator, report, n_threads):
     """Loads images in the threads of `pool`, a bounded number ahead, and yields lists of Loaded of one size and type.
-    Of many sizes, the one that has waited longest is yielded before its batch is full."""
+    If there are many sizes, the one that has waited longest is yielded before its batch is full."""
     todo, waiting, n_ahead = iter(jobs), {}, n_threads
     loading = collections.deque(pool.submit(load, *job) for job in itertools.islice(todo, n_ahead))
     while loading:

@@ -27,7 +27,7 @@ EXPECTED = (
 
 
 def load_generator(path, direction=None):
-    """Loads a generator; needs nothing but its file -> TrainedGenerator.
+    """Loads a generator from its file alone -> TrainedGenerator.
 
     path:      a full checkpoint of cyclegan.py, the state dict of one generator (its architecture is inferred from keys
                and shapes), or a file written by export.py

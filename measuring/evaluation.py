@@ -59,7 +59,7 @@ def evaluate(checkpoint, *, counterpart=None, direction=None, all_checkpoints=Fa
     sheets of the best and worst cases to images/. What cannot be measured is omitted, with a note.
 
     checkpoint:            a full checkpoint, the file of one generator, or an exported file
-    counterpart:           file of the generator of the other direction, if it is not found beside the checkpoint
+    counterpart:           file of the generator of the other direction, if it is not in the folder of the checkpoint
     direction:             "AB" or "BA" to measure one direction; None measures both if both generators exist
     all_checkpoints:       measure every G_AB_N.pth in the folder of the checkpoint
     dataset_name, data_dir, img_height, img_width: default to those of the training
@@ -185,7 +185,7 @@ def measure_checkpoint(path, generators, directions, data, available, settings, 
     for G in generators.values():
         G.to(settings.device)
     if lacking := set(directions) - generators.keys():
-        print(f"note: {path}: no counterpart beside it, so {' and '.join(sorted(lacking))} is not measured")
+        print(f"note: {path}: no counterpart in its folder, so {' and '.join(sorted(lacking))} is not measured")
     results = {}
     for direction in sorted(set(directions) & generators.keys()):
         results[direction], cases = measure_direction(direction, generators, data, available, settings, paired)

@@ -168,7 +168,7 @@ def plan_jobs(inputs, *, output=None, format=None, features=False, resume=False,
         n_more = len(existing) - 1
         more = f", and so {'do' if n_more > 1 else 'does'} {n_more} more" if n_more else ""
         raise InputError(
-            f"{existing[0]}: exists already{more}. --resume skips existing files, --overwrite replaces them"
+            f"{existing[0]}: already exists{more}. --resume skips existing files, --overwrite replaces them"
         )
     skipped = set(existing if resume else ())
     jobs = [(source, target) for target, source in targets.items() if target not in skipped]

@@ -19,7 +19,7 @@ SMALL = (
 
 
 def small(more):
-    """SMALL, less the size where --progressive says it."""
+    """SMALL, without the image size if --progressive sets it."""
     i = SMALL.index("--img_height")
     return SMALL[:i] + SMALL[i + 4 :] if "--progressive" in more else SMALL
 
@@ -34,7 +34,7 @@ def losses_logged(run_name="tiny"):
 
 
 def assert_same(one, other, path=""):
-    """Bit for bit, through nested dicts and lists."""
+    """Asserts that two nested dicts or lists are equal, bit for bit."""
     assert type(one) is type(other), path
     if isinstance(one, dict):
         assert one.keys() == other.keys(), path

@@ -1,5 +1,5 @@
 """
-What surrounds a training: options, processes, checkpoints, the loader, the log.
+Everything around the training step: options, processes, checkpoints, data loading, logging.
 
-May import utils, media, models, datasets, get_data and variants. Does not import inference.
+May import utils, command_line, media, models, datasets, get_data and variants. Does not import inference.
 """

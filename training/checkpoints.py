@@ -1,5 +1,5 @@
 """
-Checkpoints of a training and the folders they are in. Files are never half-written, and nothing is overwritten.
+Checkpoints and folders of a training run. Files are never left incomplete, and no run is overwritten.
 """
 
 import json
@@ -24,8 +24,8 @@ def copy_to_cpu(state):
 
 
 def save_run(state, folder, keep=None):
-    """Writes latest.pth. keep: a number of epochs, to write checkpoint_KEEP.pth as well, and each generator in a file of
-    its own; a student of compress.py has only one."""
+    """Writes latest.pth. keep: number of epochs; if given, also writes checkpoint_KEEP.pth and each generator to
+    its own file. A student of compress.py has only one generator."""
     directions = [d for d in ("AB", "BA") if f"G_{d}" in state]
     if keep is not None:
         if len(directions) == 2:
@@ -90,8 +90,8 @@ def prepare_folders(checkpoint_dir, sample_dir, checkpoint, resume):
     """Creates the folders of a run. Nothing is overwritten: a new run, or one that returns to an earlier epoch, renames
     existing folders to NAME.1, NAME.2 …
 
-    checkpoint: that the run continues from, or None
-    resume:     it continues from the newest one, or would if there were one
+    checkpoint: the checkpoint that the run continues from, or None
+    resume:     True if it continues from the newest checkpoint, or would if there were one
     """
     source = checkpoint_dir
     if not resume and any(os.path.isdir(folder) and os.listdir(folder) for folder in (checkpoint_dir, sample_dir)):

@@ -1,6 +1,6 @@
 """
-The training step without the overhead of Python. It launches some two thousand kernels, and with batch size 1 a fast GPU
-finishes one before Python has launched the next. So they are recorded once, as a CUDA graph, and replayed from then on.
+The training step without the overhead of Python. It launches about two thousand kernels, and with batch size 1 a fast
+GPU finishes one before Python has launched the next. The step is therefore recorded once as a CUDA graph and replayed.
 
 Skip this on first reading: what is recorded is the step in cyclegan.py.
 """
@@ -14,7 +14,7 @@ def recorded(step, say=print, warm_up=3):
     step: takes tensors on a CUDA device and returns one. It must not wait for the device. Everything that differs
           between two calls must be in these tensors, or in others that are changed in place: Python's numbers and
           decisions are fixed when the step is recorded
-    say:  called with one line if recording fails. The step then runs as it is: slower, with the same result
+    say:  called with one line if recording fails. The step then runs without a graph: slower, with the same result
 
     https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
     """

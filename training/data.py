@@ -32,8 +32,8 @@ class TrainingData:
         self.samples = [fixed_images(self.dataset, self.run.root, d, n=5).to(self.run.device) for d in "AB"]
 
     def epoch(self, epoch):
-        """Yields the batches of an epoch that are still to be done: real_A, real_B, and with --lambda_paired whether
-        they are counterparts, on the device. Counts them in run.epoch and run.batch."""
+        """Yields the remaining batches of an epoch, on the device: real_A, real_B, and with --lambda_paired whether
+        they are counterparts. Counts them in run.epoch and run.batch."""
         opt, run = self.opt, self.run
         if size_at(opt, epoch) != self.dataset.img_size:
             self.open(size_at(opt, epoch))

@@ -48,8 +48,8 @@ class EpochSampler(torch.utils.data.Sampler):
 def loader_options(n_workers, dataset, device):
     """-> dict of options for torch.utils.data.DataLoader
 
-    n_workers: number of processes that load images, 0 for none beside this one; None: as many as pay"""
-    if n_workers is None:  # a step on a CPU takes longer than decoding its images, and has better use for the cores
+    n_workers: number of worker processes that load images; 0 loads in this process; None chooses a number"""
+    if n_workers is None:  # on a CPU, a step takes longer than decoding its images and needs the cores
         n_beside_gpu = max(1, min(8, os.cpu_count() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
         n_workers = 0 if dataset.is_cached else 1 if device.type == "cpu" else n_beside_gpu
     return dict(
@@ -63,7 +63,7 @@ def loader_options(n_workers, dataset, device):
 
 def outlive_signals(worker_id):
     """For worker processes: Ctrl-C and a batch system's SIGTERM reach them too, but the main process needs them until
-    its step is done. The main process itself stops them by SIGTERM; they then exit ten seconds later at most."""
+    its step is done. The main process itself stops them by SIGTERM; they then exit within ten seconds."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     timer = threading.Timer(10, os._exit, (0,))
     timer.daemon = True  # does not delay a worker that exits earlier

@@ -1,6 +1,6 @@
 """
-What a running training shows: losses, sample grids, its health, losses on the test images. In a terminal, in log.jsonl
-and, with --tensorboard, for TensorBoard.
+Reports on a training run: losses, sample grids, health, losses on the test images. Writes to the terminal, to log.jsonl
+and, with --tensorboard, to TensorBoard.
 """
 
 import numpy as np
@@ -94,7 +94,7 @@ class Monitor:
             return
         try:
             means = self.test_losses()
-        except InputError as error:  # test images are missing or corrupt: no reason to end a training
+        except InputError as error:  # test images are missing or corrupt: no reason to stop training
             self.say([f"note: --val_interval: {error}"])
             return
         self.progress.note({"step": self.run.step, "epoch": epoch, **means})

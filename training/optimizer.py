@@ -8,8 +8,8 @@ from training.processes import average_over_processes
 
 
 class Adam(torch.optim.Adam):
-    """torch.optim.Adam that also does what a training step should not have to show: it adds up the gradients of several
-    parts of a batch, averages them over processes, clips them, and skips steps in which it has no turn.
+    """torch.optim.Adam that also does what would clutter a training step: it adds up the gradients of several parts of
+    a batch, averages them over processes, clips them, and skips steps in which its networks are not updated.
 
     run: training.run.Run, for the device and whether the step is recorded as a CUDA graph
 

@@ -27,7 +27,7 @@ def read_options(parser, argv, demo):
     demo: {name: value}, the defaults for --dataset_name demo
     """
     defaults = vars(parser.parse_args([]))
-    # argparse leaves alone what the namespace has, so what is not given stays None
+    # argparse does not set defaults that the namespace has, so options that are not given stay None
     given = vars(parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(defaults))))
     given = {name: value for name, value in given.items() if value is not None}
     for one, other in EXCLUSIVE:

@@ -28,9 +28,9 @@ from variants.build import channels_of
 
 
 class Run:
-    """One training, in as many sessions as it takes.
+    """A training run, which can be stopped and resumed.
 
-    epoch, batch, step: how far it is: complete epochs, batches of the current epoch, steps in all
+    epoch, batch, step: its position: complete epochs, batches of the current epoch, steps in total
     current_epoch:      the epoch that the last batch belonged to, from 0
     root:               folder of the data set, after prepare_data()
     device, amp, graph: torch.device; whether to use bfloat16; whether to record the step as a CUDA graph
@@ -53,10 +53,10 @@ class Run:
         self.graph = use_graph(opt, self.device)
         self.loss_names, self.more_state = (), {}  # names of the losses; more to save in checkpoints
         self.background, self.started = Background(), time.monotonic()
-        torch.backends.cudnn.benchmark = True  # image sizes hardly change, so searching for fast kernels pays
+        torch.backends.cudnn.benchmark = True  # image sizes hardly change, so searching for fast kernels pays off
 
     def is_finished(self):
-        """Whether the checkpoint to continue from has been trained as long as the options say; prints so."""
+        """Whether the checkpoint to continue from has already reached the number of epochs or steps; if so, says so."""
         opt = self.opt
         finished = self.step >= opt.n_iters if opt.n_iters else self.epoch >= opt.n_epochs
         if self.checkpoint and finished:
@@ -90,7 +90,7 @@ class Run:
         self.stop = StopSignal()
 
     def restore(self):
-        """Loads the checkpoint into what gan consists of; or published weights, if the networks need some."""
+        """Loads the checkpoint into the networks, optimizers and pools of gan; or pretrained weights, if needed."""
         gan, checkpoint = self.gan, self.checkpoint
         if checkpoint:
             restore(checkpoint, gan.networks() | gan.optimizers())
@@ -129,13 +129,13 @@ class Run:
         ]
 
     def adapt_position(self):
-        """Places a resumed run in an epoch of another length, if the data or the batch size have changed."""
+        """Adjusts the position of a resumed run within its epoch, if the data or the batch size have changed."""
         now = [len(self.data.dataset), len(self.data.loader)]
         n_images, n_batches = self.checkpoint["data"] or now
         if [n_images, n_batches] != now:
             self.say("note: number of images, batch size or processes changed; the data order differs from now on")
             self.batch = self.batch * len(self.data.loader) // n_batches
-        if self.batch >= len(self.data.loader):  # the epoch ends without a step, which PyTorch warns of
+        if self.batch >= len(self.data.loader):  # the epoch ends without a step, which PyTorch warns about
             warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
 
     def is_over(self):
@@ -195,7 +195,7 @@ class Run:
         )
 
     def score_demo(self):
-        """The demo's true answers are known."""
+        """Prints the score of the demo, whose true answers are known."""
         has_answers = os.path.isdir(f"{self.root}/test_mask") and channels_of(vars(self.opt)) == (3, 3)
         if self.opt.dataset_name == "demo" and has_answers and self.rank == 0:
             from get_data.demo import score
@@ -239,15 +239,15 @@ def use_graph(opt, device):
 
 
 def may_record(device):
-    """Whether a step is recorded by default: on CUDA, and if no messages between processes are part of it."""
+    """Whether a step is recorded by default: on CUDA, and if it does not communicate with other processes."""
     return device.type == "cuda" and (not dist.is_initialized() or dist.get_world_size() == 1)
 
 
 class Background:
-    """Runs tasks in a thread beside the training: compressing an image or writing a checkpoint takes as long as many
-    steps of a GPU. One at a time: `start` waits for the task before, and raises its error if it had one.
+    """Runs tasks in a thread during training: compressing an image or writing a checkpoint takes as long as many steps
+    on a GPU. One at a time: `start` waits for the previous task, and raises its error if it had one.
 
-    Not for computations of torch: on a CPU, a second set of OpenMP threads permanently competes with that of the
+    Not for torch computations: on a CPU, a second set of OpenMP threads permanently competes with that of the
     training, which cost 40% of its speed when measured (benchmarks/NOTES.md)."""
 
     def __init__(self):

@@ -1,5 +1,5 @@
 """
-From a batch to an update of all networks: calls the training step with everything that it does not show.
+Calls the training step for each batch, and does what surrounds it: accumulation, pools, averages, CUDA graphs.
 """
 
 import torch

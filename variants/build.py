@@ -1,5 +1,5 @@
 """
-From options to networks and data. Without other options: GeneratorResNet, Discriminator and ImageDataset as they are.
+Builds networks and data from options. With the defaults: GeneratorResNet, Discriminator and ImageDataset, unchanged.
 """
 
 import functools
@@ -66,7 +66,7 @@ def make_discriminator(options, channels):
 
 
 def apply_variants(opt, discriminators, device):
-    """What --spectral_norm, --diffaugment and the VGG losses need, once the weights have been initialised."""
+    """Prepares --spectral_norm, --diffaugment and the VGG losses, after the weights have been initialised."""
     from variants import augment, distances, losses, parts
 
     for D in discriminators:

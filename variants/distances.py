@@ -120,7 +120,7 @@ VGG_LAYERS = (3, 8, 15)  # relu1_2, relu2_2, relu3_3 of VGG-16
 def load_vgg(path, device):
     """VGG-16 up to relu3_3 -> function: images to the activations of VGG_LAYERS. Gray images become RGB.
 
-    path: state dict of torchvision's vgg16; None downloads the weights of ImageNet. Raises InputError."""
+    path: state dict of torchvision's vgg16; None downloads the ImageNet weights. Raises InputError."""
     from variants.networks import ForImageNet
     from variants.weights import published_weights
 

@@ -32,7 +32,7 @@ class Hinge:
     generator wants high scores (arXiv:1705.02894)."""
 
     def __init__(self, real=1.0):
-        pass  # it has no labels
+        pass  # the hinge loss has no labels
 
     def generator(self, fake):
         return -fake.float().mean()
@@ -56,14 +56,14 @@ GAN_LOSSES = {"vanilla": Vanilla, "hinge": Hinge}  # and the paper's, which is i
 
 @dataclasses.dataclass
 class Seen:
-    """What a loss can use, of one domain: real images, translations into the domain, reconstructions of the real
-    images, `paired` (N,), 1 where a translation's true counterpart is the real image; and what networks see."""
+    """The inputs of an extra loss, for one domain: real images, translations into the domain, reconstructions of the
+    real images, `paired` (N,), 1 where the real image is the translation's true counterpart, and feature extractors."""
 
     real: torch.Tensor
     fake: torch.Tensor
     recov: torch.Tensor | None  # None unless a loss of the cycle has a weight
     paired: torch.Tensor | None
-    D: Callable  # images to the activations of each hidden layer of the discriminator
+    D: Callable  # maps images to the activations of each hidden layer of the discriminator
     vgg: Callable | None
 
 
@@ -85,12 +85,12 @@ EXTRA_LOSSES = {  # name -> loss; its weight is --lambda_NAME
     ),
     "freq": ExtraLoss(
         lambda x, d: d.frequency_distance(x.recov, x.real),
-        "weight of the distance of their Fourier amplitudes: preserves sharpness",
+        "weight of the distance of Fourier amplitudes of images and reconstructions: preserves sharpness",
         of_cycle=True,
     ),
     "perceptual": ExtraLoss(
         lambda x, d: d.feature_distance(x.vgg, x.recov, x.real),
-        "weight of the distance of their VGG features: preserves objects",
+        "weight of the distance of VGG features of images and reconstructions: preserves objects",
         of_cycle=True,
     ),
     "style": ExtraLoss(
@@ -99,7 +99,7 @@ EXTRA_LOSSES = {  # name -> loss; its weight is --lambda_NAME
     ),
     "feat": ExtraLoss(
         lambda x, d: d.mean_feature_distance(x.D, x.fake, x.real),
-        "weight of feature matching in D: a steadier goal than its scores",
+        "weight of feature matching in D: a steadier target than its scores",
     ),
     "paired": ExtraLoss(
         lambda x, d: d.paired_distance(x.fake, x.real, x.paired),

@@ -24,7 +24,7 @@ class HelpAll(argparse.Action):
 
 
 def add_variants(parser):
-    """Adds all optional options to a parser."""
+    """Adds the options of all variants to a parser."""
     hidden = []
     parser.add_argument("--help_all", action=HelpAll, nargs=0, const=hidden, default=argparse.SUPPRESS,
                         help="show the options of all variants too, and exit")  # fmt: skip
@@ -74,7 +74,7 @@ def add_losses(parser):
         help="discriminator target for real images is 1 minus this value")
     for name, loss in EXTRA_LOSSES.items():
         add(f"--lambda_{name}", type=between(0.0), default=0.0, help=loss.help)
-    add("--pairs", metavar="FILE", help="paired: list of pairs, one a line (default: files with the same stem)")
+    add("--pairs", metavar="FILE", help="paired: list of pairs, one per line (default: files with the same stem)")
     add("--vgg_weights", metavar="FILE", help="perceptual: torchvision's vgg16 weights (default: download them); "
         "for style, use VGG instead of D")
     return actions
@@ -105,14 +105,14 @@ def add_schedules(parser):
 
 
 def add_machine(parser):
-    add, actions = adder(parser, "memory, speed, odd data, logs")
+    add, actions = adder(parser, "memory, speed, unusual data, logs")
     switch = argparse.BooleanOptionalAction
     add("--cache", action=switch, help="keep decoded images in memory (default: if they fit into 4 GiB)")
     add("--n_cpu", type=between(0), help="worker processes that load images (default: 0 if cached; else 8 for a GPU, 1 for a CPU)")
     add("--skip_bad_images", action=switch, default=False, help="train without corrupt and too small images")
     add("--enlarge", action=switch, default=False, help="accept images smaller than the crop")
-    add("--accumulate", type=between(1, 10**6), default=1, help="number of batches whose gradients are added up for a step")
-    add("--checkpoint_activations", action=switch, default=False, help="less memory, a third more time")
+    add("--accumulate", type=between(1, 10**6), default=1, help="number of batches to sum gradients over before a step")
+    add("--checkpoint_activations", action=switch, default=False, help="uses less memory and a third more time")
     add("--graph", action=switch, help="replay the step as one CUDA graph (default: with one process on CUDA)")
     add("--compile", action=switch, default=False, help="torch.compile: slower to start, faster steps")
     add("--val_interval", type=between(0), default=0, help="epochs between measurements of the losses on test images; 0: none")

@@ -1,5 +1,5 @@
 """
-What changes in the course of a training: the learning rate, the image size, the ratio of the domains.
+What changes during training: the learning rate, the image size, the ratio of the domains.
 """
 
 import argparse
@@ -73,5 +73,5 @@ def count_A(opt, epoch):
 
 
 def learning_rates(opt):
-    """-> (that of the generators, that of the discriminators): --lr, unless --lr_G and --lr_D are given"""
+    """-> (learning rate of the generators, of the discriminators): --lr, unless --lr_G and --lr_D are given"""
     return tuple(opt.lr if lr is None else lr for lr in (opt.lr_G, opt.lr_D))

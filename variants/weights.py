@@ -9,7 +9,7 @@ from utils import InputError
 
 
 def load_encoders(generators, path):
-    """Gives each GeneratorPretrained the weights of ImageNet. Raises InputError."""
+    """Loads the ImageNet weights into each GeneratorPretrained. Raises InputError."""
     weights = published_weights(torchvision.models.ResNet18_Weights.IMAGENET1K_V1, path, "--encoder_weights")
     for generator in generators:
         try:
@@ -19,7 +19,7 @@ def load_encoders(generators, path):
 
 
 def published_weights(weights, path, flag):
-    """The state dict in the file `path`, or without one torchvision's `weights`, downloaded when first needed."""
+    """The state dict in the file `path`, or torchvision's `weights`, downloaded when first needed."""
     if path:
         try:
             return load_file(path)

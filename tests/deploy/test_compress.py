@@ -403,7 +403,7 @@ def test_errors(trained, monkeypatch):
         ["prune", "--checkpoint", checkpoint, "--resume", *COMMON],
         "--resume: saved_models/tiny_pruned/latest.pth does not exist",
     )
-    for name, why in (("..", "'..': must be"), ("tiny", "tiny: is that of the training itself")):
+    for name, why in (("..", "'..': must be"), ("tiny", "tiny: is the name of the training itself")):
         refused(["prune", "--checkpoint", checkpoint, "--run_name", name, *COMMON], f"--run_name {why}")
     state = load_file(checkpoint)
     for changes, kind in (

@@ -296,7 +296,7 @@ def test_nothing_is_written_over_by_accident(translate, capsys):
     save("out/2.png", noise(seed=9))
     facts = {name: (os.stat(name).st_mtime_ns, load(name).tolist()) for name in ("out/1.png", "out/2.png")}
     with pytest.raises(
-        InputError, match="^out/1.png: exists already, and so does 1 more. --resume skips existing files"
+        InputError, match="^out/1.png: already exists, and so does 1 more. --resume skips existing files"
     ):
         translate("--input", "in", "--output", "out")
     assert tree("out") == {"1.png", "2.png"}
@@ -304,7 +304,7 @@ def test_nothing_is_written_over_by_accident(translate, capsys):
     assert facts == {name: (os.stat(name).st_mtime_ns, load(name).tolist()) for name in facts}
     assert tree("out") == {"0.png", "1.png", "2.png", "3.png"}
     out = capsys.readouterr().out
-    assert "skipping 2 of 4 outputs, which exist already" in out and "2 to translate" in out and "2 translated" in out
+    assert "skipping 2 of 4 outputs, which already exist" in out and "2 to translate" in out and "2 translated" in out
     assert translate("--input", "in", "--output", "out", "--resume") == 0
     assert "0 translated" in capsys.readouterr().out
     assert translate("--input", "in", "--output", "whole") == 0

@@ -377,7 +377,7 @@ def test_an_epoch_without_its_counterpart_does_not_spoil_the_others(run_folder, 
     records = evaluate_it(run_folder, "--all_checkpoints")
     assert [sorted(record["results"]) for record in records] == [["AB", "BA"], ["AB"]]
     out = capsys.readouterr().out
-    assert "G_AB_2.pth: no counterpart beside it, so BA is not measured" in out and "metrics.png" in out
+    assert "G_AB_2.pth: no counterpart in its folder, so BA is not measured" in out and "metrics.png" in out
     assert re.search(r"B -> A  identity mapping.*epoch +1 ", out)
 
 
