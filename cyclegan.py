@@ -24,7 +24,7 @@ from command_line.run import run_script
 from datasets import ImageDataset
 from models import in_one_pass, weights_init_normal
 from training.loading import EpochSampler, loader_options
-from training.optimizer import Adam
+from training.optimizer import Adam  # torch's, with accumulation, clipping and several processes
 from training.update import Update
 from utils import ReplayBuffer
 from variants import add_variants

@@ -68,7 +68,7 @@ class GeneratorResNet(nn.Module):
     out_channels:      number of output channels, if different from the input
     """
 
-    multiple, smallest = 4, 32  # height and width must be divisible by 4 and at least 32
+    multiple, smallest = 4, 32  # of height and width; every generator has these two and channels, out_channels
 
     def __init__(self, channels=3, n_residual_blocks=9, ngf=64, upsample="transpose", out_channels=None):
         super().__init__()
