@@ -213,6 +213,7 @@ def test_pairs_by_stem_share_crop_and_flip(make_set, tmp_path):
         ImageDataset(str(tmp_path / "data/other"), unaligned=False, **TINY)
 
 
+@pytest.mark.slow
 def test_many_names_are_held_in_little_memory(monkeypatch):
     """200,000 names, listed in one pass and never all as Python strings at once."""
 

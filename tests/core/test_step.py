@@ -126,6 +126,7 @@ VARIANTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("argv", VARIANTS, ids=" ".join)
 def test_the_step_is_the_plain_one(argv):
     """In float64, so that what differs would show."""
@@ -260,6 +261,7 @@ RECORDED = VARIANTS + [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("amp", [False, True])
 @pytest.mark.parametrize("argv", RECORDED, ids=" ".join)
 def test_the_recorded_step_is_the_step(argv, amp, cuda_of_paper):
@@ -271,6 +273,7 @@ def test_the_recorded_step_is_the_step(argv, amp, cuda_of_paper):
     assert len(set(map(tuple, one[0].tolist()))) == 8  # no step is like the one before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("argv", RECORDED, ids=" ".join)
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
@@ -282,12 +285,14 @@ def test_the_recorded_step_is_the_step_on_a_gpu(argv):
     assert_alike(one, other, atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_tape_notices_what_a_graph_would_not_follow(cuda_of_paper):
     """The stand-in is as strict as what it stands for: a learning rate in Python would stay what it was."""
     one, other = trained(options()), trained(options(), graph=False, record=True)
     assert not torch.equal(one[0][-1], other[0][-1])
 
 
+@pytest.mark.slow
 def test_a_step_that_cannot_be_recorded_runs_as_it_is(cuda_of_paper):
     def waits(*arguments):
         arguments[-1].max().item()

@@ -37,6 +37,7 @@ def test_pool_returns_what_comes_while_it_fills():
         assert torch.equal(pool.push_and_pop(image(i)), image(i))
 
 
+@pytest.mark.slow
 def test_full_pool_swaps_half_of_the_time_and_forgets_nothing():
     pool = ReplayBuffer(max_size=50)
     swapped = 0
@@ -129,6 +130,7 @@ def test_a_flipped_bit_is_found(tmp_path):
         load_file(path)
 
 
+@pytest.mark.slow
 def test_two_runs_in_one_folder(tmp_path):
     saved = str(tmp_path / "saved_models/x")
     lock = checkpoints.lock_run(saved)

@@ -26,6 +26,8 @@ from training import processes
 from utils import InputError
 from variants.build import GENERATOR_OPTIONS, make_generator
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def trained(tmp_path, monkeypatch, make_set, no_downloads):

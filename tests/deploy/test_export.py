@@ -31,6 +31,8 @@ from models import GeneratorResNet, weights_init_normal
 from utils import InputError
 from variants import build as variants
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 NETWORKS = {
     "resnet": dict(n_residual_blocks=1),

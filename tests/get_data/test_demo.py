@@ -12,6 +12,8 @@ from PIL import Image
 import cyclegan
 from get_data import demo as demo_data
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):

@@ -248,6 +248,7 @@ def test_the_direction_of_a_full_checkpoint(open_G, make_generator):
     assert not np.array_equal(backward, open_G("latest.pth")(noise(40, 40, 3)))
 
 
+@pytest.mark.slow
 def test_the_import_is_cheap():
     code = (
         "import sys, inference\n"

@@ -13,6 +13,8 @@ from benchmarks.baseline import baseline_step, load_baseline
 from measuring import timing
 from utils import InputError
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 TINY = "--sizes 32 --ngf 4 --ndf 4 --n_residual_blocks 1 --runs 1 --device cpu".split()
 

@@ -10,6 +10,8 @@ from benchmarks import compare
 from get_data import demo as demo_data
 from variants import build as variants
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def small(tmp_path, monkeypatch):

@@ -20,6 +20,8 @@ from media.images import load_image
 from models import GeneratorResNet, weights_init_normal
 from utils import InputError
 
+pytestmark = pytest.mark.slow
+
 SIZE = 32
 
 

@@ -13,6 +13,8 @@ from media.video import VideoResult, ahead, translate_video
 from media.video_files import VideoReader
 from utils import InputError
 
+pytestmark = pytest.mark.slow
+
 RED, GREEN, BLUE, GRAY = (200, 40, 40), (40, 180, 60), (50, 60, 190), (128, 128, 128)
 LOSSLESS = {"qp": "0", "bf": "2"}
 

@@ -114,6 +114,7 @@ def found(name="tiny"):
     return [record["conditions"] for record in records if "conditions" in record][-1]
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_learn_is_detected(tiny, capsys):
     tiny("--n_iters", "250", "--lr", "0")
     assert "cycle loss stuck" in found()
@@ -121,11 +122,13 @@ def test_a_run_that_cannot_learn_is_detected(tiny, capsys):
     assert f"  cycle loss stuck: {ADVICE['cycle loss stuck']}\n" in out and "health at step 250: D " in out
 
 
+@pytest.mark.slow
 def test_too_strong_discriminators_are_detected(tiny):
     tiny("--n_iters", "250", "--lr_G", "0", "--lr_D", "0.002", "--discriminator", "pixel", "--ndf", "16")
     assert found() == ["D too strong"]  # and not its consequence, the stuck cycle loss
 
 
+@pytest.mark.slow
 def test_losses_without_weight_and_unknown_ranges_are_not_shown(tiny, capsys):
     tiny("--n_iters", "250", "--lambda_cyc", "0", "--lambda_id", "0", "--gan_loss", "hinge")
     out = capsys.readouterr().out
@@ -139,6 +142,7 @@ def test_losses_without_weight_and_unknown_ranges_are_not_shown(tiny, capsys):
     plot.main(["tiny"])
 
 
+@pytest.mark.slow
 def test_conditions_are_detected_in_a_resumed_run(tiny):
     tiny("--n_iters", "250", "--lr", "0")
     tiny("--n_iters", "300", "--resume")
@@ -191,6 +195,7 @@ def test_missing_test_images_are_noted(make_set, tmp_path, monkeypatch, capsys):
     assert "note: --val_interval: data/tiny/testA: no such folder" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_tensorboard_contains_what_the_log_contains(tiny):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -218,6 +223,7 @@ def test_missing_tensorboard_is_a_one_line_error(tiny, monkeypatch, tmp_path):
     assert os.listdir(tmp_path) == ["data"]
 
 
+@pytest.mark.slow
 def test_curves(tiny, capsys):
     tiny("--n_epochs", "3", "--lambda_ssim", "1")
     tiny("--n_epochs", "2", "--run_name", "other", "--gan_loss", "hinge")

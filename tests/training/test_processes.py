@@ -13,6 +13,8 @@ from two_processes import average_in_one_of_two, generator_and_batch, loss, step
 
 import cyclegan
 
+pytestmark = pytest.mark.slow
+
 
 def free_port():
     with socket.socket() as s:

@@ -31,7 +31,12 @@ def tiny(make_set, tmp_path, monkeypatch):
 # ----- resume
 
 
-@pytest.mark.parametrize("options", [(), ("--no-cache",), ("--n_cpu", "2"), ("--no-cache", "--n_cpu", "2"), ("--amp",)])
+WORKERS = [("--n_cpu", "2"), ("--no-cache", "--n_cpu", "2")]
+
+
+@pytest.mark.parametrize(
+    "options", [(), ("--no-cache",), ("--amp",), *(pytest.param(o, marks=pytest.mark.slow) for o in WORKERS)]
+)
 def test_interrupted_and_resumed_is_bit_for_bit_uninterrupted(tiny, monkeypatch, options):
     tiny("--n_epochs", "4", "--run_name", "whole", *options)
     with monkeypatch.context() as patch:
@@ -46,6 +51,7 @@ def test_interrupted_and_resumed_is_bit_for_bit_uninterrupted(tiny, monkeypatch,
     assert whole["step"] == 20
 
 
+@pytest.mark.slow
 def test_stopped_after_the_last_step_of_an_epoch(tiny, monkeypatch, recwarn):
     tiny("--n_epochs", "3", "--run_name", "whole")
     with monkeypatch.context() as patch:
@@ -73,6 +79,7 @@ def test_resume_from_a_kept_epoch(tiny):
     assert logs[0][:6] == logs[1][:6]
 
 
+@pytest.mark.slow
 def test_going_back_and_being_killed_at_once_is_resumed_from_there(tiny, monkeypatch):
     tiny("--n_epochs", "4", "--checkpoint_interval", "2")
     with monkeypatch.context() as patch:
@@ -84,6 +91,7 @@ def test_going_back_and_being_killed_at_once_is_resumed_from_there(tiny, monkeyp
     assert load()["epoch"] == 3 and load("saved_models/tiny.1/latest.pth")["epoch"] == 4
 
 
+@pytest.mark.slow
 def test_longer_training_and_another_learning_rate(tiny):
     tiny("--n_epochs", "2")
     tiny("--resume", "--n_epochs", "4", "--lr", "0.001", "--b1", "0.6")
@@ -97,6 +105,7 @@ def test_longer_training_and_another_learning_rate(tiny):
     assert [r["step"] for r in records] == sorted({r["step"] for r in records})
 
 
+@pytest.mark.slow
 def test_resume_takes_the_options_of_the_run(tiny, capsys):
     tiny("--n_epochs", "1", "--lambda_cyc", "3", "--seed", "4")
     cyclegan.main(["--dataset_name", "tiny", "--resume", "--n_epochs", "2", "--device", "cpu"])
@@ -105,6 +114,7 @@ def test_resume_takes_the_options_of_the_run(tiny, capsys):
     assert "--lambda_cyc 3.0" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_resume_before_the_first_checkpoint_starts_from_the_beginning(tiny, capsys):
     tiny("--resume", "--n_epochs", "1")
     assert load()["epoch"] == 1 and "starting from the beginning" in capsys.readouterr().out
@@ -118,6 +128,7 @@ def test_a_finished_run_says_so(tiny, capsys):
     assert open("saved_models/tiny/latest.pth", "rb").read() == before
 
 
+@pytest.mark.slow
 def test_other_architecture_is_refused_and_nothing_is_overwritten(tiny):
     tiny("--n_epochs", "1")
     before = {name: open(f"saved_models/tiny/{name}", "rb").read() for name in os.listdir("saved_models/tiny")}
@@ -136,6 +147,7 @@ def test_other_architecture_is_refused_and_nothing_is_overwritten(tiny):
     assert {name: open(f"saved_models/tiny/{name}", "rb").read() for name in os.listdir("saved_models/tiny")} == before
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_one_line(tiny):
     tiny("--n_epochs", "1")
     state = load()
@@ -147,12 +159,14 @@ def test_a_damaged_checkpoint_is_one_line(tiny):
         assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_precision_image_and_batch_size_may_change_on_resume(tiny):
     tiny("--n_epochs", "2", "--amp", "--pool_size", "2", "--batch_size", "2")
     tiny("--resume", "--n_epochs", "4", "--no-amp", "--img_height", "36", "--pool_size", "2", "--batch_size", "1")
     assert load()["epoch"] == 4
 
 
+@pytest.mark.slow
 def test_what_was_done_before_a_broken_image_was_met_is_saved(tiny):
     with open("data/tiny/trainA/1.png", "r+b") as file:
         file.truncate(os.path.getsize("data/tiny/trainA/1.png") // 2)
@@ -164,6 +178,7 @@ def test_what_was_done_before_a_broken_image_was_met_is_saved(tiny):
     assert load()["step"] == 10
 
 
+@pytest.mark.slow
 def test_a_new_run_keeps_the_earlier_one(tiny, capsys):
     tiny("--n_epochs", "1")
     open("saved_models/tiny/checkpoint_7.pth.tmp", "w").close()  # left behind by a killed run
@@ -177,6 +192,7 @@ def test_a_new_run_keeps_the_earlier_one(tiny, capsys):
     assert "the earlier run was renamed to saved_models/tiny.2" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_kill_minus_9_at_any_moment(tiny, script):
     """The issue of a power cut: whatever is on the disk, --resume goes on from it."""
     command = [sys.executable, script("cyclegan.py"), *SMALL, "--n_epochs", "1000", "--resume", "--log_interval", "1"]
@@ -195,6 +211,7 @@ def test_kill_minus_9_at_any_moment(tiny, script):
         assert saved[-1] > saved[-2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number, n_cpu", [(signal.SIGINT, "2"), (signal.SIGTERM, "0")])
 def test_signals_save_and_stop(tiny, script, number, n_cpu):
     command = [sys.executable, script("cyclegan.py"), *SMALL, "--n_epochs", "1000", "--n_cpu", n_cpu, "--no-cache"]
@@ -249,6 +266,7 @@ def test_losses_are_the_formulas(tiny):
         assert logged[name] == pytest.approx(value.item(), rel=1e-4), name
 
 
+@pytest.mark.slow
 def test_a_weight_of_0_costs_nothing(tiny, monkeypatch):
     calls = []
     original = models.GeneratorResNet.forward
@@ -264,6 +282,7 @@ def test_a_weight_of_0_costs_nothing(tiny, monkeypatch):
     assert n["55"] - n["05"] == 2 and n["55"] - n["50"] == 2 and n["00"] == n["55"] - 4
 
 
+@pytest.mark.slow
 def test_not_finite_losses_stop_before_the_good_checkpoint_is_lost(tiny, monkeypatch):
     tiny("--n_epochs", "1")
     good = load()
@@ -282,6 +301,7 @@ def test_not_finite_losses_stop_before_the_good_checkpoint_is_lost(tiny, monkeyp
     assert_same(good, load())
 
 
+@pytest.mark.slow
 def test_weights_that_are_not_finite_are_not_saved(tiny, monkeypatch):
     tiny("--n_epochs", "1")
     good = load()
@@ -299,6 +319,7 @@ def test_weights_that_are_not_finite_are_not_saved(tiny, monkeypatch):
     assert_same(good, load())
 
 
+@pytest.mark.slow
 def test_compile_trains_alike_and_keeps_the_keys(tiny, monkeypatch):
     tiny("--n_epochs", "1")
     plain, calls = load(), []
@@ -354,6 +375,7 @@ def test_bad_options_are_refused_before_anything_is_created(tiny, tmp_path, opti
     assert os.listdir(tmp_path) == ["data"]
 
 
+@pytest.mark.slow
 def test_demo_defaults_apply_and_the_command_line_wins():
     opt, _ = cyclegan.get_options([])
     assert (opt.dataset_name, opt.run_name, opt.img_height, opt.n_epochs) == (
@@ -366,6 +388,7 @@ def test_demo_defaults_apply_and_the_command_line_wins():
     assert (opt.img_height, opt.n_epochs, opt.ngf) == (64, 1, 64)
 
 
+@pytest.mark.slow
 def test_defaults_are_the_papers():
     opt, _ = cyclegan.get_options(["--dataset_name", "horse2zebra"])
     expected = dict(
@@ -375,6 +398,7 @@ def test_defaults_are_the_papers():
     assert {key: getattr(opt, key) for key in expected} == expected
 
 
+@pytest.mark.slow
 def test_accumulated_batches_are_one_large_batch(tiny):
     for name, batches in (("parts", ("--accumulate", "2")), ("whole", ("--batch_size", "2"))):
         tiny("--n_epochs", "1", "--run_name", name, *batches, "--checkpoint_activations")
@@ -385,6 +409,7 @@ def test_accumulated_batches_are_one_large_batch(tiny):
             torch.testing.assert_close(parts[name][key], whole[name][key], atol=1e-4, rtol=1e-3, msg=f"{name}/{key}")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_cannot_be_written_stops_the_run(tiny, monkeypatch):
     tiny("--n_epochs", "1")
     good = load()
@@ -398,6 +423,7 @@ def test_a_checkpoint_that_cannot_be_written_stops_the_run(tiny, monkeypatch):
     assert_same(good, load())
 
 
+@pytest.mark.slow
 def test_gray_rectangles_larger_batches_and_odd_intervals(tiny):
     tiny("--channels", "1", "--img_height", "40", "--img_width", "36", "--batch_size", "2", "--n_epochs", "3",
          "--checkpoint_interval", "-1", "--sample_interval", "4", "--decay_epoch", "9")  # fmt: skip
@@ -408,6 +434,7 @@ def test_gray_rectangles_larger_batches_and_odd_intervals(tiny):
     assert grid.shape == (2 * 42 + 2, 6 * 38 + 2, 3)
 
 
+@pytest.mark.slow
 def test_enlarged_images_from_another_folder(tiny):
     os.rename("data", "elsewhere")
     with pytest.raises(InputError, match="40 x 40 pixels, smaller than the crop of 48 x 48.*--enlarge"):
@@ -418,6 +445,7 @@ def test_enlarged_images_from_another_folder(tiny):
     assert "model.12.weight" in state["G_AB"] and state["optimizer_G"]["param_groups"][0]["betas"] == (0.5, 0.99)
 
 
+@pytest.mark.slow
 def test_sample_grids_show_the_same_images_all_along(tiny):
     tiny("--n_epochs", "2", "--sample_interval", "5")
     first, second = (np.asarray(Image.open(f"images/tiny/{n}.png")) for n in ("000005", "000010"))
@@ -428,12 +456,14 @@ def test_sample_grids_show_the_same_images_all_along(tiny):
     assert np.abs(first[2:34, 2:34].astype(int) - expected).max() <= 1
 
 
+@pytest.mark.slow
 def test_the_learning_rate_falls_from_half_way(tiny):
     tiny("--n_epochs", "4")
     rates = {r["epoch"]: r["lr"] for r in losses_logged()}
     assert list(rates.values()) == pytest.approx([2e-4, 2e-4, 2e-4, 1e-4])
 
 
+@pytest.mark.slow
 def test_run_from_another_folder_as_a_command(tiny, script):
     done = subprocess.run(
         [sys.executable, script("cyclegan.py"), *SMALL, "--n_epochs", "1"], capture_output=True, text=True, timeout=120
@@ -444,6 +474,7 @@ def test_run_from_another_folder_as_a_command(tiny, script):
         assert path in done.stdout and os.path.exists(path)
 
 
+@pytest.mark.slow
 def test_errors_on_the_command_line_are_one_line(tiny, script):
     with open("data/tiny/trainB/3.png", "w") as file:
         file.write("no image")

@@ -132,6 +132,7 @@ def test_paired_counts_pairs_only():
     assert distances.paired_distance(fake, real, torch.zeros(4)) == 0
 
 
+@pytest.mark.slow
 def test_perceptual_is_vgg_from_a_file(tmp_path):
     torch.manual_seed(0)
     vgg = torchvision.models.vgg16().eval()
@@ -148,6 +149,7 @@ def test_perceptual_is_vgg_from_a_file(tmp_path):
         distances.load_vgg(path + "x", torch.device("cpu"))
 
 
+@pytest.mark.slow
 def test_weights_that_cannot_be_downloaded_are_one_line(monkeypatch):
     def offline(*_, **__):
         raise urllib.error.URLError("no network")

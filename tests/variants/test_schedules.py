@@ -39,6 +39,7 @@ def test_schedules_at_known_epochs():
     assert [at["step"](e) for e in (0, 99, 100, 149, 150, 199)] == [1, 1, 0.1, 0.1, 0.01, 0.01]
 
 
+@pytest.mark.slow
 def test_learning_rates_of_generators_and_discriminators(tiny):
     tiny("--n_epochs", "4", "--lr_G", "0.001", "--lr_D", "0.004", "--lr_schedule", "step")
     state = load()
@@ -47,6 +48,7 @@ def test_learning_rates_of_generators_and_discriminators(tiny):
     assert [r["lr"] for r in losses_logged() if r["epoch"] == 2][0] == pytest.approx(1e-4)
 
 
+@pytest.mark.slow
 def test_n_iters_counts_steps_and_the_rate_falls_by_step(tiny):
     tiny("--n_iters", "8", "--log_interval", "1")
     assert load()["step"] == 8  # of 5 an epoch
@@ -59,11 +61,13 @@ def test_n_iters_counts_steps_and_the_rate_falls_by_step(tiny):
     tiny("--n_iters", "12", "--resume")
 
 
+@pytest.mark.slow
 def test_decay_epoch_counts_epochs_with_n_iters_too(tiny):
     tiny("--n_iters", "8", "--decay_epoch", "1", "--log_interval", "1")
     assert [r["lr"] for r in losses_logged()] == pytest.approx([2e-4] * 6 + [4e-4 / 3, 2e-4 / 3], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_going_on_within_an_epoch_leaves_nothing_out(tiny):
     flat = ("--lr_schedule", "step", "--decay_epoch", "9", "--log_interval", "1")
     tiny("--n_iters", "14", "--run_name", "whole", *flat)
@@ -73,6 +77,7 @@ def test_going_on_within_an_epoch_leaves_nothing_out(tiny):
     assert_same(weights("whole"), weights())
 
 
+@pytest.mark.slow
 def test_from_steps_to_epochs_and_back(tiny):
     tiny("--n_iters", "7")
     tiny("--n_epochs", "3", "--resume")
@@ -81,6 +86,7 @@ def test_from_steps_to_epochs_and_back(tiny):
     assert load()["step"] == 17
 
 
+@pytest.mark.slow
 def test_a_stop_in_the_very_last_step_ends_the_run_as_usual(tiny, monkeypatch):
     with monkeypatch.context() as patch:
         interrupt_at(patch, step=7)
@@ -98,6 +104,7 @@ def test_each_process_throws_its_own_dice():
     assert numbers[0] != numbers[1] and sums[0] == sums[1]
 
 
+@pytest.mark.slow
 def test_running_statistics_belong_to_an_average(tiny):
     tiny("--n_iters", "3", "--norm", "batch", "--ema", "0.9")
     state = load()
@@ -105,18 +112,21 @@ def test_running_statistics_belong_to_an_average(tiny):
     assert state["G_AB"]["model.2.running_mean"].abs().sum() > 0
 
 
+@pytest.mark.slow
 def test_validation_throws_no_dice(tiny):
     tiny("--n_epochs", "2", "--dropout", "0.5", "--run_name", "with", "--val_interval", "1")
     tiny("--n_epochs", "2", "--dropout", "0.5", "--run_name", "without")
     assert_same(weights("with"), weights("without"))
 
 
+@pytest.mark.slow
 def test_a_finished_number_of_steps_says_so(tiny, capsys):
     tiny("--n_iters", "3")
     tiny("--resume")
     assert "already trained for 3 steps; pass a larger --n_iters to train longer" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_what_is_printed_can_be_typed(tiny, capsys):
     for words in (("--progressive", "36:1,40:1"), ("--n_iters", "3"), ("--ema", "0.5", "--n_epochs", "1")):
         tiny(*words, "--run_name", "one")
@@ -127,6 +137,7 @@ def test_what_is_printed_can_be_typed(tiny, capsys):
         capsys.readouterr()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flag, n_G, n_D", [("--n_critic", 3, 8), ("--n_gen", 8, 3)])
 def test_turns(tiny, monkeypatch, flag, n_G, n_D):
     """With 3 to 1, eight steps train the one in steps 0, 3 and 6, and the other always."""
@@ -144,6 +155,7 @@ def test_turns(tiny, monkeypatch, flag, n_G, n_D):
     assert counts == {of_G: n_G, of_D: 2 * n_D}
 
 
+@pytest.mark.slow
 def test_whose_turn_it_is_not_does_not_move(tiny):
     tiny("--n_iters", "1")
     before = weights()
@@ -153,6 +165,7 @@ def test_whose_turn_it_is_not_does_not_move(tiny):
     assert moved and all(name.startswith("D_") for name in moved)
 
 
+@pytest.mark.slow
 def test_gradients_are_clipped(tiny, monkeypatch):
     norms = []
     original = torch.optim.Adam.step
@@ -170,6 +183,7 @@ def test_gradients_are_clipped(tiny, monkeypatch):
     assert free > 0.05 and max(norms) <= 0.01 * 2**0.5 * 1.001  # two generators share an optimizer
 
 
+@pytest.mark.slow
 def test_ema_is_the_average_and_is_what_is_used(tiny):
     start = build(cyclegan.get_options(SMALL)[0])[0].G_AB.state_dict()
     average, states = {k: v.clone() for k, v in start.items()}, []
@@ -192,6 +206,7 @@ def test_ema_is_the_average_and_is_what_is_used(tiny):
     assert "ema_G_AB" in load("saved_models/later/latest.pth")
 
 
+@pytest.mark.slow
 def test_progressive_sizes_and_the_same_networks(tiny, monkeypatch):
     seen = []
     original = utils.ReplayBuffer.push_and_pop
@@ -210,6 +225,7 @@ def test_progressive_sizes_and_the_same_networks(tiny, monkeypatch):
     assert load()["epoch"] == 4 and seen[-1] == (40, 40)
 
 
+@pytest.mark.slow
 def test_progressive_is_resumed_across_the_change(tiny, monkeypatch):
     progressive = ("--progressive", "32:2,40:1")
     tiny(*progressive, "--run_name", "whole")
@@ -221,6 +237,7 @@ def test_progressive_is_resumed_across_the_change(tiny, monkeypatch):
     assert_same(load("saved_models/whole/latest.pth") | {"options": None}, load() | {"options": None})
 
 
+@pytest.mark.slow
 def test_ratio_of_the_domains_in_a_batch(tiny, monkeypatch):
     seen = []
     original = cyclegan.train_step
@@ -278,6 +295,7 @@ def test_pairs_come_together_and_the_rest_does_not(tiny):
     assert torch.equal(plain[2, 3]["A"], dataset[2, 3]["A"])
 
 
+@pytest.mark.slow
 def test_bad_lists_of_pairs_are_one_line(tiny):
     for text, message in (
         ("0.png 9.png\n", r"--pairs p.txt, line 1: '0.png 9.png' does not name an image of A and one of B"),
@@ -293,6 +311,7 @@ def test_bad_lists_of_pairs_are_one_line(tiny):
             tiny("--lambda_paired", "1", "--pairs", "p.txt", "--n_epochs", "1")
 
 
+@pytest.mark.slow
 def test_the_paired_loss_pulls_towards_the_counterpart(tiny):
     pair_up("0123")
     for name, weight in (("without", "0"), ("with", "50")):
@@ -357,6 +376,7 @@ def test_options_that_do_not_go_together_are_refused(tiny, tmp_path, capsys, wor
     assert message in text and os.listdir(tmp_path) == ["data"]
 
 
+@pytest.mark.slow
 def test_another_architecture_is_refused_on_resuming(tiny):
     tiny("--n_epochs", "1", "--attention")
     for flags, stored in (
@@ -368,6 +388,7 @@ def test_another_architecture_is_refused_on_resuming(tiny):
             tiny("--resume", "--n_epochs", "2", *flags)
 
 
+@pytest.mark.slow
 def test_checkpoints_from_before_these_options_are_resumed(tiny):
     tiny("--n_epochs", "1")
     state = load()

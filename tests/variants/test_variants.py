@@ -15,6 +15,8 @@ import translate
 from inference.load import load_generator
 from utils import InputError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
