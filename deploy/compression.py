@@ -70,7 +70,7 @@ def quality(opt, options, checkpoint, counterpart=None):
         (values,) = evaluate(
             checkpoint, counterpart=counterpart, direction=getattr(opt, "direction", None), paired=opt.paired,
             palette=opt.palette, dataset_name=options.dataset_name, data_dir=options.data_dir, device=opt.device,
-            img_height=options.img_height, img_width=options.img_width, amp=opt.amp,
+            img_height=options.img_height, img_width=options.img_width, amp=None if opt.amp else opt.amp,
         ).values()  # fmt: skip
         return values
     except InputError as error:

@@ -132,7 +132,10 @@ class DistillationRun(Run):
         if checkpoint and "ranks" not in checkpoint:  # from a version with another format
             rank = {name: checkpoint[name] for name in ("rng", "cuda_rng", "buffer") if name in checkpoint}
             checkpoint |= {"ranks": [rank], "data": None}
-        super().__init__(options, checkpoint)
+        # distillation has none of these, however the teacher was trained
+        off = dict(clip_grad=0.0, n_critic=1, n_gen=1, ema=0.0, val_interval=0, tensorboard=False, graph=False)
+        own = off | dict(compile=False, log_interval=opt.log_interval, resume=opt.resume)
+        super().__init__(argparse.Namespace(**vars(options) | own), checkpoint)
         self.more_state = {"distill": vars(opt)}
 
     def description(self, defaults):
@@ -141,7 +144,8 @@ class DistillationRun(Run):
 
     def what_was_written(self):
         G = f"{self.checkpoint_dir}/G_{self.gan.direction}_{self.opt.n_epochs}.pth"
-        return f"written: {G}, the student\n{self.sample_dir}/: real | translated by the teacher | by the student"
+        grids = f"\n{self.sample_dir}/: real | translated by the teacher | by the student"
+        return f"written: {G}, the student" + (grids if self.step and self.opt.sample_interval > 0 else "")
 
     def score_demo(self):
         pass
@@ -158,7 +162,7 @@ class DistillationMonitor(Monitor):
 
     def sample_images(self, first=False, last=False):
         step, interval = self.run.step, self.opt.sample_interval
-        if first or interval <= 0 or not (last or step % interval == 0) or step == self.sampled_at:
+        if first or interval <= 0 or step == 0 or not (last or step % interval == 0) or step == self.sampled_at:
             return
         self.sampled_at = step
         images = self.data.samples["AB".index(self.gan.direction[0])]
@@ -181,7 +185,8 @@ def build(opt, options, state, run):
     D.load_state_dict(state[f"D_{opt.direction[1]}"])
     teacher = generator_in(state, opt.checkpoint, opt.direction).network
     described, student = make_student(teacher, options, **{name: getattr(opt, name) for name in STUDENT_OPTIONS})
-    run.opt = argparse.Namespace(**vars(options) | described)
+    run.more_state["options"] = vars(options) | described  # from which the student's checkpoint is rebuilt
+    run.opt = argparse.Namespace(**vars(run.opt) | described)
     adapters = nn.ModuleList()
     if opt.lambda_feat and isinstance(teacher, GeneratorResNet):
         widths = [G.model[7].out_channels for G in (student, teacher)]  # channels of the residual blocks
@@ -191,7 +196,7 @@ def build(opt, options, state, run):
     for network in (teacher, student, adapters):
         network.to(run.device)
 
-    adam = functools.partial(Adam, lr=opt.lr, betas=(options.b1, options.b2), run=run, fused=run.device.type == "cuda")
+    adam = functools.partial(Adam, lr=opt.lr, betas=(options.b1, options.b2), run=run, fused=False)
     optimizer_G, optimizer_D = adam([*student.parameters(), *adapters.parameters()]), adam(D.parameters())
     trained_by = [optimizer_G, optimizer_D] if opt.lambda_gan else [optimizer_G]
     lr_schedulers = [LambdaLR(optimizer, lr_factor(options, run), run.epoch - 1) for optimizer in trained_by]
@@ -220,8 +225,7 @@ def read_options(opt):
     options = training_options(opt, state, run_name)
     vars(options).update(
         lambda_perceptual=opt.lambda_perceptual, vgg_weights=opt.vgg_weights, lambda_style=0.0, lambda_paired=0.0,
-        accumulate=1, ratio_A=None, clip_grad=0.0, n_critic=1, n_gen=1, ema=0.0, val_interval=0, tensorboard=False,
-        graph=False, compile=False, log_interval=opt.log_interval, resume=opt.resume,
+        accumulate=1, ratio_A=None,
     )  # fmt: skip
     return state, options, begun
 
@@ -260,6 +264,7 @@ def distill(opt):
     if begun is None or run.step > run.first_step or run.stopped:
         if status := run.finish(monitor):
             return status
+    run.background.finish()  # the checkpoint may still be being written
     path = f"{run.checkpoint_dir}/latest.pth"
     after = gan.student.eval(), generator_file(load_file(path), opt.direction)
     quality_after = quality(opt, options, path, counterpart=opt.checkpoint)

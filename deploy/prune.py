@@ -61,7 +61,7 @@ def write_start(state, pruned, options, small):
     """Writes a checkpoint for cyclegan.py to continue from: pruned generators, trained discriminators, new optimizers.
 
     state: the trained checkpoint; pruned: {direction: generator}; small: the options of the pruned networks"""
-    run = Run(argparse.Namespace(**vars(small) | {"device": "cpu"}))
+    run = Run(argparse.Namespace(**vars(small) | {"device": "cpu", "graph": False}))
     gan = cyclegan.build(small, run)
     gan.G_AB, gan.G_BA = pruned["AB"], pruned["BA"]
     start = {name: part.state_dict() for name, part in (gan.networks() | gan.optimizers()).items()}

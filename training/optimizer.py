@@ -19,12 +19,12 @@ class Adam(torch.optim.Adam):
         clip_grad:     largest norm of the gradients of each of `networks`, 0 for no limit
     """
 
-    def __init__(self, parameters, lr, betas, run, fused=None):
+    def __init__(self, parameters, lr, betas, run, fused=True):
         # a recorded step reads its learning rate from the device; `fused` is one kernel for all weights
         device_lr = torch.tensor(lr, device=run.device) if run.graph else lr
-        fused = run.device.type in ("cpu", "cuda") if fused is None else fused
+        fused = run.device.type in ("cpu", "cuda") if fused else None
         super().__init__(list(parameters), device_lr, betas, fused=fused, capturable=run.graph)
-        self.param_groups[0]["initial_lr"] = lr  # what LambdaLR multiplies
+        self.param_groups[0]["initial_lr"] = float(device_lr)  # what LambdaLR multiplies
         self.n_parts, self.part, self.has_turn, self.clip_grad, self.networks = 1, 0, True, 0.0, ()
 
     @property
