@@ -162,6 +162,14 @@ def test_prune_starts_from_what_was_trained(trained):
     assert torch.equal(state["D_B"]["model.0.weight"], before["D_B"]["model.0.weight"])
 
 
+def test_a_teacher_that_was_trained_with_a_cuda_graph_is_pruned_on_a_cpu(trained):
+    checkpoint = trained()
+    state = load_file(checkpoint)
+    torch.save(state | {"options": state["options"] | {"graph": True}}, checkpoint)
+    compress.main(["prune", "--checkpoint", checkpoint, "--keep", "0.5", "--n_epochs", "0", *COMMON])
+    assert load_file("saved_models/tiny_pruned/latest.pth")["options"]["graph"] is True
+
+
 def stop_after(monkeypatch, n):
     """The n-th time that a training asks, there has been a SIGTERM."""
     count = 0
