@@ -94,9 +94,8 @@ class Run:
         gan, checkpoint = self.gan, self.checkpoint
         if checkpoint:
             restore(checkpoint, gan.networks() | gan.optimizers())
-            if self.rank < len(
-                checkpoint["ranks"]
-            ):  # with more processes than before, the others start with empty pools
+            # with more processes than before, the others start with empty pools
+            if self.rank < len(checkpoint["ranks"]):
                 mine = checkpoint["ranks"][self.rank]
                 restore(mine | {"path": checkpoint["path"]}, gan.buffers())
                 set_random_state(mine, self.device)
