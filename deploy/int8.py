@@ -48,12 +48,10 @@ def quantise_convolutions(source, target, images, nodes, cache):
 
     # ONNX Runtime 1.23, the last version for Python 3.10, has no cache and measures the ranges every time
     has_cache = "calibration_cache_path" in inspect.signature(quantize_static).parameters
-    options = {
-        "QuantizeBias": False
-    }  # ONNX Runtime quantises biases when it loads the file, which keeps the file smaller
-    if (
-        "model.1" in nodes
-    ):  # the input, see rewriting.shift_input: the exact grid, not the range measured on these images
+    # ONNX Runtime quantises biases when it loads the file, which keeps the file smaller
+    options = {"QuantizeBias": False}
+    # the input, see rewriting.shift_input: the exact grid, not the range measured on these images
+    if "model.1" in nodes:
         exact = {"scale": np.array(2 / 255, np.float32), "zero_point": np.array(127, np.uint8)}
         options["TensorQuantOverrides"] = {nodes["model.1"].input[0]: [exact]}
     with without_warnings(), contextlib.redirect_stdout(io.StringIO()):

@@ -190,9 +190,8 @@ class VideoWriter:
         video.sample_aspect_ratio = reader.aspect or 0
         video.colorspace, video.color_range = reader.matrix_tag, reader.range_tag
         video.color_primaries, video.color_trc = reader.primaries, reader.transfer
-        if (
-            reader.aspect not in (None, 1) and codec == "libvpx-vp9"
-        ):  # VP9 cannot store it, and PyAV does not set it in WebM
+        # VP9 cannot store the aspect ratio, and PyAV does not set it in WebM
+        if reader.aspect not in (None, 1) and codec == "libvpx-vp9":
             shape = f"{reader.aspect.numerator}:{reader.aspect.denominator}"
             raise InputError(
                 f"{target}: a {extension} file cannot hold pixels of aspect ratio {shape}. Use .mkv instead"
