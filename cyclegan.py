@@ -45,12 +45,12 @@ def get_parser():
     add("--data_dir", metavar="DIR", default="data", help="folder of the data sets")
     add("--img_height", type=between(32, 16384), default=256, help="height of the training crop")
     add("--img_width", type=between(32, 16384), default=256, help="width of the training crop")
-    add("--load_size", type=between(32, 16384), help="shorter side before the crop (default: 286 for 256)")
+    add("--load_size", type=between(32, 16384), help="shorter side is resized to this (default: 286/256 of the crop)")
     add("--channels", type=int, choices=(1, 3), default=3, help="1 for gray images, 3 for RGB")
     add = parser.add_argument_group("networks").add_argument
     add("--n_residual_blocks", type=between(0, 1000), default=9, help="9 for 256 pixels, 6 for 128")
-    add("--ngf", type=between(1, 4096), default=64, help="width of the generators' first layer")
-    add("--ndf", type=between(1, 4096), default=64, help="width of the discriminators' first layer")
+    add("--ngf", type=between(1, 4096), default=64, help="filters in the first layer of G_AB and G_BA")
+    add("--ndf", type=between(1, 4096), default=64, help="filters in the first layer of D_A and D_B")
     add("--upsample", default="transpose", choices=("transpose", "nearest"), help="nearest avoids checkerboards")
     add = parser.add_argument_group("losses").add_argument
     add("--lambda_cyc", type=between(0.0), default=10.0, help="weight of the cycle loss")
@@ -157,7 +157,7 @@ def train_step(gan, opt, real_A, real_B, paired=None):
     #  Train Discriminators
     # ----------------------
 
-    # Half of the translations come from the pool:
+    # Once the pool is full, half of the translations come from it:
     #   L_D_A = ((D_A(a) - 1)^2 + D_A(G_BA(b))^2) / 2                (section 7.1: divided by 2)
     pooled_A = gan.fake_A_buffer.push_and_pop(fake_A)
     with autocast:
@@ -226,7 +226,7 @@ def build(opt, run):
     optimizer_G = Adam([*G_AB.parameters(), *G_BA.parameters()], lr=lr_G, betas=(opt.b1, opt.b2), run=run)
     optimizer_D_A = Adam(D_A.parameters(), lr=lr_D, betas=(opt.b1, opt.b2), run=run)
     optimizer_D_B = Adam(D_B.parameters(), lr=lr_D, betas=(opt.b1, opt.b2), run=run)
-    lr_lambda = lr_factor(opt, run)  # by default linear_decay, from n_epochs / 2 on
+    lr_lambda = lr_factor(opt, run)  # by default linear_decay, from n_epochs / 2 on; last_epoch is -1 in a new run
     lr_schedulers = [LambdaLR(o, lr_lambda, run.epoch - 1) for o in (optimizer_G, optimizer_D_A, optimizer_D_B)]
     seed = 2 * (opt.seed + 1000 * run.rank)  # each pool of each process has its own random numbers
     fake_A_buffer, fake_B_buffer = ReplayBuffer(opt.pool_size, seed), ReplayBuffer(opt.pool_size, seed + 1)
@@ -238,7 +238,7 @@ def build(opt, run):
 
 def open_loader(opt, run, img_size):
     """-> DataLoader of the training images, cropped to img_size (height, width)"""
-    scale = opt.load_size / min(opt.img_height, opt.img_width) if opt.load_size else 286 / 256
+    scale = opt.load_size / min(opt.img_height, opt.img_width) if opt.load_size else 286 / 256  # 286: the authors' code
     load_size = tuple(round(side * scale) for side in img_size)
     dataset = ImageDataset(run.root, "train", img_size=img_size, load_size=load_size, channels=channels_of(vars(opt)),
                            seed=opt.seed, **dataset_options(opt))  # fmt: skip

@@ -28,7 +28,7 @@ class ReplayBuffer:
         self.count = 0  # images kept so far
         self.data = None  # these images, and one extra row for images that are not kept
         self.generator = torch.Generator().manual_seed(seed)
-        self.draws, self.next = None, 0
+        self.draws, self.next = None, 0  # see prepare; `next` is the first draw not yet used
 
     def draw(self, n):
         """Decides what happens to the next n images -> int64 (n, 2): for each the row of the pool it is written to, and
@@ -46,8 +46,8 @@ class ReplayBuffer:
         return torch.tensor(draws)
 
     def prepare(self, n, device):
-        """Draws for the next n images ahead of push_and_pop, which then only moves tensors: the GPU need not wait for
-        the CPU's random numbers, and the training step can be recorded as a CUDA graph."""
+        """Makes the random decisions for the next n images before they exist. push_and_pop then does not draw random
+        numbers on the CPU, so the GPU does not wait, and the training step can be recorded as a CUDA graph."""
         draws = self.draw(n)
         if self.draws is None or self.draws.shape != draws.shape:
             self.draws = draws.to(device)

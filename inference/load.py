@@ -13,7 +13,7 @@ from inference.generator import TrainedGenerator
 from media.files import load_file
 from models import GeneratorResNet
 from utils import InputError
-from variants.build import generator_file, make_generator
+from variants.build import described_generator, make_generator
 
 FULL_CHECKPOINT = {"version", "options", "epoch"}  # besides G_AB, G_BA or both
 
@@ -49,7 +49,7 @@ def generator_in(state, path, direction):
         direction = direction or next(iter(directions), "AB")
         if direction not in directions:
             raise InputError(f"--direction {direction}: {path} has no such generator")
-        network = build(generator_file(state, direction), path)
+        network = build(described_generator(state, direction), path)
         return TrainedGenerator(network, path, direction, state["epoch"], options, is_full=True)
     named = [d for d, pattern in NAMES.items() if re.search(pattern, os.path.basename(path))]
     if direction and named and direction not in named:
@@ -128,8 +128,10 @@ def rebuild_generator(state, path):
         generator = make_generator(options, options["channels"], options["out_channels"])
         generator.load_state_dict(weights)
     except (AttributeError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]  # of a state dict, the first keys that do not match
         raise InputError(
-            f"{path}: damaged, or of a newer version ({type(error).__name__}: {str(error).splitlines()[0]})"
+            f"{path}: damaged, or its generator is not the one that make_generator in variants/build.py builds here "
+            f"({type(error).__name__}: {reason})"
         )
     check_finite_weights(weights, path)
     return generator
@@ -182,6 +184,6 @@ def describe_unknown(weights):
         return "a generator with batch norm"
     if any("model.model." in key for key in keys):
         return "a U-Net"
-    if keys[:1] == ["model.0.weight"]:
+    if keys[:1] == ["model.0.weight"] and len(weights[keys[-1]]) == 1:  # one score
         return "a discriminator"
     return f"not a known generator (its keys: {', '.join(keys[:4]) or 'none'})"

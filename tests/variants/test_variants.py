@@ -13,6 +13,7 @@ from PIL import Image
 import cyclegan
 import translate
 from inference.load import load_generator
+from models import GeneratorResNet
 from utils import InputError
 
 pytestmark = pytest.mark.slow
@@ -109,6 +110,23 @@ def test_every_variant_trains_resumes_and_translates(tiny, monkeypatch, options)
     assert np.array_equal(*pixels.values())
 
 
+def test_a_generator_edited_in_models_is_translated_from_its_full_checkpoint(tiny, monkeypatch):
+    class Edited(GeneratorResNet):
+        def __init__(self, *sizes):
+            super().__init__(*sizes)
+            self.model.insert(0, torch.nn.Conv2d(3, 3, 1))
+
+    full, alone = (f"saved_models/tiny/{name}.pth" for name in ("latest", "G_AB_1"))
+    with monkeypatch.context() as edit:
+        edit.setattr("variants.build.GeneratorResNet", Edited)
+        tiny("--n_epochs 1")
+        assert isinstance(load_generator(full, "AB").network, Edited)
+    with pytest.raises(InputError, match=f"{alone}: not a known generator .*Expected a checkpoint of cyclegan.py"):
+        load_generator(alone)
+    with pytest.raises(InputError, match=f"{full}: .*not the one that make_generator in variants/build.py builds here"):
+        load_generator(full, "AB")
+
+
 def test_damaged_files_of_other_networks_are_one_line(tiny):
     tiny("--attention --norm batch", "--n_epochs", "1")
     full, alone = load("saved_models/tiny/latest.pth"), load("saved_models/tiny/G_AB_1.pth")
@@ -117,10 +135,10 @@ def test_damaged_files_of_other_networks_are_one_line(tiny):
     nan["model.1.weight"][0] = float("nan")
     for state, message in (
         (full | {"options": []}, "damaged, its options are a list"),
-        (full | {"options": full["options"] | {"channels_A": 5}}, "damaged, or of a newer version"),
-        (alone | {"weights": None}, "damaged, or of a newer version"),
-        (alone | {"generator": alone["generator"] | {"norm": "instance"}}, "damaged, or of a newer version"),
-        (alone | {"generator": alone["generator"] | {"generator": "vae"}}, "damaged, or of a newer version"),
+        (full | {"options": full["options"] | {"channels_A": 5}}, "damaged, or its generator is not"),
+        (alone | {"weights": None}, "damaged, or its generator is not"),
+        (alone | {"generator": alone["generator"] | {"norm": "instance"}}, "damaged, or its generator is not"),
+        (alone | {"generator": alone["generator"] | {"generator": "vae"}}, "damaged, or its generator is not"),
         (alone | {"weights": nan}, "has weights that are not finite"),
     ):
         torch.save(state, "odd.pth")
