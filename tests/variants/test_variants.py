@@ -25,8 +25,8 @@ def weights(tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights")
     torch.manual_seed(0)
     torch.save(torchvision.models.resnet18().state_dict(), folder / "resnet18.pth")
-    vgg = {k: v for k, v in torchvision.models.vgg16().state_dict().items() if k.startswith("features")}
-    torch.save(vgg, folder / "vgg16.pth")
+    layers = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs["D"])  # without the large classifier
+    torch.save({f"features.{k}": v for k, v in layers.state_dict().items()}, folder / "vgg16.pth")
     return {"RESNET": str(folder / "resnet18.pth"), "VGG": str(folder / "vgg16.pth")}
 
 
