@@ -13,7 +13,7 @@ from inference.generator import TrainedGenerator
 from media.files import load_file
 from models import GeneratorResNet
 from utils import InputError
-from variants.build import described_generator, make_generator
+from variants.build import described_generator, generator_file, make_generator
 
 FULL_CHECKPOINT = {"version", "options", "epoch"}  # besides G_AB, G_BA or both
 
@@ -49,7 +49,12 @@ def generator_in(state, path, direction):
         direction = direction or next(iter(directions), "AB")
         if direction not in directions:
             raise InputError(f"--direction {direction}: {path} has no such generator")
-        network = build(described_generator(state, direction), path)
+        try:
+            network = build(generator_file(state, direction), path)
+        except InputError:
+            if "channels" not in options:
+                raise
+            network = build(described_generator(state, direction), path)  # models.py has been edited
         return TrainedGenerator(network, path, direction, state["epoch"], options, is_full=True)
     named = [d for d, pattern in NAMES.items() if re.search(pattern, os.path.basename(path))]
     if direction and named and direction not in named:

@@ -35,7 +35,7 @@ WORKERS = [("--n_cpu", "2"), ("--no-cache", "--n_cpu", "2")]
 
 
 @pytest.mark.parametrize(
-    "options", [(), ("--no-cache",), ("--amp",), *(pytest.param(o, marks=pytest.mark.slow) for o in WORKERS)]
+    "options", [(), *(pytest.param(o, marks=pytest.mark.slow) for o in [("--no-cache",), ("--amp",), *WORKERS])]
 )
 def test_interrupted_and_resumed_is_bit_for_bit_uninterrupted(tiny, monkeypatch, options):
     tiny("--n_epochs", "4", "--run_name", "whole", *options)
