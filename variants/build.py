@@ -94,17 +94,23 @@ def dataset_options(opt):
 
 def generator_file(state, direction):
     """The contents of G_AB_N.pth, made from those of a full checkpoint: the state dict of the generator, from which the
-    paper's ResNets can be rebuilt, and for other networks also the options to build them. With --ema, the average."""
-    described = described_generator(state, direction)
-    return described["weights"] if is_papers(state["options"]) else described
+    paper's ResNets can be rebuilt, and for other networks also the options to build them."""
+    if is_papers(state["options"]):
+        return weights_of(state, direction)
+    return described_generator(state, direction)
 
 
 def described_generator(state, direction):
     """A generator of a full checkpoint, with the options to build it -> {"generator": options, "weights": state dict}"""
-    options, weights = state["options"], state.get(f"ema_G_{direction}", state[f"G_{direction}"])
+    options = state["options"]
     known = {name: options[name] for name in GENERATOR_OPTIONS if name in options}
     n_in, n_out = channels_of(options) if direction == "AB" else channels_of(options)[::-1]
-    return {"generator": known | {"channels": n_in, "out_channels": n_out}, "weights": weights}
+    return {"generator": known | {"channels": n_in, "out_channels": n_out}, "weights": weights_of(state, direction)}
+
+
+def weights_of(state, direction):
+    """The state dict of a generator in a full checkpoint; with --ema, of the average"""
+    return state.get(f"ema_G_{direction}", state[f"G_{direction}"])
 
 
 def is_papers(options):
