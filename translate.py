@@ -18,10 +18,11 @@ import time
 from command_line.parser import argument_parser, between
 from command_line.progress import Progress, duration
 from command_line.run import run_script
+from inference.detail import KeepSize
 from inference.jobs import check_jobs, is_too_large, translate_pictures, translate_video_file, write_features
 from inference.load import describe, load_generator
 from inference.translator import Translator, check_count
-from media.images import load_image
+from media.images import decoding, load_image, make_resize
 from media.inputs import is_video, plan_jobs
 from media.pictures import format_of
 from utils import InputError, choose_device
@@ -44,12 +45,16 @@ def get_parser():
     add("--overwrite", action="store_true", help="replace outputs that already exist")
     # what is done to an image
     add("--size", type=parse_size, help="resize first: 512 for the shorter side, or WIDTHxHEIGHT")
+    add("--keep_size", action="store_true", help="with --size: enlarge the result again, with the detail of the input")
     add("--strength", type=between(0.0, 1.0), default=1.0, help="0 is the input, 1 the translation")
     add("--mask", help="gray image, or folder with one per input: white is translated, black is kept")
     add("--mix", type=between(0.0, 1.0), help="share of the second checkpoint's translation in the result")
     add("--smooth", type=between(0.0, 1.0), nargs="?", const=0.8, default=0.0,
         help="reduce the flicker of videos, 0 to 1; 0.8 if no value is given")
     add("--features", action="store_true", help="write a sheet of feature maps instead of a translation")
+    add("--allow_truncated", action="store_true", help="translate the part of a damaged image that can be decoded")
+    add("--max_pixels", type=between(1, 10**11), default=178_956_970,
+        help="refuse larger images (default: %(default)s)")
     # machine
     add("--device", help="cuda, cuda:1, mps or cpu (default: the best available)")
     add("--amp", action=switch, help="compute in bfloat16 (default: where the device supports it)")
@@ -87,8 +92,10 @@ def check_options(opt):
         raise InputError(f"--mask {opt.mask}: no such file or folder")
     if opt.mask and not os.path.isdir(opt.mask):
         load_image(opt.mask, channels=1)  # raises InputError if the mask is broken
-    if opt.features and (opt.mask or opt.mix is not None or opt.strength < 1 or opt.smooth):
-        raise InputError("--features cannot be combined with --mask, --mix, --strength or --smooth")
+    if opt.features and (opt.mask or opt.mix is not None or opt.strength < 1 or opt.smooth or opt.keep_size):
+        raise InputError("--features cannot be combined with --mask, --mix, --strength, --smooth or --keep_size")
+    if opt.keep_size and not opt.size:
+        raise InputError("--keep_size: requires --size, at which images are translated")
 
 
 class Report:
@@ -96,13 +103,17 @@ class Report:
 
     n_images: number of images to translate. Videos come after them, and show their frames instead
     failures: list of messages
+    notes:    list of messages
     """
 
-    def __init__(self, n_images, failures):
-        self.n_images, self.failures, self.n_written = n_images, failures, 0
+    def __init__(self, n_images, failures, notes):
+        self.n_images, self.failures, self.notes, self.n_written = n_images, failures, notes, 0
         self.progress, self.started = Progress(), time.monotonic()
 
-    def __call__(self, failure=None):
+    def __call__(self, failure=None, note=None):
+        if note:
+            self.notes.append(note)
+            return
         if failure:
             self.failures.append(failure)
         else:
@@ -156,7 +167,13 @@ def translate_all(jobs, translator, report, opt):
 
 def main(argv=None):
     opt = get_parser().parse_args(argv)
-    check_options(opt)
+    with decoding(opt.max_pixels, opt.allow_truncated):
+        check_options(opt)
+        return translate_inputs(opt)
+
+
+def translate_inputs(opt):
+    """What translate.py does, with parsed options -> exit status"""
     device = choose_device(opt.device)
     plan = plan_jobs(
         opt.input, output=opt.output, format=opt.format, features=opt.features, resume=opt.resume,
@@ -182,7 +199,9 @@ def main(argv=None):
         )
     print(f"{len(plan.jobs)} to translate, on {device}, {translator.precision}".removesuffix(", "))
 
-    report = Report(sum(not is_video(target) for _, target in plan.jobs), plan.failures)
+    if opt.keep_size:
+        translator, opt.size = KeepSize(translator, make_resize(opt.size)), None
+    report = Report(sum(not is_video(target) for _, target in plan.jobs), plan.failures, plan.notes)
     stopped = translate_all(plan.jobs, translator, report, opt)
     for line in plan.notes:
         print("note: " + line)

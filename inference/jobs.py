@@ -4,7 +4,8 @@ translate.py decides what to translate.
 
 A job is a pair (source, target) of paths. A file that cannot be translated does not stop the others:
 
-    report: called as report() for each file written, and as report(message) for each file that failed
+    report: called as report() for each file written, as report(message) for each file that failed, and as
+            report(note=message) for what a written file lacks
 """
 
 import collections
@@ -70,12 +71,16 @@ def is_too_large(path, trained, size=None):
 
 @dataclasses.dataclass
 class Loaded:
-    """A decoded image on its way through the generator. mask: uint8 (H, W), or None"""
+    """A decoded image on its way through the generator. masks: one for each of `pages`, uint8 (H, W), or None"""
 
     source: str
     target: str
     picture: Picture
-    mask: np.ndarray | None
+    masks: list
+
+    @property
+    def pages(self):
+        return [self.picture, *self.picture.pages]
 
 
 def translate_pictures(jobs, translator, report, *, size=None, mask=None, n_threads=4):
@@ -92,8 +97,9 @@ def translate_pictures(jobs, translator, report, *, size=None, mask=None, n_thre
 
     def load(source, target):
         picture = read_picture(source, translator.channels, resize)
-        shape = picture.pixels.shape[1:3]
-        return Loaded(source, target, picture, mask and load_mask(mask, source, shape, isinstance(size, tuple)))
+        shapes = [page.pixels.shape[1:3] for page in (picture, *picture.pages)]
+        masks = [mask and load_mask(mask, source, shape, isinstance(size, tuple)) for shape in shapes]
+        return Loaded(source, target, picture, masks)
 
     writing = collections.deque()
     try:
@@ -139,28 +145,39 @@ def load_in_batches(jobs, load, pool, translator, report, n_threads):
 def translate_together(batch, translator, report):
     """Translates a list of Loaded of one size -> list of pairs (Loaded, Picture), empty if there is not enough memory.
     Reports the latter."""
-    pictures = [loaded.picture for loaded in batch]
-    masks = None
-    if batch[0].mask is not None:  # an animation has one mask for all frames
-        masks = np.concatenate([np.broadcast_to(loaded.mask, loaded.picture.pixels.shape[:3]) for loaded in batch])
     try:
-        pixels = translator(np.concatenate([picture.pixels for picture in pictures]), masks)
+        first = translate_pages([loaded.picture for loaded in batch], [loaded.masks[0] for loaded in batch], translator)
+        others = [
+            [translate_pages([page], [mask], translator)[0] for page, mask in zip(loaded.pages[1:], loaded.masks[1:])]
+            for loaded in batch
+        ]
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
         for loaded in batch:
             report(f"{loaded.source}: out of memory. Try a smaller --tile, --batch_size or --size")
         return []
-    ends = np.cumsum([len(picture.pixels) for picture in pictures])
-    results = map(replace_pixels, pictures, np.split(pixels, ends[:-1]))
+    results = [dataclasses.replace(picture, pages=pages) for picture, pages in zip(first, others)]
     return list(zip(batch, results))
+
+
+def translate_pages(pictures, masks, translator):
+    """Translates Pictures of one size, without their further `pages` -> list of Picture"""
+    if masks[0] is None:
+        masks = None
+    else:  # an animation has one mask for all frames
+        masks = np.concatenate([np.broadcast_to(m, picture.pixels.shape[:3]) for m, picture in zip(masks, pictures)])
+    pixels = translator(np.concatenate([picture.pixels for picture in pictures]), masks)
+    ends = np.cumsum([len(picture.pixels) for picture in pictures])
+    return list(map(replace_pixels, pictures, np.split(pixels, ends[:-1])))
 
 
 def finish_oldest(writing, report):
     """Waits for the first of the files being written, a deque of (target, future), and reports it."""
     target, future = writing[0]
     try:
-        future.result()
+        for note in future.result():
+            report(note=note)
         report()
     except Exception as error:  # encoders raise many kinds of errors
         code = getattr(error, "errno", None)
@@ -220,7 +237,8 @@ def write_features(jobs, translator, report, *, size=None):
             continue
         x = translator.to_input(picture.pixels[:1])
         cell = (256, max(1, round(256 * x.shape[2] / x.shape[3])))
-        maps = feature_maps(translator.generators[0], x.to(translator.dtype))
+        (G,), dtype = translator.generators_for(picture.pixels)
+        maps = feature_maps(G, x.to(dtype))
         cells = [(caption, Image.fromarray(values).convert("RGB").resize(cell)) for caption, values in maps]
         os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
         try:

@@ -2,6 +2,8 @@
 Translator: trained generators as a function from pixels to pixels, for images of any size.
 """
 
+import copy
+
 import numpy as np
 import torch
 
@@ -34,7 +36,8 @@ class Translator:
 
     generators: networks, as loaded by inference.load.load_generator
     device:     torch.device to translate on
-    amp:        True for bfloat16, None for bfloat16 where the device supports it. Exported generators ignore it
+    amp:        True for bfloat16, False for float32. None for bfloat16 where the device supports it, but float32 for
+                images of more than 8 bits, of which bfloat16 would lose the lowest. Exported generators ignore it
     mix:        with two generators, the share of the second one in the result, 0 to 1
     strength:   0 returns the input, 1 the translation
     tile:       images of more than tile^2 pixels are translated in bands (bands.py), which takes less memory
@@ -62,11 +65,12 @@ class Translator:
     ):
         check_generators(generators, mix, compile)
         self.device, self.shares = device, [1.0] if mix is None else [1 - mix, mix]
-        amp = bfloat16_pays(device) if amp is None else amp
-        # bfloat16 weights give the same result as autocast, which would convert them again for each batch
-        self.dtype = torch.bfloat16 if amp else torch.float32
-        self.precision = "" if all(isinstance(G, Exported) for G in generators) else "bfloat16" if amp else "float32"
-        self.generators = [G.to(device, self.dtype) for G in generators]
+        self.amp = bfloat16_pays(device) if amp is None else amp
+        self.amp_if_deep = bool(amp)
+        self.precision = "bfloat16" if self.amp else "float32"
+        if all(isinstance(G, Exported) for G in generators):
+            self.precision = ""
+        self.generators, self.compile, self.prepared = [G.to(device) for G in generators], compile, {}
         self.strength, self.tile = strength, tile
         self.batch_size = batch_size or (1 if device.type == "cpu" else 16)
         self.channels, self.out_channels = generators[0].channels, generators[0].out_channels
@@ -74,10 +78,18 @@ class Translator:
             self.check_blending()
         self.multiple = max(G.multiple for G in generators)
         self.smallest = max(G.smallest for G in generators)
-        if compile:
-            for G in self.generators:
+
+    def generators_for(self, pixels):
+        """-> (generators, dtype of their input) for an array of pixels"""
+        amp = self.amp if pixels.dtype == np.uint8 else self.amp_if_deep
+        if amp not in self.prepared:
+            # bfloat16 weights give the same result as autocast, which would convert them again for each batch
+            low = [G if isinstance(G, Exported) else copy.deepcopy(G).bfloat16() for G in self.generators if amp]
+            self.prepared[amp] = low or self.generators
+            for G in self.prepared[amp] if self.compile else ():
                 # on a GPU, CUDA graphs launch all kernels at once, so that it does not wait for Python
-                G.compile(mode="reduce-overhead" if device.type == "cuda" else None)
+                G.compile(mode="reduce-overhead" if self.device.type == "cuda" else None)
+        return self.prepared[amp], torch.bfloat16 if amp else torch.float32
 
     def check_blending(self):
         """Raises InputError unless translations can be blended with their inputs, as masks and strength do."""
@@ -118,10 +130,11 @@ class Translator:
         height, width = pixels.shape[1:3]
         middle = np.iinfo(pixels.dtype).max / 2
         x = self.to_input(pixels)
-        low = x.to(self.dtype)
+        generators, dtype = self.generators_for(pixels)
+        low = x.to(dtype)
         fake = sum(
             share * self.generate(G, x if isinstance(G, Exported) else low).float()
-            for share, G in zip(self.shares, self.generators)
+            for share, G in zip(self.shares, generators)
         )
         if masks is not None:
             masks = torch.from_numpy(masks).to(self.device)[:, None].float() / 255

@@ -1,63 +1,130 @@
 """
-Images with more than 8 bits or other than 1 or 3 channels, in TIFF and .npy files: from satellites, microscopes and
-depth cameras. Skip this module if your images are photos.
+Images with more than 8 bits or other than 1 or 3 channels: TIFF, .npy, and PNG, PPM and JPEG 2000 of 16 bits. They come
+from satellites, scanners, microscopes and depth cameras. Skip this module if your images are photos.
+
+Pillow reads such images only in part: it reduces colours of 16 bits to 8. tifffile reads and writes all TIFF files, and
+imagecodecs PNG and JPEG 2000 at full depth.
 """
 
 import contextlib
+import dataclasses
+import functools
+import io
 import os
+import sys
 
 import numpy as np
 from PIL import Image
 
+from media.colours import deep_to_srgb
 from media.files import reading
 from media.images import check_smallest, load_image
 from utils import InputError, whole_file
 
-TIFF = (".tif", ".tiff")
-INSTALL_TIFFFILE = "pip install tifffile imagecodecs"
+TIFF, PNG, JPEG2000 = (".tif", ".tiff"), (".png", ".apng"), (".jp2", ".j2k", ".jpc", ".jpf", ".jpx", ".j2c")
+ALWAYS_8_BIT = (".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".bmp")  # need not be opened to know
+INSTALL = "pip install tifffile imagecodecs"
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # as Pillow converts to gray
+# Tags of TIFF files that say where on earth the pixels are (GeoTIFF 1.1, and two of GDAL's own)
+GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113)
 
 
-def is_array(path, channels, integers=True):
+def is_array(path, channels):
     """True if an image must be read with load_array: it is an .npy file, has more than 8 bits, or `channels` is neither
-    1 nor 3.
-
-    integers: False if 16-bit gray does not count, because the caller reads it with Pillow (which truncates floats)"""
-    if path.lower().endswith(".npy") or channels not in (1, 3):
+    1 nor 3."""
+    name = path.lower()
+    if name.endswith(".npy") or channels not in (1, 3):
         return True
-    if channels == 3 and not path.lower().endswith(TIFF):  # 8 bits in any case, so save opening the file twice
-        return False
-    if not os.path.isfile(path):  # opening a pipe would block
+    if name.endswith(ALWAYS_8_BIT) or not os.path.isfile(path):  # opening a pipe would block
         return False
     try:
         with Image.open(path) as image:  # reads the header only
-            # Pillow reduces 16-bit RGB TIFFs to 8 bits
-            deep = image.format == "TIFF" and image.mode == "RGB" and ";16" in str(image.tile)
-            return image.mode[0] in ("IF" if integers else "F") if channels == 1 else deep
-    except Exception:  # tifffile may read what Pillow cannot, such as RGB of 3 x 16 bits
-        return path.lower().endswith(TIFF)
+            return is_deep(image) and (image.format not in ("PNG", "JPEG2000") or has_imagecodecs(path))
+    except Exception:  # tifffile may read what Pillow cannot, such as colour planes of 3 x 16 bits
+        return name.endswith(TIFF)
+
+
+def is_deep(image):
+    """Whether the file of an open PIL image, not decoded yet, has more than 8 bits per channel. PNG animations have 8,
+    because their frames are composited."""
+    if image.mode[0] in "IF":
+        return True
+    if image.format == "JPEG2000":
+        return depth_of_jpeg2000(image) > 8
+    if image.format == "PPM":
+        return any(tile.codec_name == "ppm" and tile.args[-1] > 255 for tile in image.tile)
+    is_still = image.format != "PNG" or getattr(image, "n_frames", 1) == 1
+    return image.format in ("PNG", "TIFF") and ";16" in str(image.tile) and is_still
+
+
+def depth_of_jpeg2000(image):
+    """Bits per channel, from the SIZ segment, which follows the start of the code stream (ISO 15444-1, annex A.5.1)."""
+    position = image.fp.tell()
+    image.fp.seek(0)
+    header = image.fp.read(1 << 16)
+    image.fp.seek(position)
+    start = header.find(b"\xff\x4f\xff\x51")
+    return (header[start + 42] & 0x7F) + 1 if start >= 0 and len(header) > start + 42 else 8
+
+
+@functools.cache
+def has_imagecodecs(path):
+    """Whether imagecodecs is installed. If not, prints once that 16 bits are read as 8. path: an example"""
+    try:
+        import imagecodecs  # noqa: F401
+    except ImportError:
+        print(f"note: {path}: its 16 bits are read as 8. To keep them: {INSTALL}", file=sys.stderr)
+        return False
+    return True
+
+
+##############################
+#          Reading
+##############################
+
+
+@dataclasses.dataclass
+class Array:
+    """An image at full precision, as a person sees it; compare images.as_seen.
+
+    pixels:   float32 (H, W, channels) in [0, 1], upright, in sRGB, composited onto white
+    alpha:    float32 (H, W) in [0, 1], or None
+    straight: `pixels` without the white, or None
+    info:     what to write with it: "dpi", "icc_profile", "exif", "xmp", and "tags" of TIFF, see kept_tags
+    """
+
+    pixels: np.ndarray
+    alpha: np.ndarray | None = None
+    straight: np.ndarray | None = None
+    info: dict = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass
+class Decoded:
+    """What a decoder returns.
+
+    values:      as stored: (H, W), (H, W, channels) or (channels, H, W)
+    has_alpha:   whether the last channel is transparency; "premultiplied" if colours were multiplied by it
+    orientation: as in EXIF, 1 to 8
+    info:        as in Array
+    """
+
+    values: np.ndarray
+    has_alpha: bool | str = False
+    orientation: int = 1
+    info: dict = dataclasses.field(default_factory=dict)
 
 
 def load_array(path, channels, size=None, smallest=None):
-    """Reads an image at full precision -> float32 array (H, W, channels) in [0, 1].
-
-    8-bit and 16-bit integers are divided by the largest value of their type, wider integers by 65535. Floats must
-    already be in [0, 1]. Negative values are an error. Channels may come first or last in the file.
+    """Reads an image at full precision -> float32 array (H, W, channels) in [0, 1], as read_arrays does; of several
+    pages, the first.
 
     channels: any number of channels; the file must have as many
     size:     (height, width) to resize to, bicubic. None keeps the size
     smallest: minimum (height, width) before resizing, or None
     Raises InputError, naming the path.
     """
-    with reading(path):
-        pixels = read_array(path)
-        if pixels.ndim == 2:
-            pixels = pixels[:, :, None]
-        if pixels.ndim == 3 and pixels.shape[2] != channels and pixels.shape[0] == channels:
-            pixels = pixels.transpose(1, 2, 0)  # (channels, H, W), the usual order in remote sensing
-        if pixels.ndim != 3 or pixels.shape[2] != channels or 0 in pixels.shape:
-            shape = " x ".join(map(str, pixels.shape))
-            raise InputError(f"{path}: shape is {shape}, expected height x width x {channels} (--channels_A, _B)")
-        pixels = to_unit_range(pixels)
+    pixels = read_arrays(path, channels)[0].pixels
     height, width = pixels.shape[:2]
     check_smallest(path, height, width, smallest)
     if size and size != (height, width):
@@ -74,25 +141,144 @@ def load_pixels(path, channels, size, smallest, as_float):
     return image.astype(np.float32) / 255 if as_float else image
 
 
-def read_array(path):
-    """The values in a file, unchanged -> array (H, W), (H, W, channels) or (channels, H, W)."""
-    if path.lower().endswith(".npy"):
-        return np.load(path, allow_pickle=False)
-    if path.lower().endswith(TIFF):
+def read_arrays(path, channels):
+    """Reads an image at full precision -> list of Array, one for each page of a TIFF.
+
+    8-bit and 16-bit integers are divided by the largest value of their type, wider integers by 65535. Floats must
+    already be in [0, 1]. Negative values are an error. Channels may come first or last in the file. With 1 or 3
+    channels, gray and RGB are converted to each other, except in .npy files.
+
+    Raises InputError, naming the path.
+    """
+    with reading(path):
+        return [finish(page, path, channels) for page in decode(path, channels)]
+
+
+def decode(path, channels):
+    """-> list of Decoded"""
+    name = path.lower()
+    if name.endswith(".npy"):
+        return [Decoded(np.load(path, allow_pickle=False))]
+    if name.endswith(TIFF):
         try:
             import tifffile
-        except ImportError:  # some kinds of TIFF can be read with Pillow
-            with contextlib.suppress(OSError), Image.open(path) as image:
-                if image.mode in ("L", "I;16", "I;16B", "F", "RGB", "RGBA") and image.n_frames == 1:
-                    return np.asarray(image)
-            raise InputError(f"{path}: reading this kind of TIFF requires tifffile: {INSTALL_TIFFFILE}")
-        return tifffile.imread(path)
+        except ImportError:
+            return [decode_tiff_without_tifffile(path)]
+        with tifffile.TiffFile(path) as file:
+            return decode_tiff(file, channels)
     with Image.open(path) as image:
-        return np.asarray(image)
+        info = {key: image.info[key] for key in ("dpi", "icc_profile", "xmp") if image.info.get(key)}
+        exif = image.getexif()
+        values, has_alpha = decode_deep(path, image)
+    return [Decoded(values, has_alpha, exif.get(0x0112, 1), info)]
+
+
+def decode_deep(path, image):
+    """Pixels of a PNG, JPEG 2000 or PPM file, and of what Pillow decodes at full depth -> (array, whether the last
+    channel is alpha)
+
+    image: the open PIL image of the file"""
+    if image.format in ("PNG", "JPEG2000") and image.mode[0] not in "IF":
+        import imagecodecs
+
+        with open(path, "rb") as file:
+            data = file.read()
+        values = (imagecodecs.png_decode if image.format == "PNG" else imagecodecs.jpeg2k_decode)(data)
+        return values, values.ndim == 3 and values.shape[2] in (2, 4)
+    if image.format == "PPM" and image.mode == "RGB":
+        tile, (width, height) = image.tile[0], image.size
+        with open(path, "rb") as file:
+            file.seek(tile.offset)
+            values = np.frombuffer(file.read(6 * width * height), ">u2").reshape(height, width, 3)
+        return (values / np.float32(tile.args[-1])).clip(0, 1), False
+    return np.asarray(image), False
+
+
+def decode_tiff_without_tifffile(path):
+    """Pillow decodes some kinds of TIFF at full depth -> Decoded"""
+    with contextlib.suppress(OSError), Image.open(path) as image:
+        if (
+            image.mode in ("L", "I;16", "I;16B", "F", "RGB", "RGBA")
+            and image.n_frames == 1
+            and ";16" not in str(image.tile if image.mode.startswith("RGB") else "")
+        ):
+            return Decoded(np.asarray(image), image.mode == "RGBA", image.getexif().get(0x0112, 1))
+    raise InputError(f"{path}: reading this kind of TIFF requires tifffile: {INSTALL}")
+
+
+def decode_tiff(file, channels):
+    """An open tifffile.TiffFile -> list of Decoded. Smaller copies of an image (pyramids, thumbnails) are left out."""
+    decoded = []
+    for series in file.series:
+        page, values = series.keyframe, series.asarray()
+        if page.is_reduced and decoded:
+            continue
+        extra = int(page.extrasamples[0]) if page.extrasamples and channels in (1, 3) else 0
+        info = {"tags": kept_tags(page)} | dpi_of(page) | ({"icc_profile": page.iccprofile} if page.iccprofile else {})
+        # bands of one image, or images of one size?
+        is_stack = channels in (1, 3) and len(series.pages) > 1 and (values.ndim == 4 or len(values) != channels)
+        for one in values if is_stack else [values]:
+            alpha = {1: "premultiplied", 2: True}.get(extra, False)
+            decoded.append(Decoded(one, alpha, int(page.tags.valueof(274, 1)), info))
+    return decoded
+
+
+def kept_tags(page):
+    """The tags of a TIFF page that still hold after a translation, as tifffile's extratags"""
+    names = (270, 271, 272, 305, 306, 315, 33432, 700, 33723, *GEO_TAGS)  # as pictures.EXIF_TAGS; XMP, IPTC
+    return [(tag.code, tag.dtype, tag.count, tag.value, True) for tag in page.tags.values() if tag.code in names]
+
+
+def dpi_of(page):
+    """The resolution of a TIFF page -> {"dpi": (x, y)}, or {}"""
+    unit = {2: 1.0, 3: 2.54}.get(int(page.tags.valueof(296, 2)))
+    sides = [page.tags.valueof(tag) for tag in (282, 283)]
+    if not unit or not all(sides) or not all(isinstance(side, tuple) and side[1] for side in sides):
+        return {}
+    return {"dpi": tuple(unit * side[0] / side[1] for side in sides)}
+
+
+def finish(page, path, channels):
+    """Decoded -> Array: scaled, upright, in sRGB, with as many channels as needed, and composited onto white"""
+    values = page.values[:, :, None] if page.values.ndim == 2 else page.values
+    has_alpha, is_npy = bool(page.has_alpha), path.lower().endswith(".npy")
+    fitting = {channels} if is_npy or channels not in (1, 3) else {1 + has_alpha, 3 + has_alpha}
+    if values.ndim == 3 and values.shape[2] not in fitting and values.shape[0] in fitting:
+        values = values.transpose(1, 2, 0)  # (channels, H, W), the usual order in remote sensing
+    if values.ndim != 3 or values.shape[2] not in fitting or 0 in values.shape:
+        shape = " x ".join(map(str, page.values.shape))
+        raise InputError(f"{path}: shape is {shape}, expected height x width x {channels} (--channels_A, _B)")
+    values = upright(to_unit_range(values), page.orientation)
+    if not has_alpha:
+        pixels, profile = deep_to_srgb(values, page.info.get("icc_profile"))
+        return Array(to_channels(pixels, channels), info=page.info | {"icc_profile": profile})
+    alpha, colours = values[..., -1], values[..., :-1]
+    if page.has_alpha == "premultiplied":
+        colours = (colours / alpha[..., None].clip(1e-6)).clip(0, 1)
+    colours, profile = deep_to_srgb(colours, page.info.get("icc_profile"))
+    colours = to_channels(colours, channels)
+    pixels = colours * alpha[..., None] + (1 - alpha[..., None])
+    return Array(pixels, alpha, colours, page.info | {"icc_profile": profile})
+
+
+def to_channels(pixels, channels):
+    """(H, W, 1 or 3) -> (H, W, channels): gray to RGB, or RGB to gray; others unchanged"""
+    if pixels.shape[2] == channels:
+        return pixels
+    return pixels.repeat(3, axis=2) if channels == 3 else (pixels @ LUMA)[..., None]
+
+
+def upright(values, orientation):
+    """(H, W, channels) as stored -> as displayed, by the orientation of EXIF and TIFF"""
+    if orientation in (5, 6, 7, 8):
+        values = values.transpose(1, 0, 2)
+    # rows and columns to reverse, after the transposition
+    rows, columns = {2: (0, 1), 3: (1, 1), 4: (1, 0), 6: (0, 1), 7: (1, 1), 8: (1, 0)}.get(orientation, (0, 0))
+    return values[:: -1 if rows else 1, :: -1 if columns else 1]
 
 
 def to_unit_range(pixels):
-    """Scales integers to float32 in [0, 1], see load_array. Floats must already be in that range.
+    """Scales integers to float32 in [0, 1], see read_arrays. Floats must already be in that range.
 
     Raises ValueError for values out of range and for other types."""
     original = pixels
@@ -115,19 +301,83 @@ def resize_array(pixels, size):
     return resized.clip(0, 1) if pixels.dtype == np.float32 else resized  # bicubic interpolation overshoots
 
 
-def write_array(path, pixels):
-    """Writes a uint8 or uint16 array (H, W, channels): to .npy as float32 in [0, 1], to TIFF as these integers."""
+##############################
+#          Writing
+##############################
+
+
+def can_write(kind, dtype, n_channels):
+    """Whether write_array can write pixels of this type and number of channels, alpha included, in a format."""
+    if kind == "NPY" or kind == "TIFF":
+        return True
+    if kind == "PPM":
+        return dtype == np.uint16 and n_channels == 3
+    try:
+        import imagecodecs  # noqa: F401
+    except ImportError:
+        return False
+    return kind in ("PNG", "JPEG2000") and dtype == np.uint16 and n_channels <= 4
+
+
+def write_array(path, kind, pages, info):
+    """Writes uint8 or uint16 arrays (H, W, channels) at full depth: to .npy as float32 in [0, 1], otherwise as integers.
+
+    kind:  "NPY", "TIFF", "PNG", "PPM" or "JPEG2000"
+    pages: list of pairs (pixels, alpha or None); formats other than TIFF take one
+    info:  as in Array
+    Raises InputError if a package that is needed is not installed.
+    """
+    stacked = [np.ascontiguousarray(pixels if a is None else np.dstack([pixels, a])) for pixels, a in pages]
     with whole_file(path) as temporary:
-        if path.lower().endswith(".npy"):
-            with open(temporary, "wb") as file:
-                np.save(file, to_unit_range(pixels))
+        if kind == "TIFF":
+            write_tiff(path, temporary, stacked, pages[0][1] is not None, info)
             return
-        try:
-            import tifffile
-        except ImportError:
-            raise InputError(
-                f"{path}: writing a TIFF of {pixels.shape[2]} channels requires tifffile: {INSTALL_TIFFFILE}. "
-                "Or use --format npy"
-            )
-        photometric = "rgb" if pixels.shape[2] == 3 else "minisblack"
-        tifffile.imwrite(temporary, pixels, photometric=photometric, planarconfig="contig")
+        with open(temporary, "wb") as file:
+            if kind == "NPY":
+                np.save(file, to_unit_range(pages[0][0]))
+            elif kind == "PPM":
+                height, width = stacked[0].shape[:2]
+                file.write(b"P6\n%d %d\n65535\n" % (width, height) + stacked[0].astype(">u2").tobytes())
+            else:
+                import imagecodecs
+
+                if kind == "PNG":
+                    file.write(with_chunks(imagecodecs.png_encode(stacked[0].squeeze()), info))
+                else:
+                    file.write(imagecodecs.jpeg2k_encode(stacked[0].squeeze(), reversible=True))
+
+
+def write_tiff(path, temporary, stacked, has_alpha, info):
+    try:
+        import tifffile
+    except ImportError:
+        raise InputError(
+            f"{path}: writing a TIFF of {stacked[0].shape[2]} channels requires tifffile: {INSTALL}. "
+            "Or use --format npy"
+        )
+    options = dict(metadata=None, software=False, extratags=info.get("tags", []))
+    if has_alpha:
+        options["extrasamples"] = ["unassalpha"]
+    if info.get("icc_profile"):
+        options["iccprofile"] = info["icc_profile"]
+    if info.get("dpi"):
+        options |= dict(resolution=tuple(map(float, info["dpi"])), resolutionunit=2)
+    with tifffile.TiffWriter(temporary) as file:
+        for pixels in stacked:
+            is_rgb, is_flat = pixels.shape[2] - has_alpha == 3, pixels.shape[2] == 1
+            options["planarconfig"] = None if is_flat else "contig"
+            options["photometric"] = "rgb" if is_rgb else "minisblack"
+            file.write(pixels[..., 0] if is_flat else pixels, **options)
+
+
+def with_chunks(png, info):
+    """Adds metadata to an encoded PNG, in bytes: the chunks of a small image that Pillow writes with `info`."""
+    small = io.BytesIO()
+    Image.new("L", (1, 1)).save(small, "PNG", **info)
+    data, position, chunks = small.getvalue(), 8, b""
+    while position < len(data):
+        length = int.from_bytes(data[position : position + 4], "big") + 12
+        if data[position + 4 : position + 8] not in (b"IHDR", b"IDAT", b"IEND"):
+            chunks += data[position : position + length]
+        position += length
+    return png[:33] + chunks + png[33:]  # after the signature, 8 bytes, and IHDR, 25

@@ -7,26 +7,89 @@ Also here: the list of image files in a folder.
 
 import contextlib
 import os
+import re
+import warnings
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps, JpegImagePlugin
 
+from media.colours import to_srgb
 from media.files import reading
 from utils import InputError
 
-IMAGE_EXTENSIONS = (*(e for e, kind in Image.registered_extensions().items() if kind in Image.OPEN), ".npy")
+HEIF = (".heic", ".heics", ".heif", ".heifs", ".hif")  # see register_heif
+# .mpo is a JPEG with a second picture inside. Pillow opens it as JPEG and knows the extension, but does not connect both
+IMAGE_EXTENSIONS = (
+    *(e for e, kind in Image.registered_extensions().items() if kind in Image.OPEN), ".mpo", ".npy", *HEIF,
+)  # fmt: skip
 
 
 @contextlib.contextmanager
-def open_image(path, smallest=None):
+def open_image(path, smallest=None, needed=None):
     """Opens an image file for a `with` block and checks its size. Only the header is read at first.
 
     smallest: minimum (height, width), or None
-    Raises InputError, naming the path, if anything goes wrong in the block.
+    needed:   function (width, height) -> the longest side that is needed, or None for all of the image. A JPEG is then
+              decoded at a reduced size, at least twice that long, which is faster
+    Raises InputError, naming the path, if anything goes wrong in the block, or if the image has more pixels than
+    max_pixels().
     """
-    with reading(path), Image.open(path) as image:
+    register_heif(path)
+    with reading(path), open_of_any_size(path) as image:
         check_image_size(path, image, smallest)
+        if needed and (side := needed(*image.size)):
+            image.draft(None, (2 * side, 2 * side))
+        if image.width * image.height > max_pixels():
+            raise too_large(path, f"{image.width} x {image.height}")
         yield image
+
+
+def open_of_any_size(path):
+    """Image.open; but a JPEG may have any size, because it can be decoded at a reduced one."""
+    try:
+        return Image.open(path)
+    except Image.DecompressionBombError as error:
+        with contextlib.suppress(SyntaxError):  # Pillow's error for other formats
+            return JpegImagePlugin.JpegImageFile(path)
+        raise too_large(path, re.search(r"\d+", str(error))[0])
+
+
+@contextlib.contextmanager
+def decoding(pixels, allow_truncated=False):
+    """Sets for a `with` block how many pixels an image may have, and whether the part of a truncated image that can be
+    decoded is used. Both are settings of Pillow, for all threads."""
+    before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
+    Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = pixels / 2, allow_truncated
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # at half of the limit
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+
+def max_pixels():
+    """The number of pixels above which Pillow refuses an image, which may be made to fill the memory."""
+    return int(2 * (Image.MAX_IMAGE_PIXELS or 1e18))
+
+
+def too_large(path, size):
+    return InputError(
+        f"{path}: {size} pixels, more than the limit of {max_pixels()}. If you trust the file, raise the limit with "
+        "--max_pixels of translate.py; a JPEG can also be translated with --size. To train on it, make it smaller"
+    )
+
+
+def register_heif(path):
+    """Lets Pillow open HEIC and HEIF, the formats of iPhones, if `path` is such a file. Raises InputError if that
+    requires a package."""
+    if not path.lower().endswith(HEIF):
+        return
+    try:
+        import pillow_heif  # Pillow has no decoder of its own
+    except ImportError:
+        raise InputError(f"{path}: reading {os.path.splitext(path)[1]} requires pillow-heif: pip install pillow-heif")
+    pillow_heif.register_heif_opener()
 
 
 def load_image(path, channels=3, size=None, smallest=None):
@@ -37,26 +100,37 @@ def load_image(path, channels=3, size=None, smallest=None):
     smallest: minimum (height, width) before resizing, or None
     Raises InputError, naming the path.
     """
-    with open_image(path, smallest) as image:
-        if size:  # JPEG can decode at reduced size (DCT scaling); keep at least twice what is needed
-            image.draft(None, (2 * max(size), 2 * max(size)))
+    with open_image(path, smallest, needed=lambda *_: size and max(size)) as image:
         return image_to_array(image, channels, size)
 
 
 def image_to_array(image, channels=3, size=None):
-    """PIL image -> uint8 array (H, W, channels). Accepts every mode that Pillow decodes: applies the EXIF orientation,
-    composites transparency onto white, converts palettes and CMYK to RGB, and scales 16-bit values to 8 bits. Takes
-    the first frame of an animation.
+    """PIL image -> uint8 array (H, W, channels), as a person sees the image, see as_seen. Takes the first frame of an
+    animation.
 
     Arguments as in load_image."""
-    image = scale_to_8_bit(apply_orientation(image))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    image = image.convert({1: "L", 3: "RGB"}[channels])
+    image, *_ = as_seen(scale_to_8_bit(apply_orientation(image)), channels)
     if size:
         image = image.resize((size[1], size[0]), Image.Resampling.BICUBIC)
     return np.array(image).reshape(image.height, image.width, channels)
+
+
+def as_seen(image, channels):
+    """What a person sees of a PIL image with 8 bits per channel -> PIL images (seen, alpha, straight).
+
+    seen:     mode L or RGB, in sRGB, transparency composited onto white: colours that nobody sees have no effect
+    alpha:    mode L, or None without transparency
+    straight: `seen` before it was composited, or None without transparency
+    Training, evaluation and translation use this function, so that networks see the same in each.
+    """
+    mode, colours = {1: "L", 3: "RGB"}[channels], to_srgb(image)
+    if not image.has_transparency_data:
+        return colours.convert(mode), None, None
+    alpha = image.convert("RGBA").getchannel("A")
+    seen = colours.convert("RGBA")
+    seen.putalpha(alpha)
+    seen = Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen)
+    return seen.convert(mode), alpha, colours.convert(mode)
 
 
 def apply_orientation(image):

@@ -1,21 +1,30 @@
 """
 Pictures for translation. A `Picture` is an image together with everything else that its file holds: alpha, frames and
-their timing, 16 bits, EXIF, colour profile. read_picture and write_picture keep all of it, so a translated file differs
-from its source in nothing but the pixels.
+their timing, pages, 16 bits, EXIF and other metadata. read_picture and write_picture keep all of it, so a translated
+file differs from its source in nothing but the pixels.
 
-To train and evaluate, 8-bit pixels are enough: see images.py.
+To train and evaluate, 8-bit pixels are enough: see images.py. Both see the same, see images.as_seen.
 """
 
-import contextlib
 import dataclasses
-import io
 import os
+import re
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, ImageSequence
+from PIL import ExifTags, Image, ImageSequence, PngImagePlugin
 
-from media.arrays import is_array, load_array, resize_array, to_unit_range, write_array
-from media.images import apply_orientation, open_image, scale_to_8_bit
+from media.arrays import (
+    GEO_TAGS,
+    can_write,
+    is_array,
+    read_arrays,
+    resize_array,
+    to_channels,
+    to_unit_range,
+    write_array,
+)
+from media.colours import is_converted
+from media.images import apply_orientation, as_seen, max_pixels, open_image
 from utils import InputError, whole_file
 
 # Formats that hold full colour at any size. Inputs in other formats (Photoshop, icons, ...) are written as PNG
@@ -25,9 +34,10 @@ WITH_ALPHA = ("PNG", "WEBP", "TIFF", "GIF", "TGA", "JPEG2000", "AVIF")
 SAVE_OPTIONS = {
     "JPEG": dict(quality=95, subsampling=0),  # the input was compressed once already; lose little more
     "WEBP": dict(quality=95),
-    "AVIF": dict(quality=90),
+    "AVIF": dict(quality=90, subsampling="4:4:4"),
     "TIFF": dict(compression="tiff_lzw"),
 }
+XMP, IPTC = 700, 33723  # tags of TIFF files
 EXIF_TAGS = (270, 271, 272, 305, 306, 315, 33432)  # description, maker, model, software, date, artist, copyright
 LARGEST_ANIMATION = 2**30  # values in all frames together, because all are decoded at once
 
@@ -36,16 +46,21 @@ LARGEST_ANIMATION = 2**30  # values in all frames together, because all are deco
 class Picture:
     """An image and everything else that its file holds.
 
-    pixels: (frames, H, W, channels), EXIF orientation applied. uint8, or uint16 for 16-bit gray and for arrays
-    alpha:  (frames, H, W) uint8, or None
-    info:   metadata to write with it, as Pillow's keyword arguments: exif, icc_profile, dpi
-    timing: for more than one frame: "duration", a list in ms, and "loop", the number of repetitions
+    pixels:   (frames, H, W, channels), as a person sees them, see images.as_seen. uint8; uint16 for more than 8 bits
+    alpha:    (frames, H, W) of the same type, or None
+    straight: `pixels` before they were composited onto white, to be written with alpha; None without alpha
+    info:     metadata to write with it, as Pillow's keyword arguments: exif, icc_profile, dpi, xmp, ... "tags" is for
+              TIFF files of more than 8 bits, see arrays.kept_tags
+    timing:   for more than one frame: "duration", a list in ms, and "loop", the number of repetitions
+    pages:    list of Picture: further pages of a TIFF, whose size or type differs from that of the pages before
     """
 
     pixels: np.ndarray
     alpha: np.ndarray | None
     info: dict
     timing: dict
+    straight: np.ndarray | None = None
+    pages: list = dataclasses.field(default_factory=list)
 
 
 def format_of(path):
@@ -64,17 +79,19 @@ def format_of(path):
 def read_picture(path, channels, resize=None):
     """Decodes an image file -> Picture.
 
-    channels: 1 for gray, 3 for RGB; other colours are converted, CMYK through its colour profile. For any other number
-              the file must have as many channels, see arrays.py
-    resize:   function (width, height) -> (width, height), or None
+    channels: 1 for gray, 3 for RGB; other colours are converted. For any other number the file must have as many
+              channels, see arrays.py
+    resize:   function (width, height) -> (width, height), or None. A JPEG above the limit of pixels, see
+              images.open_image, is decoded at a reduced size first
     Raises InputError, naming the path.
     """
-    if is_array(path, channels, integers=False):
-        pixels = load_array(path, channels)
-        if resize:
-            pixels = load_array(path, channels, resize(*pixels.shape[1::-1])[::-1])
-        return Picture(to_16_bit(pixels)[None], None, {}, {})
-    with open_image(path) as image:
+    if is_array(path, channels):
+        return join([array_to_picture(array, resize) for array in read_arrays(path, channels)])
+
+    def needed(width, height):
+        return max(resize(width, height)) if resize and width * height > max_pixels() else None
+
+    with open_image(path, needed=needed) as image:
         n_frames = image.n_frames if image.format in ANIMATED else 1  # in other formats, previews or layers
         if n_frames > 1 and n_frames * image.width * image.height * channels > LARGEST_ANIMATION:
             raise InputError(
@@ -82,9 +99,7 @@ def read_picture(path, channels, resize=None):
             )
         sequence = ImageSequence.Iterator(image) if n_frames > 1 else [image]
         frames = [decode_frame(frame, channels, resize) for frame in sequence]
-        if len({(frame.pixels.shape, frame.pixels.dtype) for frame in frames}) > 1:
-            raise InputError(f"{path}: its {n_frames} pages differ in size or depth. Save each to a file of its own")
-        return frames_to_picture(image, frames, channels)
+        return frames_to_picture(image, frames)
 
 
 def image_to_picture(image, channels, resize=None):
@@ -92,25 +107,46 @@ def image_to_picture(image, channels, resize=None):
 
     channels: 1 for gray, 3 for RGB
     """
-    if image.mode == "F" and channels == 1:  # Pillow cannot scale floats
-        pixels = to_unit_range(np.asarray(apply_orientation(image)))[..., None]
-        if resize:
-            pixels = resize_array(pixels, resize(*pixels.shape[1::-1])[::-1])
-        return Picture(to_16_bit(pixels)[None], None, {}, {})
-    return frames_to_picture(image, [decode_frame(image, channels, resize)], channels)
+    return frames_to_picture(image, [decode_frame(image, channels, resize)])
 
 
-def to_16_bit(pixels):
-    """Floats in [0, 1] -> uint16"""
-    return (pixels * 65535).round().astype(np.uint16)
+def array_to_picture(array, resize):
+    """arrays.Array -> Picture of type uint16"""
+    planes = [array.pixels, array.straight, None if array.alpha is None else array.alpha[..., None]]
+    info = {key: value for key, value in array.info.items() if value}
+    if resize:
+        size = resize(*array.pixels.shape[1::-1])[::-1]
+        if size != array.pixels.shape[:2]:
+            info["tags"] = [tag for tag in info.get("tags", []) if tag[0] not in GEO_TAGS]  # they give the pixels' size
+        planes = [None if plane is None else resize_array(plane, size) for plane in planes]
+    pixels, straight, alpha = (None if p is None else (p * 65535).round().astype(np.uint16)[None] for p in planes)
+    return Picture(pixels, None if alpha is None else alpha[..., 0], info, {}, straight)
+
+
+def join(pictures):
+    """Pictures of one page each -> one Picture. Neighbours of one size and type become frames of one array."""
+    joined = []
+    for picture in pictures:
+        last = joined[-1] if joined else None
+        kind = picture.pixels.shape[1:], picture.pixels.dtype, picture.alpha is None
+        if last and kind == (last.pixels.shape[1:], last.pixels.dtype, last.alpha is None):
+            for name in ("pixels", "alpha", "straight"):
+                if getattr(picture, name) is not None:
+                    setattr(last, name, np.concatenate([getattr(last, name), getattr(picture, name)]))
+        else:
+            joined.append(picture)
+    joined[0].pages = joined[1:]
+    return joined[0]
 
 
 @dataclasses.dataclass
 class Frame:
-    """pixels (H, W, channels), alpha as a PIL image or None, duration in ms, info as Pillow returns it"""
+    """pixels (H, W, channels) as seen, alpha (H, W) or None, straight as in Picture, duration in ms, info as Pillow
+    returns it"""
 
     pixels: np.ndarray
-    alpha: Image.Image | None
+    alpha: np.ndarray | None
+    straight: np.ndarray | None
     duration: float
     info: dict
 
@@ -119,53 +155,86 @@ def decode_frame(image, channels, resize):
     """The current frame of a PIL image -> Frame, EXIF orientation applied."""
     upright = apply_orientation(image)
     duration = image.info.get("duration", 0)  # WebP and AVIF know a frame's duration only after decoding it
-    pixels, alpha = split_alpha(upright, channels)
+    if upright.mode[0] in "IF":
+        pixels = to_channels(to_unit_range(np.asarray(upright))[..., None], channels)
+        if resize:
+            pixels = resize_array(pixels, resize(*upright.size)[::-1])
+        return Frame((pixels * 65535).round().astype(np.uint16), None, None, duration, upright.info)
+    seen, alpha, straight = as_seen(upright, channels)
+    planes = [seen, straight, alpha]
     if resize:
         size = resize(*upright.size)
-        pixels = pixels.resize(size, Image.Resampling.BICUBIC)
-        alpha = alpha and alpha.resize(size, Image.Resampling.BICUBIC)
-    pixels = np.array(pixels).reshape(pixels.height, pixels.width, channels)
-    return Frame(pixels, alpha, duration, upright.info)
+        planes = [plane and plane.resize(size, Image.Resampling.BICUBIC) for plane in planes]
+    pixels, straight, alpha = (None if plane is None else np.array(plane) for plane in planes)
+    pixels, straight = (None if p is None else p.reshape(*p.shape[:2], channels) for p in (pixels, straight))
+    return Frame(pixels, alpha, straight, duration, upright.info)
 
 
-def split_alpha(image, channels):
-    """PIL image of any mode -> (PIL image of mode L, I;16 or RGB, alpha channel of mode L or None)."""
-    if image.mode[0] in "IF":
-        values = np.asarray(image)
-        if channels == 1 and image.mode != "F" and 0 <= values.min() and values.max() < 65536:
-            return Image.fromarray(values.astype(np.uint16)), None
-        image = scale_to_8_bit(image)
-    alpha = None
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        alpha = image.getchannel("A")
-    if image.mode == "CMYK" and image.info.get("icc_profile"):
-        with contextlib.suppress(ImageCms.PyCMSError, OSError):  # a broken profile: use Pillow's plain conversion
-            profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
-            image = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    return image.convert({1: "L", 3: "RGB"}[channels]), alpha
-
-
-def frames_to_picture(image, frames, channels):
+def frames_to_picture(image, frames):
     """Decoded frames, and the PIL image that they come from -> Picture."""
-    info = {key: frames[-1].info[key] for key in ("icc_profile", "dpi") if frames[-1].info.get(key)}
-    if exif := exif_to_keep(image):
-        info["exif"] = exif
-    if image.mode == "CMYK" or (channels == 1) != (image.mode[0] in "1LIF"):
-        info.pop("icc_profile", None)  # the profile describes the original channels
+    info = metadata_to_keep(image, frames[-1])
     timing = {}
-    if len(frames) > 1:
+    if len(frames) > 1 and image.format != "TIFF":
         timing = dict(duration=[frame.duration for frame in frames])
         if "loop" in image.info:
             timing["loop"] = image.info["loop"]
-    alpha = None
-    if any(frame.alpha for frame in frames):
-        opaque = Image.new("L", frames[0].pixels.shape[1::-1], 255)
-        alpha = np.stack([np.array(frame.alpha or opaque) for frame in frames])
-    return Picture(np.stack([frame.pixels for frame in frames]), alpha, info, timing)
+    has_alpha = any(frame.alpha is not None for frame in frames)
+    pictures = []
+    for frame in frames:
+        alpha, straight = frame.alpha, frame.straight
+        if has_alpha and alpha is None:
+            alpha, straight = np.full(frame.pixels.shape[:2], 255, np.uint8), frame.pixels
+        in_one = (None if plane is None else plane[None] for plane in (frame.pixels, alpha, straight))
+        pixels, alpha, straight = in_one
+        pictures.append(Picture(pixels, alpha, info, timing, straight))
+    return join(pictures)
 
 
-def exif_to_keep(image):
+def metadata_to_keep(image, frame):
+    """What a PIL image holds besides its pixels, as keyword arguments for Pillow's `save`. Of the colour profile, only
+    one that still describes the pixels."""
+    channels = frame.pixels.shape[2]
+    info = {key: frame.info[key] for key in ("icc_profile", "dpi", "comment") if frame.info.get(key)}
+    if is_converted(image) or (channels == 1) != (image.mode[0] in "1LIF"):
+        info.pop("icc_profile", None)
+    if exif := exif_to_keep(image, is_converted(image)):
+        info["exif"] = exif
+    if xmp := xmp_to_keep(frame.info):
+        info["xmp"] = xmp
+    if iptc := (image.info.get("photoshop") or {}).get(0x0404):
+        info["extra"] = iptc_segment(iptc)
+    if texts := getattr(image, "text", None):
+        info["pnginfo"] = PngImagePlugin.PngInfo()
+        for name, text in texts.items():
+            if name != "XML:com.adobe.xmp":
+                info["pnginfo"].add_itxt(name, text)
+    tags = getattr(image, "tag_v2", {})
+    is_resized = frame.pixels.shape[:2] not in (image.size, image.size[::-1])
+    kept = [tag for tag in (IPTC, *(() if is_resized else GEO_TAGS)) if tag in tags]
+    if kept:
+        info["tiffinfo"] = {tag: tags[tag] for tag in kept}
+    return info
+
+
+def xmp_to_keep(info):
+    """The XMP data of an image, without its thumbnails, which would show the input -> bytes, or None"""
+    xmp = info.get("xmp") or info.get("XML:com.adobe.xmp")
+    if isinstance(xmp, str):
+        xmp = xmp.encode()
+    if not isinstance(xmp, bytes):
+        return None
+    return re.sub(rb"<(xmp|xap):Thumbnails>.*?</\1:Thumbnails>", b"", xmp, flags=re.DOTALL)
+
+
+def iptc_segment(iptc):
+    """IPTC data -> the APP13 segment of a JPEG file that holds it and nothing else (Photoshop file formats, image
+    resource blocks)"""
+    block = b"8BIM\x04\x04\0\0" + len(iptc).to_bytes(4, "big") + iptc + b"\0" * (len(iptc) % 2)
+    content = b"Photoshop 3.0\0" + block
+    return b"\xff\xed" + (len(content) + 2).to_bytes(2, "big") + content if len(content) < 65534 else b""
+
+
+def exif_to_keep(image, is_converted_to_srgb):
     """The EXIF data that still holds after a translation, in bytes; b"" if there is none. Drops the thumbnail, which
     would show the input, and tags about the file's layout and orientation."""
     try:
@@ -175,7 +244,9 @@ def exif_to_keep(image):
                 exif[tag] = tags[tag]
         for part in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
             if values := tags.get_ifd(part):
-                exif[part] = values
+                exif[part] = dict(values)
+        if is_converted_to_srgb and 0xA001 in exif.get_ifd(ExifTags.IFD.Exif):
+            exif.get_ifd(ExifTags.IFD.Exif)[0xA001] = 1  # the colour space
         return exif.tobytes() if exif else b""
     except Exception:  # some cameras write EXIF that Pillow cannot handle; the image itself is fine
         return b""
@@ -187,12 +258,30 @@ def exif_to_keep(image):
 
 
 def replace_pixels(picture, pixels):
-    """A Picture with other pixels, (frames, H, W, any number of channels), and everything else as before. Drops the
-    colour profile if the number of channels changes."""
-    info = dict(picture.info)
+    """A Picture with other pixels, (frames, H, W, any number of channels), as seen, and everything else as before.
+    Drops the colour profile if the number of channels changes."""
+    info, straight = dict(picture.info), None
     if pixels.shape[3] != picture.pixels.shape[3]:
         info.pop("icc_profile", None)
-    return dataclasses.replace(picture, pixels=pixels, info=info)
+    if picture.alpha is not None:
+        straight = without_white(picture, pixels)
+    return dataclasses.replace(picture, pixels=pixels, info=info, straight=straight)
+
+
+def without_white(picture, pixels):
+    """New pixels as seen on white -> the colours that look so with the alpha of a Picture.
+
+    seen = alpha * straight + (1 - alpha) * white, so a change of what is seen is divided by alpha. Where nothing
+    changed, the colours stay exactly what they were. Where alpha is 0, any colour will do, and it takes the seen one.
+    """
+    top = np.iinfo(picture.pixels.dtype).max
+    share = picture.alpha[..., None].astype(np.float32) / top
+    safe = share.clip(1 / top)
+    if pixels.shape == picture.straight.shape:
+        straight = picture.straight + (pixels.astype(np.float32) - picture.pixels) / safe
+    else:  # another number of channels
+        straight = top + (pixels.astype(np.float32) - top) / safe
+    return np.where(share > 0, straight.round().clip(0, top), pixels).astype(pixels.dtype)
 
 
 def write_picture(path, kind, picture):
@@ -200,16 +289,30 @@ def write_picture(path, kind, picture):
 
     Formats drop what they cannot hold: 16 bits become 8, transparency is composited onto white, and of an animation
     only the first frame is kept.
-    Raises InputError if the number of channels needs another format.
+    Returns a list of notes on what was dropped. Raises InputError if the number of channels needs another format.
     """
-    channels, is_deep = picture.pixels.shape[3], picture.pixels.dtype == np.uint16
-    if kind == "NPY" or (kind == "TIFF" and (channels not in (1, 3) or (channels == 3 and is_deep))):
-        write_array(path, picture.pixels[0])
-        return
+    notes, channels = [], picture.pixels.shape[3]
+    has_alpha = picture.alpha is not None and kind in WITH_ALPHA
+    n_pages = len(picture.pixels) + sum(len(page.pixels) for page in picture.pages)
+    if n_pages > 1 and kind not in ANIMATED:
+        notes.append(f"{path}: only the first of {n_pages} frames was written; {kind} holds one")
+    if needs_array(picture, kind):
+        planes = zip(picture.straight, picture.alpha) if has_alpha else ((page, None) for page in picture.pixels)
+        pages = list(planes)
+        for more in picture.pages if kind == "TIFF" else []:
+            pages += list(zip(more.straight, more.alpha)) if has_alpha else [(page, None) for page in more.pixels]
+        write_array(path, kind, pages if kind == "TIFF" else pages[:1], picture.info)
+        return notes
+    if picture.pixels.dtype == np.uint16 and not is_deep_gray(picture, kind) and channels in (1, 3):
+        notes.append(f"{path}: 16 bits became 8; {kind} holds no more here")
     images = picture_to_images(picture, kind)
-    options = SAVE_OPTIONS.get(kind, {}) | picture.info
-    if kind == "TIFF" and "exif" in options:
-        del options["compression"]  # Pillow cannot write both: "Error setting from dictionary"
+    for page in picture.pages if kind == "TIFF" else []:
+        images += picture_to_images(page, kind)
+    options = SAVE_OPTIONS.get(kind, {}) | {key: value for key, value in picture.info.items() if key != "tags"}
+    if kind == "TIFF":
+        options["tiffinfo"] = all_tags(options)
+        if options.pop("exif", None):
+            del options["compression"]  # Pillow cannot write both: "Error setting from dictionary"
     if len(images) > 1 and kind in ANIMATED:
         options |= dict(save_all=True, append_images=images[1:]) | picture.timing
         if kind == "AVIF" and "duration" in options:  # PNG has fractions of a millisecond, AVIF does not
@@ -218,25 +321,51 @@ def write_picture(path, kind, picture):
             options["disposal"] = 2  # clear each frame before the next, which may cover less
     with whole_file(path) as temporary:
         images[0].save(temporary, format=kind, **options)
+    return notes
+
+
+def all_tags(options):
+    """EXIF, XMP and other tags for a TIFF file that Pillow writes, which takes them in one directory"""
+    tags = Image.Exif()
+    tags.load(options.get("exif", b""))
+    for tag, value in options.get("tiffinfo", {}).items():
+        tags[tag] = value
+    if options.get("xmp"):
+        tags[XMP] = options["xmp"]
+    return tags
+
+
+def is_deep_gray(picture, kind):
+    """Whether Pillow can write a Picture at full depth: 16-bit gray without transparency"""
+    is_gray = picture.pixels.dtype == np.uint16 and picture.pixels.shape[3] == 1
+    return is_gray and picture.alpha is None and kind in ("PNG", "TIFF", "PPM", "JPEG2000")
+
+
+def needs_array(picture, kind):
+    """Whether a Picture must be written with arrays.write_array, and can be"""
+    channels = picture.pixels.shape[3]
+    if kind == "NPY" or (kind == "TIFF" and channels not in (1, 3)):
+        return True
+    is_deep = picture.pixels.dtype == np.uint16 and channels in (1, 3)
+    has_more = picture.info.get("tags") or picture.pages
+    if not is_deep or (is_deep_gray(picture, kind) and not (kind == "TIFF" and has_more)):
+        return False
+    n_frames = len(picture.pixels)
+    n_channels = channels + (picture.alpha is not None and kind in WITH_ALPHA)
+    return (n_frames == 1 or kind == "TIFF") and can_write(kind, picture.pixels.dtype, n_channels)
 
 
 def picture_to_images(picture, kind="PNG"):
     """Picture -> list of PIL images, one a frame, in a mode that the format `kind` can hold, see write_picture."""
-    pixels = picture.pixels
-    if pixels.shape[3] not in (1, 3):
-        raise InputError(f"{pixels.shape[3]} channels fit into .npy and .tif only: --format npy")
-    if pixels.dtype == np.uint16 and (kind not in ("PNG", "TIFF") or pixels.shape[3] == 3):
-        pixels = (pixels / 257).round().astype(np.uint8)
-    images = [Image.fromarray(frame.squeeze(2) if frame.shape[2] == 1 else frame) for frame in pixels]
-    if picture.alpha is None or pixels.dtype != np.uint8:
-        return images
-    return [with_alpha(image, Image.fromarray(alpha), kind) for image, alpha in zip(images, picture.alpha)]
-
-
-def with_alpha(image, alpha, kind):
-    """A PIL image with an alpha channel -> RGBA, or composited onto white if the format `kind` has no transparency."""
-    rgba = image.convert("RGBA")
-    rgba.putalpha(alpha)
-    if kind in WITH_ALPHA:
-        return rgba
-    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert(image.mode)
+    if picture.pixels.shape[3] not in (1, 3):
+        raise InputError(f"{picture.pixels.shape[3]} channels fit into .npy and .tif only: --format npy")
+    has_alpha = picture.alpha is not None and kind in WITH_ALPHA
+    planes = [picture.straight, picture.alpha] if has_alpha else [picture.pixels]
+    if picture.pixels.dtype == np.uint16 and not is_deep_gray(picture, kind):
+        planes = [(plane / 257).round().astype(np.uint8) for plane in planes]
+    images = [Image.fromarray(frame.squeeze(2) if frame.shape[2] == 1 else frame) for frame in planes[0]]
+    if has_alpha:
+        images = [image.convert("RGBA") for image in images]
+        for image, alpha in zip(images, planes[1]):
+            image.putalpha(Image.fromarray(alpha))
+    return images

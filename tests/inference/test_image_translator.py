@@ -50,7 +50,9 @@ def test_gray_of_16_bits(open_G, translate):
     result = open_G("gray.pth")(Image.open("x.png"))
     assert result.mode == "I;16" and np.array_equal(result, file_of(translate, "x.png", checkpoint="gray.pth"))
     colour = open_G()(Image.open("x.png"))
-    assert colour.mode == "RGB" and np.array_equal(colour, file_of(translate, "x.png"))
+    assert colour.mode == "RGB"  # Pillow has no colours of 16 bits, a file may have
+    deep = file_of(translate, "x.png").astype(float)  # Pillow shows the upper 8 of 16 bits
+    assert np.abs(np.asarray(colour, float) - deep).max() <= 1
 
 
 def test_gray_floats(open_G, translate):

@@ -77,7 +77,7 @@ def test_gray_of_16_bits_is_trained_with_all_of_them(tmp_path):
     expected = set(np.float32(values.ravel() / np.float32(65535) * 2 - 1).round(5))
     assert set(item.numpy().ravel().round(5)) <= expected
     coloured = ImageDataset(str(tmp_path), channels=3, img_size=(32, 36), load_size=(40, 44))[0]["A"]
-    assert coloured.shape[0] == 3 and len(coloured.unique()) < 10
+    assert coloured.shape[0] == 3 and len(coloured.unique()) > 500
 
 
 def test_rgb_tiffs_of_16_bits(tmp_path):

@@ -1,9 +1,13 @@
 """With --strength 0 the pixels that come out are those that went in, in whatever file they are."""
 
+import sys
+
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image, ImageCms
 
+from media.arrays import decode_deep, has_imagecodecs, write_array
 from media.images import load_image
 from media.pictures import format_of, read_picture
 
@@ -88,7 +92,8 @@ def test_transparency_is_kept(unchanged, name):
     rgba[:5, ..., 3], rgba[5:9, ..., 3] = 0, 255
     Image.fromarray(rgba).save(name)
     result = Image.open(unchanged(name))
-    assert result.mode == "RGBA" and np.array_equal(np.asarray(result), rgba)
+    assert result.mode == "RGBA"
+    assert np.array_equal(np.asarray(result), np.where(rgba[..., 3:] > 0, rgba, [255, 255, 255, 0]))
 
 
 def test_alpha_is_exactly_kept_by_a_translation(translate):
@@ -121,7 +126,7 @@ def test_gray_with_transparency(unchanged, gray):
     Image.fromarray(la).save("x.png")
     for target, options in (("y.png", {}), ("z.png", gray)):
         result = np.asarray(Image.open(unchanged("x.png", target=target, **options)).convert("RGBA"))
-        assert np.array_equal(result, la[..., [0, 0, 0, 1]])
+        assert np.array_equal(result, np.where(la[..., 1:] > 0, la[..., [0, 0, 0, 1]], [255, 255, 255, 0]))
 
 
 def palette_image():
@@ -142,7 +147,8 @@ def test_palette_with_transparency(unchanged, transparency):
     result = np.asarray(Image.open(unchanged("x.png")))
     expected = np.array([255, 0, 255] if transparency == 1 else [255, 100, 0])[noise(33, 34, top=3)]
     assert np.array_equal(result[..., 3], expected)
-    assert np.array_equal(result[..., :3], np.asarray(palette_image().convert("RGB")))
+    colours = np.asarray(palette_image().convert("RGB"))
+    assert np.array_equal(result[..., :3], np.where(result[..., 3:] > 0, colours, 255))
 
 
 def test_black_and_white(unchanged, gray):
@@ -167,18 +173,61 @@ def test_float(unchanged, gray):
 
 
 @pytest.mark.parametrize("name", ["x.png", "x.tif"])
-def test_16_bits_become_8_in_colour_and_stay_in_gray(unchanged, gray, name):
+def test_16_bits_of_gray(unchanged, gray, name):
     values = noise(40, 41, top=65536, dtype=np.uint16)
     values[0, :3] = 0, 32768, 65535
     Image.fromarray(values).save(name)
-    result = Image.open(unchanged(name))
-    assert result.mode == "RGB" and np.array_equal(np.asarray(result)[..., 1], (values / 257).round())
+    assert np.array_equal(deep(unchanged(name)), values[..., None].repeat(3, 2))
     result = Image.open(unchanged(name, target="gray_" + name, **gray))
     assert result.mode == "I;16" and np.array_equal(np.asarray(result), values)
     result = Image.open(unchanged(name, "--size", "20x30", target="small_" + name, **gray))
     assert result.mode == "I;16" and result.size == (20, 30)
     result = Image.open(unchanged(name, target="y.webp", **gray)).convert("L")  # 8 bits: scaled, not clipped
     assert np.abs(np.asarray(result, float) - values / 257).mean() < 12
+
+
+def deep(path):
+    """All digits of an image in colour, which Pillow would cut to 8 bits."""
+    if path.endswith(".ppm"):
+        return np.frombuffer(open(path, "rb").read()[-40 * 41 * 6 :], ">u2").reshape(40, 41, 3)
+    if path.endswith((".tif", ".npy")):
+        return tifffile.imread(path)
+    return decode_deep(path, Image.open(path))[0]
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("name", ["x.png", "x.tif", "x.jp2", "x.ppm"])
+def test_16_bits_of_colour(unchanged, gray, name, channels):
+    if name == "x.ppm" and channels == 4:
+        pytest.skip("PPM has no transparency")
+    values = noise(40, 41, channels, top=65536, dtype=np.uint16)
+    values[..., 3:] |= 1  # colours under an alpha of 0 are not kept
+    write_array(name, format_of(name), [(values[..., :3], values[..., 3] if channels == 4 else None)], {})
+    difference = np.abs(deep(unchanged(name)).astype(int) - values)
+    assert difference[..., 3:].max(initial=0) == 0 and difference.max() <= (0 if channels == 3 else 1)
+    in_gray = read_picture(unchanged(name, target="gray.tif", **gray), 1).pixels
+    assert in_gray.dtype == np.uint16 and len(np.unique(in_gray)) > 1000
+
+
+def test_formats_of_8_bits_say_what_they_lose(unchanged, capsys):
+    values = noise(40, 41, 3, top=65536, dtype=np.uint16)
+    write_array("x.png", "PNG", [(values, None)], {})
+    result = Image.open(unchanged("x.png", target="y.bmp"))
+    assert np.array_equal(np.asarray(result), (values / 257).round())
+    assert "note: y.bmp: 16 bits became 8; BMP holds no more" in capsys.readouterr().out
+    Image.fromarray(frames()[0]).save("x.gif", save_all=True, append_images=[Image.fromarray(frames()[1])])
+    unchanged("x.gif", target="z.bmp")
+    assert "note: z.bmp: only the first of 2 frames was written; BMP holds one" in capsys.readouterr().out
+
+
+def test_without_imagecodecs_16_bits_are_8_and_said_to_be(unchanged, capsys, monkeypatch):
+    values = noise(40, 41, 3, top=65536, dtype=np.uint16)
+    write_array("x.png", "PNG", [(values, None)], {})
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    has_imagecodecs.cache_clear()
+    assert np.abs(np.asarray(Image.open(unchanged("x.png"))) - values / 257.0).max() <= 1
+    has_imagecodecs.cache_clear()
+    assert "x.png: its 16 bits are read as 8. To keep them: pip install tifffile" in capsys.readouterr().err
 
 
 # ----- what goes along with the pixels
@@ -296,15 +345,39 @@ def test_pages_of_a_tiff(unchanged):
         assert np.array_equal(np.asarray(result), frames()[2])
 
 
-def test_pages_that_differ(translate, gray, capsys):
-    page = Image.fromarray(noise(40, 41))
-    page.save("size.tif", save_all=True, append_images=[page.resize((41, 39))])
-    deep = Image.fromarray(noise(40, 41, top=65536, dtype=np.uint16))
-    deep.save("depth.tif", save_all=True, append_images=[page])
-    assert translate("--input", "size.tif", "depth.tif", **gray) == 1
-    told = capsys.readouterr().err
-    for name in ("size.tif", "depth.tif"):
-        assert f"not translated: {name}: its 2 pages differ in size or depth. Save each to a file of its own" in told
+def test_pages_that_differ(unchanged, gray):
+    gray_page, deep_page = noise(40, 41), noise(40, 41, top=65536, dtype=np.uint16)
+    page = Image.fromarray(gray_page)
+    others = [page.resize((41, 39)), page.resize((50, 33)), page]
+    page.save("size.tif", save_all=True, append_images=others)
+    Image.fromarray(deep_page).save("depth.tif", save_all=True, append_images=[page])
+    for options in ({}, gray):
+        with Image.open(unchanged("size.tif", "--overwrite", **options)) as result:
+            assert result.n_frames == 4
+            for i, expected in enumerate([page, *others]):
+                result.seek(i)
+                assert np.array_equal(np.asarray(result.convert("L")), np.asarray(expected))
+    with tifffile.TiffFile(unchanged("depth.tif", **gray)) as result:
+        assert [np.array_equal(page.asarray(), deep_page) for page in result.pages] == [True, False]
+        assert np.abs(result.pages[1].asarray() / 257.0 - gray_page).max() == 0
+
+
+def test_pages_of_16_bits_in_colour(unchanged):
+    first, second = (noise(h, 41, 3, top=65536, dtype=np.uint16) for h in (40, 36))
+    write_array("x.tif", "TIFF", [(first, None), (first[::-1], None), (second, None)], {})
+    with tifffile.TiffFile(unchanged("x.tif")) as result:
+        for page, expected in zip(result.pages, (first, first[::-1], second), strict=True):
+            assert np.array_equal(page.asarray(), expected)
+
+
+def test_a_pyramid_is_its_largest_image(unchanged):
+    image = noise(80, 96, 3, top=65536, dtype=np.uint16)
+    with tifffile.TiffWriter("x.tif") as file:
+        file.write(image, photometric="rgb", subifds=1)
+        file.write(image[::2, ::2], photometric="rgb", subfiletype=1)
+    with tifffile.TiffFile("x.tif") as file:
+        assert len(file.pages[0].pages) == 1
+    assert np.array_equal(tifffile.imread(unchanged("x.tif")), image)
 
 
 @pytest.mark.parametrize("source, target", [("x.png", "y.avif"), ("x.gif", "y.png"), ("x.avif", "y.webp")])
