@@ -3,7 +3,9 @@ Image and video files: finding, reading and writing them.
 
     files      safe reading and writing of any file; checkpoints
     images     decode an image for training, as 8-bit pixels; list the images of a folder
-    arrays     16-bit, float and multi-channel images: TIFF and .npy
+    colours    profiles, gamma and CMYK: conversion to sRGB
+    metadata   EXIF, XMP, IPTC and the like
+    arrays     16-bit, float and multi-channel images: TIFF, .npy, and PNG, PPM and JPEG 2000
     pictures   decode an image for translation, with all that its file holds, and write it back
     masks      which part of an image to translate
     video      translate a video; video_files decodes and encodes it, flicker measures and reduces its flicker

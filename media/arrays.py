@@ -19,14 +19,13 @@ from PIL import Image
 from media.colours import deep_to_srgb
 from media.files import reading
 from media.images import check_smallest, load_image
+from media.metadata import GEO_TAGS, IPTC, TEXT_TAGS, XMP, metadata_to_keep, save_options
 from utils import InputError, whole_file
 
 TIFF, PNG, JPEG2000 = (".tif", ".tiff"), (".png", ".apng"), (".jp2", ".j2k", ".jpc", ".jpf", ".jpx", ".j2c")
 ALWAYS_8_BIT = (".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".bmp")  # need not be opened to know
 INSTALL = "pip install tifffile imagecodecs"
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # as Pillow converts to gray
-# Tags of TIFF files that say where on earth the pixels are (GeoTIFF 1.1, and two of GDAL's own)
-GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113)
 
 
 def is_array(path, channels):
@@ -90,7 +89,7 @@ class Array:
     pixels:   float32 (H, W, channels) in [0, 1], upright, in sRGB, composited onto white
     alpha:    float32 (H, W) in [0, 1], or None
     straight: `pixels` without the white, or None
-    info:     what to write with it: "dpi", "icc_profile", "exif", "xmp", and "tags" of TIFF, see kept_tags
+    info:     as of metadata.metadata_to_keep; from a TIFF file also "extratags", see kept_tags
     """
 
     pixels: np.ndarray
@@ -167,10 +166,9 @@ def decode(path, channels):
         with tifffile.TiffFile(path) as file:
             return decode_tiff(file, channels)
     with Image.open(path) as image:
-        info = {key: image.info[key] for key in ("dpi", "icc_profile", "xmp") if image.info.get(key)}
-        exif = image.getexif()
+        info, orientation = metadata_to_keep(image, image.info), image.getexif().get(0x0112, 1)
         values, has_alpha = decode_deep(path, image)
-    return [Decoded(values, has_alpha, exif.get(0x0112, 1), info)]
+    return [Decoded(values, has_alpha, orientation, info)]
 
 
 def decode_deep(path, image):
@@ -196,13 +194,11 @@ def decode_deep(path, image):
 
 def decode_tiff_without_tifffile(path):
     """Pillow decodes some kinds of TIFF at full depth -> Decoded"""
-    with contextlib.suppress(OSError), Image.open(path) as image:
-        if (
-            image.mode in ("L", "I;16", "I;16B", "F", "RGB", "RGBA")
-            and image.n_frames == 1
-            and ";16" not in str(image.tile if image.mode.startswith("RGB") else "")
-        ):
-            return Decoded(np.asarray(image), image.mode == "RGBA", image.getexif().get(0x0112, 1))
+    with contextlib.suppress(OSError), open(path, "rb") as file, Image.open(file) as image:
+        is_whole = image.mode in ("L", "I;16", "I;16B", "F") or (image.mode in ("RGB", "RGBA") and not is_deep(image))
+        if is_whole and image.n_frames == 1:
+            values = np.asarray(image)  # newer versions of Pillow turn it upright here, and drop the tag
+            return Decoded(values, image.mode == "RGBA", image.getexif().get(0x0112, 1))
     raise InputError(f"{path}: reading this kind of TIFF requires tifffile: {INSTALL}")
 
 
@@ -214,7 +210,11 @@ def decode_tiff(file, channels):
         if page.is_reduced and decoded:
             continue
         extra = int(page.extrasamples[0]) if page.extrasamples and channels in (1, 3) else 0
-        info = {"tags": kept_tags(page)} | dpi_of(page) | ({"icc_profile": page.iccprofile} if page.iccprofile else {})
+        info = (
+            {"extratags": kept_tags(page)}
+            | dpi_of(page)
+            | ({"icc_profile": page.iccprofile} if page.iccprofile else {})
+        )
         # bands of one image, or images of one size?
         is_stack = channels in (1, 3) and len(series.pages) > 1 and (values.ndim == 4 or len(values) != channels)
         for one in values if is_stack else [values]:
@@ -225,7 +225,7 @@ def decode_tiff(file, channels):
 
 def kept_tags(page):
     """The tags of a TIFF page that still hold after a translation, as tifffile's extratags"""
-    names = (270, 271, 272, 305, 306, 315, 33432, 700, 33723, *GEO_TAGS)  # as pictures.EXIF_TAGS; XMP, IPTC
+    names = (*TEXT_TAGS, XMP, IPTC, *GEO_TAGS)
     return [(tag.code, tag.dtype, tag.count, tag.value, True) for tag in page.tags.values() if tag.code in names]
 
 
@@ -355,7 +355,7 @@ def write_tiff(path, temporary, stacked, has_alpha, info):
             f"{path}: writing a TIFF of {stacked[0].shape[2]} channels requires tifffile: {INSTALL}. "
             "Or use --format npy"
         )
-    options = dict(metadata=None, software=False, extratags=info.get("tags", []))
+    options = dict(metadata=None, software=False, extratags=info.get("extratags", []))
     if has_alpha:
         options["extrasamples"] = ["unassalpha"]
     if info.get("icc_profile"):
@@ -373,7 +373,7 @@ def write_tiff(path, temporary, stacked, has_alpha, info):
 def with_chunks(png, info):
     """Adds metadata to an encoded PNG, in bytes: the chunks of a small image that Pillow writes with `info`."""
     small = io.BytesIO()
-    Image.new("L", (1, 1)).save(small, "PNG", **info)
+    Image.new("L", (1, 1)).save(small, "PNG", **save_options(info, "PNG"))
     data, position, chunks = small.getvalue(), 8, b""
     while position < len(data):
         length = int.from_bytes(data[position : position + 4], "big") + 12

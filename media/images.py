@@ -44,14 +44,20 @@ def open_image(path, smallest=None, needed=None):
         yield image
 
 
+@contextlib.contextmanager
 def open_of_any_size(path):
     """Image.open; but a JPEG may have any size, because it can be decoded at a reduced one."""
-    try:
-        return Image.open(path)
-    except Image.DecompressionBombError as error:
-        with contextlib.suppress(SyntaxError):  # Pillow's error for other formats
-            return JpegImagePlugin.JpegImageFile(path)
-        raise too_large(path, re.search(r"\d+", str(error))[0])
+    with open(path, "rb") as file:  # Pillow 12 forgets the orientation of some TIFF files that it opens by name
+        try:
+            image = Image.open(file)
+        except Image.DecompressionBombError as error:
+            try:
+                file.seek(0)
+                image = JpegImagePlugin.JpegImageFile(file)
+            except SyntaxError:  # Pillow's error for other formats
+                raise too_large(path, re.search(r"\d+", str(error))[0])
+        with image:
+            yield image
 
 
 @contextlib.contextmanager

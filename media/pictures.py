@@ -8,13 +8,11 @@ To train and evaluate, 8-bit pixels are enough: see images.py. Both see the same
 
 import dataclasses
 import os
-import re
 
 import numpy as np
-from PIL import ExifTags, Image, ImageSequence, PngImagePlugin
+from PIL import Image, ImageSequence
 
 from media.arrays import (
-    GEO_TAGS,
     can_write,
     is_array,
     read_arrays,
@@ -25,6 +23,7 @@ from media.arrays import (
 )
 from media.colours import is_converted
 from media.images import apply_orientation, as_seen, max_pixels, open_image
+from media.metadata import GEO_TAGS, metadata_to_keep, save_options
 from utils import InputError, whole_file
 
 # Formats that hold full colour at any size. Inputs in other formats (Photoshop, icons, ...) are written as PNG
@@ -37,8 +36,6 @@ SAVE_OPTIONS = {
     "AVIF": dict(quality=90, subsampling="4:4:4"),
     "TIFF": dict(compression="tiff_lzw"),
 }
-XMP, IPTC = 700, 33723  # tags of TIFF files
-EXIF_TAGS = (270, 271, 272, 305, 306, 315, 33432)  # description, maker, model, software, date, artist, copyright
 LARGEST_ANIMATION = 2**30  # values in all frames together, because all are decoded at once
 
 
@@ -49,8 +46,7 @@ class Picture:
     pixels:   (frames, H, W, channels), as a person sees them, see images.as_seen. uint8; uint16 for more than 8 bits
     alpha:    (frames, H, W) of the same type, or None
     straight: `pixels` before they were composited onto white, to be written with alpha; None without alpha
-    info:     metadata to write with it, as Pillow's keyword arguments: exif, icc_profile, dpi, xmp, ... "tags" is for
-              TIFF files of more than 8 bits, see arrays.kept_tags
+    info:     metadata to write with it, see metadata.metadata_to_keep
     timing:   for more than one frame: "duration", a list in ms, and "loop", the number of repetitions
     pages:    list of Picture: further pages of a TIFF, whose size or type differs from that of the pages before
     """
@@ -117,7 +113,7 @@ def array_to_picture(array, resize):
     if resize:
         size = resize(*array.pixels.shape[1::-1])[::-1]
         if size != array.pixels.shape[:2]:
-            info["tags"] = [tag for tag in info.get("tags", []) if tag[0] not in GEO_TAGS]  # they give the pixels' size
+            info["extratags"] = [tag for tag in info.get("extratags", []) if tag[0] not in GEO_TAGS]
         planes = [None if plane is None else resize_array(plane, size) for plane in planes]
     pixels, straight, alpha = (None if p is None else (p * 65535).round().astype(np.uint16)[None] for p in planes)
     return Picture(pixels, None if alpha is None else alpha[..., 0], info, {}, straight)
@@ -172,7 +168,11 @@ def decode_frame(image, channels, resize):
 
 def frames_to_picture(image, frames):
     """Decoded frames, and the PIL image that they come from -> Picture."""
-    info = metadata_to_keep(image, frames[-1])
+    shape, info = frames[-1].pixels.shape, frames[-1].info
+    is_resized = shape[:2] not in (image.size, image.size[::-1])
+    info = metadata_to_keep(image, info, is_converted(image), is_resized)
+    if (shape[2] == 1) != (image.mode[0] in "1LIF"):
+        info.pop("icc_profile", None)  # it describes another number of channels
     timing = {}
     if len(frames) > 1 and image.format != "TIFF":
         timing = dict(duration=[frame.duration for frame in frames])
@@ -188,68 +188,6 @@ def frames_to_picture(image, frames):
         pixels, alpha, straight = in_one
         pictures.append(Picture(pixels, alpha, info, timing, straight))
     return join(pictures)
-
-
-def metadata_to_keep(image, frame):
-    """What a PIL image holds besides its pixels, as keyword arguments for Pillow's `save`. Of the colour profile, only
-    one that still describes the pixels."""
-    channels = frame.pixels.shape[2]
-    info = {key: frame.info[key] for key in ("icc_profile", "dpi", "comment") if frame.info.get(key)}
-    if is_converted(image) or (channels == 1) != (image.mode[0] in "1LIF"):
-        info.pop("icc_profile", None)
-    if exif := exif_to_keep(image, is_converted(image)):
-        info["exif"] = exif
-    if xmp := xmp_to_keep(frame.info):
-        info["xmp"] = xmp
-    if iptc := (image.info.get("photoshop") or {}).get(0x0404):
-        info["extra"] = iptc_segment(iptc)
-    if texts := getattr(image, "text", None):
-        info["pnginfo"] = PngImagePlugin.PngInfo()
-        for name, text in texts.items():
-            if name != "XML:com.adobe.xmp":
-                info["pnginfo"].add_itxt(name, text)
-    tags = getattr(image, "tag_v2", {})
-    is_resized = frame.pixels.shape[:2] not in (image.size, image.size[::-1])
-    kept = [tag for tag in (IPTC, *(() if is_resized else GEO_TAGS)) if tag in tags]
-    if kept:
-        info["tiffinfo"] = {tag: tags[tag] for tag in kept}
-    return info
-
-
-def xmp_to_keep(info):
-    """The XMP data of an image, without its thumbnails, which would show the input -> bytes, or None"""
-    xmp = info.get("xmp") or info.get("XML:com.adobe.xmp")
-    if isinstance(xmp, str):
-        xmp = xmp.encode()
-    if not isinstance(xmp, bytes):
-        return None
-    return re.sub(rb"<(xmp|xap):Thumbnails>.*?</\1:Thumbnails>", b"", xmp, flags=re.DOTALL)
-
-
-def iptc_segment(iptc):
-    """IPTC data -> the APP13 segment of a JPEG file that holds it and nothing else (Photoshop file formats, image
-    resource blocks)"""
-    block = b"8BIM\x04\x04\0\0" + len(iptc).to_bytes(4, "big") + iptc + b"\0" * (len(iptc) % 2)
-    content = b"Photoshop 3.0\0" + block
-    return b"\xff\xed" + (len(content) + 2).to_bytes(2, "big") + content if len(content) < 65534 else b""
-
-
-def exif_to_keep(image, is_converted_to_srgb):
-    """The EXIF data that still holds after a translation, in bytes; b"" if there is none. Drops the thumbnail, which
-    would show the input, and tags about the file's layout and orientation."""
-    try:
-        tags, exif = image.getexif(), Image.Exif()
-        for tag in EXIF_TAGS:
-            if tag in tags:
-                exif[tag] = tags[tag]
-        for part in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
-            if values := tags.get_ifd(part):
-                exif[part] = dict(values)
-        if is_converted_to_srgb and 0xA001 in exif.get_ifd(ExifTags.IFD.Exif):
-            exif.get_ifd(ExifTags.IFD.Exif)[0xA001] = 1  # the colour space
-        return exif.tobytes() if exif else b""
-    except Exception:  # some cameras write EXIF that Pillow cannot handle; the image itself is fine
-        return b""
 
 
 ##############################
@@ -308,11 +246,9 @@ def write_picture(path, kind, picture):
     images = picture_to_images(picture, kind)
     for page in picture.pages if kind == "TIFF" else []:
         images += picture_to_images(page, kind)
-    options = SAVE_OPTIONS.get(kind, {}) | {key: value for key, value in picture.info.items() if key != "tags"}
-    if kind == "TIFF":
-        options["tiffinfo"] = all_tags(options)
-        if options.pop("exif", None):
-            del options["compression"]  # Pillow cannot write both: "Error setting from dictionary"
+    options = SAVE_OPTIONS.get(kind, {}) | save_options(picture.info, kind)
+    if kind == "TIFF" and picture.info.get("exif"):
+        del options["compression"]  # Pillow cannot write both: "Error setting from dictionary"
     if len(images) > 1 and kind in ANIMATED:
         options |= dict(save_all=True, append_images=images[1:]) | picture.timing
         if kind == "AVIF" and "duration" in options:  # PNG has fractions of a millisecond, AVIF does not
@@ -322,17 +258,6 @@ def write_picture(path, kind, picture):
     with whole_file(path) as temporary:
         images[0].save(temporary, format=kind, **options)
     return notes
-
-
-def all_tags(options):
-    """EXIF, XMP and other tags for a TIFF file that Pillow writes, which takes them in one directory"""
-    tags = Image.Exif()
-    tags.load(options.get("exif", b""))
-    for tag, value in options.get("tiffinfo", {}).items():
-        tags[tag] = value
-    if options.get("xmp"):
-        tags[XMP] = options["xmp"]
-    return tags
 
 
 def is_deep_gray(picture, kind):
@@ -347,7 +272,7 @@ def needs_array(picture, kind):
     if kind == "NPY" or (kind == "TIFF" and channels not in (1, 3)):
         return True
     is_deep = picture.pixels.dtype == np.uint16 and channels in (1, 3)
-    has_more = picture.info.get("tags") or picture.pages
+    has_more = picture.info.get("extratags") or picture.pages
     if not is_deep or (is_deep_gray(picture, kind) and not (kind == "TIFF" and has_more)):
         return False
     n_frames = len(picture.pixels)

@@ -1,14 +1,16 @@
 """With --strength 0 the pixels that come out are those that went in, in whatever file they are."""
 
+import os
 import sys
 
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, IptcImagePlugin, PngImagePlugin
 
 from media.arrays import decode_deep, has_imagecodecs, write_array
 from media.images import load_image
+from media.metadata import iptc_segment
 from media.pictures import format_of, read_picture
 
 
@@ -428,3 +430,119 @@ def test_exif_that_makes_no_sense_does_not_spoil_the_picture(tmp_path, name, exi
     Image.effect_noise((40, 30), 50).convert("RGB").save(path, exif=exif)
     assert read_picture(path, 3).pixels.shape == (1, 30, 40, 3)
     assert load_image(path, smallest=(30, 40)).shape == (30, 40, 3)
+
+
+# ----- other metadata
+
+
+XMP = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><xmp:Thumbnails>secret</xmp:Thumbnails><dc:title>Dusk</dc:title></x:xmpmeta>'
+)
+
+
+@pytest.mark.parametrize("name", ["x.jpg", "x.png", "x.webp", "x.tif", "x.avif"])
+def test_xmp_is_kept_without_its_thumbnails(unchanged, name):
+    if not format_of(name):
+        pytest.skip("this Pillow does not write it")
+    options = {"xmp": XMP}
+    if name == "x.png":
+        options = {"pnginfo": PngImagePlugin.PngInfo()}
+        options["pnginfo"].add_itxt("XML:com.adobe.xmp", XMP.decode())
+    if name == "x.tif":
+        options = {"tiffinfo": {700: XMP}}
+    Image.fromarray(smooth()).save(name, **options)
+    info = Image.open(unchanged(name)).info
+    xmp = info.get("xmp") or info["XML:com.adobe.xmp"].encode()
+    assert b"<dc:title>Dusk</dc:title>" in xmp and b"secret" not in xmp
+
+
+def test_iptc_is_kept(unchanged):
+    caption = b"\x1c\x02\x78\0\x05Zebra"  # record 2, data set 120
+    for name, options in (("x.jpg", {"extra": iptc_segment(caption)}), ("x.tif", {"tiffinfo": {33723: caption}})):
+        Image.fromarray(smooth()).save(name, **options)
+        assert IptcImagePlugin.getiptcinfo(Image.open(name)) == {(2, 120): b"Zebra"}
+        assert IptcImagePlugin.getiptcinfo(Image.open(unchanged(name))) == {(2, 120): b"Zebra"}
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+def test_texts_of_png_are_kept(unchanged, depth):
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("Author", "M. Müller")
+    texts.add_itxt("Title", "縞馬", lang="ja")
+    if depth == 8:
+        Image.fromarray(smooth()).save("x.png", pnginfo=texts, dpi=(300, 300))
+    else:
+        values = noise(40, 41, 3, top=65536, dtype=np.uint16)
+        info = {"texts": {"Author": "M. Müller", "Title": "縞馬"}, "dpi": (300, 300)}
+        write_array("x.png", "PNG", [(values, None)], info)
+    result = Image.open(unchanged("x.png"))
+    assert result.text == {"Author": "M. Müller", "Title": "縞馬"}
+    assert result.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+
+
+def test_a_comment_is_kept(unchanged):
+    Image.fromarray(smooth()).save("x.jpg", comment=b"by hand")
+    assert Image.open(unchanged("x.jpg")).info["comment"] == b"by hand"
+
+
+GEO = [  # a scale of half a meter, and where the upper left corner is
+    (33550, 12, 3, (0.5, 0.5, 0.0), True),
+    (33922, 12, 6, (0.0, 0.0, 0.0, 356000.0, 5645000.0, 0.0), True),
+    (34735, 3, 8, (1, 1, 0, 1, 3072, 0, 1, 25832), True),
+]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_tags_of_geotiff_and_others(unchanged, gray, dtype, channels):
+    values = noise(40, 44, channels, top=np.iinfo(dtype).max + 1, dtype=dtype)
+    more = [(270, "s", 0, "a field", True), (274, "H", 1, 6, True)]
+    kind = dict(photometric="rgb" if channels == 3 else "minisblack", metadata=None)
+    tifffile.imwrite("x.tif", values.squeeze(), extratags=[*GEO, *more], resolution=(118.11, 118.11),
+                     resolutionunit=3, **kind)  # fmt: skip
+    with tifffile.TiffFile(unchanged("x.tif", **(gray if channels == 1 else {}))) as result:
+        tags = result.pages[0].tags
+        for code, _, _, value, _ in GEO:
+            assert tags[code].value == value
+        assert tags[270].value == "a field" and tags.valueof(274, 1) == 1
+        assert [value[0] / value[1] for value in (tags[282].value, tags[283].value)] == pytest.approx(
+            [300, 300], abs=0.1
+        )
+        assert np.array_equal(result.asarray(), np.rot90(values, -1).squeeze())
+    with tifffile.TiffFile(unchanged("x.tif", "--size", "32", target="y.tif")) as result:
+        assert 33550 not in result.pages[0].tags and 270 in result.pages[0].tags  # its pixels have another size
+
+
+def test_profile_of_a_16_bit_tiff(unchanged):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    values = noise(40, 44, 3, top=65536, dtype=np.uint16)
+    tifffile.imwrite("x.tif", values, photometric="rgb", iccprofile=profile)
+    with tifffile.TiffFile(unchanged("x.tif")) as result:
+        assert result.pages[0].iccprofile == profile and np.array_equal(result.asarray(), values)
+
+
+def test_a_tiff_of_16_bits_with_premultiplied_alpha(tmp_path):
+    alpha = np.full((40, 44, 1), 32768, np.uint16)
+    colours = noise(40, 44, 3, top=65536, dtype=np.uint16)
+    premultiplied = (colours * (alpha / 65535)).round().astype(np.uint16)
+    path = str(tmp_path / "x.tif")
+    tifffile.imwrite(path, np.dstack([premultiplied, alpha]), photometric="rgb", extrasamples=["assocalpha"])
+    picture = read_picture(path, 3)
+    assert difference(picture.straight[0], colours) <= 2 and (picture.alpha == 32768).all()
+    assert difference(picture.pixels[0], premultiplied + 32767.0) <= 1
+
+
+def test_avif_is_not_subsampled(unchanged):
+    if not format_of("x.avif"):
+        pytest.skip("this Pillow does not write it")
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[:, ::2, 0], stripes[:, 1::2, 2] = 255, 255
+    Image.fromarray(stripes).save("x.png")
+    result = np.asarray(Image.open(unchanged("x.png", target="y.avif")), float)
+    assert np.abs(result - stripes).mean() < 12
+
+
+def test_long_names(unchanged):
+    name = "ü" * 125 + ".png"  # 254 bytes
+    Image.fromarray(noise(33, 35, 3)).save(name)
+    assert unchanged(name, target="out/" + name) and os.listdir("out") == [name]
