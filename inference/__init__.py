@@ -7,7 +7,7 @@ Applying trained generators to images of any size, from any kind of checkpoint.
     translate(Image.open("horse.jpg")).save("zebra.jpg")
 
     load              checkpoint -> generator; exported reads the files of export.py
-    translator        generator -> function from pixels to pixels; bands handles large images
+    translator        generator -> function from pixels to pixels; bands handles large images, detail --keep_size
     image_translator  load_translator, for use from Python
     jobs              files -> translated files, for translate.py
 
@@ -21,6 +21,7 @@ def load_translator(
     *,
     device=None,
     size=None,
+    keep_size=False,
     strength=1.0,
     mask=None,
     mix=None,
@@ -41,12 +42,13 @@ def load_translator(
     direction:  "AB" or "BA", the generator to take from a full checkpoint. None takes AB
     device:     "cuda", "cuda:1", "mps" or "cpu". None takes the best available
     size:       resize images first: length of the shorter side, or (width, height)
+    keep_size:  with `size`, enlarge the result again, with the detail of the input, see inference.detail
     strength:   0 returns the input, 1 the translation
     mask:       mask for all images, see ImageTranslator
     mix:        share of the second checkpoint's translation in the result, 0 to 1
     tile:       images of more than tile^2 pixels are translated in bands, which takes less memory
     batch_size: number of images per batch. None for 16 on a GPU and 1 on a CPU
-    amp:        True computes in bfloat16; None does so where the device supports it
+    amp:        True computes in bfloat16; None does so where the device supports it, for images of 8 bits
     compile:    use torch.compile, which pays off from a few hundred images of one size
 
     Raises utils.InputError, a ValueError, if a file or an option cannot be used. Messages name options as translate.py
@@ -55,6 +57,6 @@ def load_translator(
     from inference.image_translator import open_translator  # imports PyTorch, so not at the top
 
     return open_translator(
-        checkpoint, direction, device=device, size=size, strength=strength, mask=mask, mix=mix, tile=tile,
-        batch_size=batch_size, amp=amp, compile=compile,
+        checkpoint, direction, device=device, size=size, keep_size=keep_size, strength=strength, mask=mask, mix=mix,
+        tile=tile, batch_size=batch_size, amp=amp, compile=compile,
     )  # fmt: skip

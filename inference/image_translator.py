@@ -7,6 +7,7 @@ import os
 import numpy as np
 from PIL import Image
 
+from inference.detail import KeepSize
 from inference.load import load_generator
 from inference.translator import Translator, check_count
 from media.arrays import resize_array
@@ -16,7 +17,9 @@ from media.pictures import image_to_picture, picture_to_images, replace_pixels
 from utils import InputError, choose_device
 
 
-def open_translator(checkpoint, direction, *, device, size, strength, mask, mix, tile, batch_size, amp, compile):
+def open_translator(
+    checkpoint, direction, *, device, size, keep_size, strength, mask, mix, tile, batch_size, amp, compile
+):  # fmt: skip
     """See inference.load_translator."""
     paths = [checkpoint] if isinstance(checkpoint, (str, os.PathLike)) else list(checkpoint)
     check_count(paths, mix)
@@ -25,12 +28,17 @@ def open_translator(checkpoint, direction, *, device, size, strength, mask, mix,
             raise InputError(f"--{name} {value}: is not from 0 to 1")
     if size is not None and np.min(size) < 1:
         raise InputError(f"--size {size}: is not positive")
+    if keep_size and size is None:
+        raise InputError("--keep_size: requires --size, at which images are translated")
+    size = size if np.isscalar(size) or size is None else tuple(size)
     device = choose_device(device)
     translator = Translator(
         [load_generator(os.fspath(path), direction).network for path in paths], device, amp=amp, mix=mix,
         strength=strength, tile=tile, batch_size=batch_size, compile=compile,
     )  # fmt: skip
-    return ImageTranslator(translator, size if np.isscalar(size) or size is None else tuple(size), mask)
+    if keep_size:
+        return ImageTranslator(KeepSize(translator, make_resize(size)), None, mask)
+    return ImageTranslator(translator, size, mask)
 
 
 class ImageTranslator:

@@ -11,6 +11,7 @@ import torch
 from PIL import Image, ImageCms, ImageFile, PngImagePlugin
 
 from datasets import ImageDataset
+from inference import load_translator
 from inference.detail import KeepSize, carry_over
 from inference.translator import Translator
 from media.arrays import resize_array, write_array
@@ -322,6 +323,9 @@ def test_keep_size(translate):
     assert result.shape == (96, 128, 4) and (result[..., 3] == 200).all()
     assert np.array_equal(result[:, :64, :3], picture[:, :64]) and difference(result[:, 64:, :3], picture[:, 64:]) > 20
     assert translate("--input", "x.png", "--size", "32", "--output", "small.png") == 0
+    from_python = load_translator("G.pth", size=32, keep_size=True, device="cpu", amp=False, mask="mask.png")
+    assert np.array_equal(np.asarray(from_python(Image.open("x.png"))), result)
+    assert from_python(noise(96, 128, 3)).shape == (96, 128, 3)
     small = Image.open("small.png").convert("RGB").resize((128, 96), Image.Resampling.BICUBIC)
     assert np.abs(np.asarray(small, float)[:, 72:] - result[:, 72:, :3]).mean() < 25
     with pytest.raises(InputError, match="--keep_size: requires --size"):
