@@ -16,7 +16,7 @@ import sys
 import numpy as np
 from PIL import Image
 
-from media.colours import deep_to_srgb
+from media.colours import deep_to_srgb, described_colours
 from media.files import reading
 from media.images import check_smallest, load_image
 from media.metadata import GEO_TAGS, IPTC, TEXT_TAGS, XMP, metadata_to_keep, save_options
@@ -48,6 +48,8 @@ def is_deep(image):
     because their frames are composited."""
     if image.mode[0] in "IF":
         return True
+    if image.mode not in ("L", "LA", "RGB", "RGBA", "RGBX"):
+        return False  # CMYK and the like
     if image.format == "JPEG2000":
         return depth_of_jpeg2000(image) > 8
     if image.format == "PPM":
@@ -106,12 +108,14 @@ class Decoded:
     has_alpha:   whether the last channel is transparency; "premultiplied" if colours were multiplied by it
     orientation: as in EXIF, 1 to 8
     info:        as in Array
+    colours:     what the file says about them without a profile, see colours.described_colours
     """
 
     values: np.ndarray
     has_alpha: bool | str = False
     orientation: int = 1
     info: dict = dataclasses.field(default_factory=dict)
+    colours: tuple | None = None
 
 
 def load_array(path, channels, size=None, smallest=None):
@@ -150,7 +154,10 @@ def read_arrays(path, channels):
     Raises InputError, naming the path.
     """
     with reading(path):
-        return [finish(page, path, channels) for page in decode(path, channels)]
+        pages = [finish(page, path, channels) for page in decode(path, channels)]
+        if not pages:
+            raise InputError(f"{path}: broken, it holds no image")
+        return pages
 
 
 def decode(path, channels):
@@ -168,7 +175,12 @@ def decode(path, channels):
     with Image.open(path) as image:
         info, orientation = metadata_to_keep(image, image.info), image.getexif().get(0x0112, 1)
         values, has_alpha = decode_deep(path, image)
-    return [Decoded(values, has_alpha, orientation, info)]
+        key = image.info.get("transparency")
+        if image.format == "PNG" and key is not None and not has_alpha:  # the one colour that is transparent
+            alpha = (values.reshape(*image.size[::-1], -1) != np.array(key)).any(2) * np.iinfo(values.dtype).max
+            values, has_alpha = np.dstack([values, alpha.astype(values.dtype)]), True
+        colours = None if info.get("icc_profile") else described_colours(image)
+    return [Decoded(values, has_alpha, orientation, info, colours)]
 
 
 def decode_deep(path, image):
@@ -209,6 +221,11 @@ def decode_tiff(file, channels):
         page, values = series.keyframe, series.asarray()
         if page.is_reduced and decoded:
             continue
+        photometric = int(page.photometric)
+        if channels in (1, 3) and photometric not in (0, 1, 2):
+            raise InputError(f"{file.filename}: its colours are {page.photometric.name}. Save it as RGB or gray")
+        if photometric == 0 and values.dtype.kind == "u":  # white is 0
+            values = np.iinfo(values.dtype).max - values
         extra = int(page.extrasamples[0]) if page.extrasamples and channels in (1, 3) else 0
         info = (
             {"extratags": kept_tags(page)}
@@ -250,12 +267,12 @@ def finish(page, path, channels):
         raise InputError(f"{path}: shape is {shape}, expected height x width x {channels} (--channels_A, _B)")
     values = upright(to_unit_range(values), page.orientation)
     if not has_alpha:
-        pixels, profile = deep_to_srgb(values, page.info.get("icc_profile"))
+        pixels, profile = deep_to_srgb(values, page.info.get("icc_profile"), page.colours)
         return Array(to_channels(pixels, channels), info=page.info | {"icc_profile": profile})
     alpha, colours = values[..., -1], values[..., :-1]
     if page.has_alpha == "premultiplied":
         colours = (colours / alpha[..., None].clip(1e-6)).clip(0, 1)
-    colours, profile = deep_to_srgb(colours, page.info.get("icc_profile"))
+    colours, profile = deep_to_srgb(colours, page.info.get("icc_profile"), page.colours)
     colours = to_channels(colours, channels)
     pixels = colours * alpha[..., None] + (1 - alpha[..., None])
     return Array(pixels, alpha, colours, page.info | {"icc_profile": profile})

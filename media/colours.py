@@ -85,14 +85,17 @@ def samples(mode):
     return Image.fromarray(np.stack(np.meshgrid(levels, levels, levels), -1).reshape(17, -1, 3))
 
 
-def deep_to_srgb(pixels, profile):
+def deep_to_srgb(pixels, profile, description=None):
     """to_srgb for more than 8 bits -> (pixels, the profile that describes them, or None)
 
-    pixels:  float32 (H, W, channels) in [0, 1]; of other than 1 or 3 channels they do not change
-    profile: the bytes of an ICC profile, or None
+    pixels:      float32 (H, W, channels) in [0, 1]; of other than 1 or 3 channels they do not change
+    profile:     the bytes of an ICC profile, or None
+    description: see described_colours; without a profile
     Raises InputError if a conversion is needed and imagecodecs is not installed.
     """
     channels = pixels.shape[2]
+    if description and channels in (1, 3):
+        return convert_colours(pixels.repeat(3 // channels, axis=2), *description)[..., :channels], None
     if not profile or channels not in (1, 3):
         return pixels, profile
     takes, transform = profile_transform(profile, "L" if channels == 1 else "RGB")
