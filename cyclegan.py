@@ -8,8 +8,7 @@ CycleGAN: learns to translate images of a domain A into a domain B and back, fro
     torchrun --nproc_per_node=4 cyclegan.py --dataset_name horse2zebra    # on four GPUs
 
 Read models.py, datasets.py and utils.py first. Names show the direction: G_AB translates A to B, D_B judges images of
-domain B, and real_A -> fake_B -> recov_A is a cycle. In the paper A is X, B is Y, G_AB is G, G_BA is F, D_A is D_X and
-D_B is D_Y.
+domain B, and real_A -> fake_B -> recov_A is a cycle. In the paper A is X, B is Y, G_AB is G and G_BA is F.
 """
 
 import argparse
@@ -45,7 +44,7 @@ def get_parser():
     add("--data_dir", metavar="DIR", default="data", help="folder of the data sets")
     add("--img_height", type=between(32, 16384), default=256, help="height of the training crop")
     add("--img_width", type=between(32, 16384), default=256, help="width of the training crop")
-    add("--load_size", type=between(32, 16384), help="shorter side is resized to this (default: 286/256 of the crop)")
+    add("--load_size", type=between(32, 16384), help="shorter side before the crop (default: 286/256 of it)")
     add("--channels", type=int, choices=(1, 3), default=3, help="1 for gray images, 3 for RGB")
     add = parser.add_argument_group("networks").add_argument
     add("--n_residual_blocks", type=between(0, 1000), default=9, help="9 for 256 pixels, 6 for 128")
@@ -57,7 +56,7 @@ def get_parser():
     add("--lambda_id", type=between(0.0), default=5.0, help="weight of the identity loss")
     add("--pool_size", type=between(0), default=50, help="past translations kept for the discriminators")
     add = parser.add_argument_group("optimization").add_argument
-    add("--n_epochs", type=between(1, 10**9), default=200, help="passes over the larger domain")
+    add("--n_epochs", type=between(1, 10**9), default=200, help="an epoch has a sample per image of the larger domain")
     add("--decay_epoch", type=between(0), help="epoch at which the decay starts (default: n_epochs / 2)")
     add("--batch_size", type=between(1, 10**6), default=1, help="images per domain and process")
     add("--lr", type=between(0.0), default=0.0002, help="learning rate of Adam")
@@ -69,7 +68,7 @@ def get_parser():
     add("--amp", action=argparse.BooleanOptionalAction, help="use bfloat16 (default: if the device supports it)")
     add("--run_name", metavar="NAME", help="name of the output folders (default: dataset_name)")
     add("--resume", action="store_true", help="continue from the newest checkpoint")
-    add("--epoch", type=between(0), default=0, help="continue from this epoch's checkpoint")
+    add("--epoch", type=between(0), default=0, help="continue from checkpoint_EPOCH.pth; 0: do not")
     add("--log_interval", type=between(1), default=50, help="steps between log lines")
     add("--sample_interval", type=int, default=500, help="steps between sample grids, 0: none")
     add("--checkpoint_interval", type=int, default=10, help="epochs between kept checkpoints")
@@ -95,10 +94,10 @@ class MSE:
     def __init__(self, real=1.0):
         self.real = real  # below 1 with --label_smoothing
 
-    def generator(self, scores_fake):
+    def generator_loss(self, scores_fake):
         return (scores_fake.float() - 1).square().mean()
 
-    def discriminator(self, scores_real, scores_fake):
+    def discriminator_loss(self, scores_real, scores_fake):
         return ((scores_real.float() - self.real).square().mean() + scores_fake.float().square().mean()) / 2
 
 
@@ -133,7 +132,7 @@ def train_step(gan, opt, real_A, real_B, paired=None):
 
         # A translation should look real to the discriminator of its domain:
         #   L_GAN = (D_B(G_AB(a)) - 1)^2 + (D_A(G_BA(b)) - 1)^2      (equation 1, with least squares)
-        loss_GAN = (criterion_GAN.generator(D_B(fake_B)) + criterion_GAN.generator(D_A(fake_A))) / 2
+        loss_GAN = (criterion_GAN.generator_loss(D_B(fake_B)) + criterion_GAN.generator_loss(D_A(fake_A))) / 2
 
         # Translating there and back should give the original image:
         #   L_cycle = |G_BA(G_AB(a)) - a| + |G_AB(G_BA(b)) - b|      (equation 2)
@@ -144,13 +143,13 @@ def train_step(gan, opt, real_A, real_B, paired=None):
         # Equation 3. The means over both directions do not change the ratio of the weights
         loss_G = loss_GAN + opt.lambda_cyc * loss_cycle + opt.lambda_id * loss_identity
 
-        # Other losses: --lambda_ssim and the like, none by default
+        # Other losses: --lambda_ssim and the like, none by default. To add one in place, add it to loss_G
         extra = extra_losses(opt, gan, real_A, real_B, fake_A, fake_B, recov_A, recov_B, paired)
         for name, loss in extra.items():
             loss_G = loss_G + getattr(opt, f"lambda_{name}") * loss
 
     gan.optimizer_G.zero_grad()
-    gan.optimizer_G.backward(loss_G)  # loss_G.backward(), but only for the weights of G_AB and G_BA
+    gan.optimizer_G.backward(loss_G)  # loss_G.backward() for the weights of G_AB and G_BA alone
     gan.optimizer_G.step()
 
     # ----------------------
@@ -161,7 +160,7 @@ def train_step(gan, opt, real_A, real_B, paired=None):
     #   L_D_A = ((D_A(a) - 1)^2 + D_A(G_BA(b))^2) / 2                (section 7.1: divided by 2)
     pooled_A = gan.fake_A_buffer.push_and_pop(fake_A)
     with autocast:
-        loss_D_A = criterion_GAN.discriminator(*in_one_pass(D_A, real_A, pooled_A))
+        loss_D_A = criterion_GAN.discriminator_loss(*in_one_pass(D_A, real_A, pooled_A))
     gan.optimizer_D_A.zero_grad()
     gan.optimizer_D_A.backward(loss_D_A)
     gan.optimizer_D_A.step()
@@ -169,7 +168,7 @@ def train_step(gan, opt, real_A, real_B, paired=None):
     #   L_D_B = ((D_B(b) - 1)^2 + D_B(G_AB(a))^2) / 2
     pooled_B = gan.fake_B_buffer.push_and_pop(fake_B)
     with autocast:
-        loss_D_B = criterion_GAN.discriminator(*in_one_pass(D_B, real_B, pooled_B))
+        loss_D_B = criterion_GAN.discriminator_loss(*in_one_pass(D_B, real_B, pooled_B))
     gan.optimizer_D_B.zero_grad()
     gan.optimizer_D_B.backward(loss_D_B)
     gan.optimizer_D_B.step()
@@ -201,7 +200,7 @@ class CycleGAN:
     amp: bool  # bfloat16 matrix products; weights and losses are float32
 
     def __post_init__(self):
-        self.sample_G_AB, self.sample_G_BA = self.G_AB, self.G_BA  # for samples and translation; averages with --ema
+        self.sample_G_AB, self.sample_G_BA = self.G_AB, self.G_BA  # for sample grids; the average with --ema
 
     def networks(self):
         return {name: getattr(self, name) for name in ("G_AB", "G_BA", "D_A", "D_B")}
@@ -230,7 +229,7 @@ def build(opt, run):
     lr_schedulers = [LambdaLR(o, lr_lambda, run.epoch - 1) for o in (optimizer_G, optimizer_D_A, optimizer_D_B)]
     seed = 2 * (opt.seed + 1000 * run.rank)  # each pool of each process has its own random numbers
     fake_A_buffer, fake_B_buffer = ReplayBuffer(opt.pool_size, seed), ReplayBuffer(opt.pool_size, seed + 1)
-    criterion_GAN = GAN_LOSSES.get(opt.gan_loss, MSE)(real=1 - opt.label_smoothing)
+    criterion_GAN = ({"lsgan": MSE} | GAN_LOSSES)[opt.gan_loss](real=1 - opt.label_smoothing)
     torch.manual_seed(opt.seed + run.rank)  # for dropout and --diffaugment, different in each process
     return CycleGAN(G_AB, G_BA, D_A, D_B, optimizer_G, optimizer_D_A, optimizer_D_B, lr_schedulers, fake_A_buffer,
                     fake_B_buffer, criterion_GAN, run.amp)  # fmt: skip
@@ -247,7 +246,7 @@ def open_loader(opt, run, img_size):
 
 
 def main(argv=None):
-    from training.data import TrainingData  # imported here, because building networks does not need them
+    from training.data import TrainingData  # imported here, so that `import cyclegan` is fast
     from training.monitor import Monitor
     from training.run import Run
 
@@ -271,7 +270,7 @@ def main(argv=None):
             break
         for lr_scheduler in gan.lr_schedulers:
             lr_scheduler.step()
-        run.save_checkpoint(epoch + 1)  # latest.pth; every --checkpoint_interval epochs it is kept
+        run.save_checkpoint(epoch + 1)  # latest.pth, and from time to time one that is kept
         monitor.validate(epoch)
     return run.finish(monitor)
 

@@ -1,5 +1,5 @@
 """
-Two folders of images, without pairs -> training samples. Two layouts are supported:
+Turns two folders of unpaired images into training samples. Two layouts are supported:
 
     data/NAME/trainA  trainB  testA  testB         the official archives
     data/NAME/train/A  train/B  test/A  test/B     PyTorch-GAN
@@ -34,10 +34,10 @@ def to_float(image):
 
 
 class ImageDataset(torch.utils.data.Dataset):
-    """Samples {"A": image, "B": image}, float32 (channels, height, width) in [-1, 1]. There are as many as images
-    in the larger domain. Images of A are taken in turn, images of B at random.
+    """Samples {"A": image, "B": image}, float32 (channels, height, width) in [-1, 1]. There are as many samples as the
+    larger domain has images. Sample i holds image i of A (modulo their number) and a random image of B.
 
-    dataset[epoch, index] depends on the seed, the epoch and the index alone: it is the same image, crop and flip
+    dataset[epoch, index] depends only on the seed, the epoch and the index: it is the same image, crop and flip
     whichever process loads it, and whatever was loaded before. dataset[index] is the sample of epoch 0.
 
     root:      data/NAME
@@ -70,18 +70,20 @@ class ImageDataset(torch.utils.data.Dataset):
         for domain in (self.A, self.B):
             if cache or self.train:
                 domain.check(cache)
-        self.counterpart, self.tells_pairs = {}, pairs is not None
+        self.counterpart, self.returns_paired = {}, pairs is not None
         if pairs or not unaligned:
             self._pair(pairs or pair_by_stem, unaligned)
 
     def _pair(self, pairs, unaligned):
         """Finds the counterparts among the usable images."""
-        place_A, place_B = ({int(i): place for place, i in enumerate(domain.usable)} for domain in (self.A, self.B))
-        found = {a: b for a, b in pairs(self.A.files, self.B.files).items() if a in place_A and b in place_B}
+        position_A, position_B = (
+            {int(i): position for position, i in enumerate(domain.usable)} for domain in (self.A, self.B)
+        )
+        found = {a: b for a, b in pairs(self.A.files, self.B.files).items() if a in position_A and b in position_B}
         if not found:
             raise InputError(f"{self.A.files.folder}, {self.B.files.folder}: no image of A has a counterpart in B")
         if unaligned:
-            self.counterpart = {place_A[a]: place_B[b] for a, b in found.items()}
+            self.counterpart = {position_A[a]: position_B[b] for a, b in found.items()}
             self.A.notes.append(f"{len(found)} images of A have a counterpart in B")
         else:
             self.A.usable, self.B.usable = (np.array(numbers) for numbers in zip(*sorted(found.items())))
@@ -105,13 +107,13 @@ class ImageDataset(torch.utils.data.Dataset):
         rng = np.random.default_rng((self.seed, epoch, index))
         random_B = rng.integers(len(self.B))
         # for each domain, random numbers for the crop and flip (3), colours (3) and rotation (1)
-        dice_A, dice_B = np.hstack([rng.random((2, 3)), rng.random((2, 3)), rng.random((2, 1))])
+        numbers_A, numbers_B = np.hstack([rng.random((2, 3)), rng.random((2, 3)), rng.random((2, 1))])
         i_A, i_B = index % len(self.A), random_B if self.train else index % len(self.B)
         is_paired = i_A in self.counterpart
         if is_paired:
-            i_B, dice_B = self.counterpart[i_A], dice_A
-        sample = {"A": self._sample(self.A[i_A], dice_A), "B": self._sample(self.B[i_B], dice_B)}
-        return sample | ({"paired": torch.tensor(float(is_paired))} if self.tells_pairs else {})
+            i_B, numbers_B = self.counterpart[i_A], numbers_A
+        sample = {"A": self._sample(self.A[i_A], numbers_A), "B": self._sample(self.B[i_B], numbers_B)}
+        return sample | ({"paired": torch.tensor(float(is_paired))} if self.returns_paired else {})
 
     def _sample(self, image, dice):
         """Crops, flips and augments an image (H, W, C) by random numbers from 0 to 1 -> (C, height, width)."""

@@ -7,7 +7,8 @@ the same keys, and the published weights load unchanged.
 
 Images are (N, channels, H, W) in [-1, 1]. Comments give the paper's name of each layer (c7s1-k: 7x7 convolution with
 stride 1 and k filters; dk: 3x3, stride 2; Rk: residual block; uk: 3x3, stride 1/2; Ck: 4x4, stride 2; most are followed
-by instance normalisation and a ReLU) and the shape of its output, C x H x W, for a 256x256 image and the defaults.
+by instance normalisation and a ReLU, in discriminators a LeakyReLU) and the shape of its output, C x H x W, for a
+256x256 image and the defaults.
 """
 
 import torch
@@ -15,7 +16,8 @@ from torch import nn
 
 
 def weights_init_normal(module):
-    """Draws the weights of convolutions from N(0, 0.02), sets biases to 0 (paper, section 7.1). For `network.apply`."""
+    """Draws the weights of convolutions from a normal distribution with standard deviation 0.02, and sets biases to 0
+    (paper, section 7.1). For `network.apply`."""
     if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
         nn.init.normal_(module.weight, 0.0, 0.02)
         if module.bias is not None:
@@ -68,7 +70,9 @@ class GeneratorResNet(nn.Module):
     out_channels:      number of output channels, if different from the input
     """
 
-    multiple, smallest = 4, 32  # of height and width; every generator has these two and channels, out_channels
+    # Height and width must be multiples of `multiple` and at least `smallest`. Every generator needs these two, and
+    # channels and out_channels
+    multiple, smallest = 4, 32
 
     def __init__(self, channels=3, n_residual_blocks=9, ngf=64, upsample="transpose", out_channels=None):
         super().__init__()
@@ -113,8 +117,9 @@ class GeneratorResNet(nn.Module):
     def stages(self):
         """Three lists: the layers before the residual blocks, the blocks, and the layers after them."""
         layers = list(self.model)
-        n_blocks = sum(isinstance(layer, ResidualBlock) for layer in layers)
-        return layers[:10], layers[10 : 10 + n_blocks], layers[10 + n_blocks :]
+        is_block = [isinstance(layer, ResidualBlock) for layer in layers]
+        first = is_block.index(True) if any(is_block) else 10
+        return layers[:first], layers[first : first + sum(is_block)], layers[first + sum(is_block) :]
 
     def forward(self, x):
         check_size(self, x)
@@ -149,7 +154,7 @@ class Discriminator(nn.Module):
             nn.Conv2d(ndf * 2, ndf * 4, 4, stride=2, padding=1),  # 256 x 32 x 32
             nn.InstanceNorm2d(ndf * 4),
             nn.LeakyReLU(0.2, inplace=True),
-            # C512, stride 1: with stride 2 the receptive field would be 94
+            # C512, with stride 1 as in the authors' code: with 2, the receptive field would be 94
             nn.Conv2d(ndf * 4, ndf * 8, 4, stride=1, padding=1),  # 512 x 31 x 31
             nn.InstanceNorm2d(ndf * 8),
             nn.LeakyReLU(0.2, inplace=True),

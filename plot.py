@@ -14,14 +14,13 @@ from command_line.parser import argument_parser, between
 from command_line.run import run_script
 from training.health import ADVICE, USUAL
 from utils import InputError, whole_file
-from variants.losses import EXTRA_LOSSES
 
 # Title of each plot -> the values of log.jsonl to draw in it. Plots without any logged value are omitted
 PLOTS = {
     "discriminator and adversarial loss": ("loss_D", "loss_GAN"),
     "cycle loss, and on test images": ("loss_cycle", "val_cycle"),
     "identity loss, and on test images": ("loss_identity", "val_identity"),
-    "other losses": tuple("loss_" + name for name in EXTRA_LOSSES),
+    "other losses": None,  # all that are in no other plot
     "patches D classifies correctly, variety of translations": ("tells", "variety"),
     "change from input to translation, in gray levels of 255": ("change",),
     "learning rate of the generators": ("lr",),
@@ -88,7 +87,9 @@ def draw_plots(logs, smooth, path):
     from matplotlib import pyplot
 
     logged = {name for records in logs.values() for record in records for name in record}
-    plots = {title: [name for name in names if name in logged] for title, names in PLOTS.items()}
+    shown = {"loss_G", *(name for names in PLOTS.values() for name in names or ())}  # loss_G is the sum of the others
+    others = sorted(name for name in logged - shown if name.startswith("loss_"))
+    plots = {title: [n for n in (others if names is None else names) if n in logged] for title, names in PLOTS.items()}
     plots = {title: names for title, names in plots.items() if names}
     n_rows = -(-len(plots) // 2)
     figure, axes = pyplot.subplots(n_rows, 2, figsize=(12, 3 * n_rows), squeeze=False, layout="constrained")
@@ -110,12 +111,15 @@ def draw_curves(axis, names, logs, smooth):
         for name in names:
             steps, values = curve(records, name, smooth if name.startswith("loss_") else 0)
             if steps:
-                label = name.removeprefix("loss_") + (f", {run_name}" if len(logs) > 1 else "")
+                label = {"tells": "D accuracy"}.get(name, name.removeprefix("loss_")) + (
+                    f", {run_name}" if len(logs) > 1 else ""
+                )
                 axis.plot(steps, values, label=label, marker="." if len(steps) < 20 else None)
     if "loss_cycle" in names:  # the ranges of other losses depend on --gan_loss
         axis.axhspan(*USUAL["loss_cycle"], alpha=0.06, label="usual")
     axis.legend(fontsize=8)
-    axis.set_ylim(bottom=min(0, *(min(line.get_ydata()) for line in axis.get_lines())))
+    low, high = (f(0, *(f(line.get_ydata()) for line in axis.get_lines())) for f in (min, max))
+    axis.set_ylim(low, low + 1.05 * (high - low) or 1)
 
 
 def print_conditions(run_name, records):

@@ -18,6 +18,7 @@ from torchvision.utils import make_grid
 class ReplayBuffer:
     """A pool of past translations. The discriminators are trained on a mix of these and new ones, so that they do not
     forget what the generators did before (paper, section 4, after Shrivastava et al., 2017, arXiv:1612.07828).
+    `draw` decides which images are stored and returned, `push_and_pop` moves them.
 
     max_size: number of images to keep, 50 in the paper; 0 disables the pool
     seed:     seed of the pool's own random number generator, which nothing else in a run uses
@@ -87,8 +88,9 @@ class ReplayBuffer:
 
 
 def linear_decay(n_epochs, decay_epoch):
-    """The paper's schedule, for LambdaLR (section 7.1): a factor of 1 up to `decay_epoch`, then a straight line that
-    would reach 0 at `n_epochs`. In the last epoch it is still above 0. No decay if decay_epoch >= n_epochs."""
+    """The paper's schedule, for LambdaLR (section 7.1): a factor of 1 up to epoch `decay_epoch`, counted from 0, then a
+    straight line that would reach 0 at `n_epochs`. In the last epoch it is still above 0. No decay if decay_epoch >=
+    n_epochs."""
     return lambda epoch: 1.0 - max(0, epoch - decay_epoch) / max(1, n_epochs - decay_epoch)
 
 
@@ -99,7 +101,8 @@ def linear_decay(n_epochs, decay_epoch):
 
 @contextlib.contextmanager
 def evaluating(*networks):
-    """Puts networks into eval mode in a `with` block: no dropout, no --diffaugment, running statistics."""
+    """Puts networks into eval mode in a `with` block: no dropout, no --diffaugment; batch norm uses its running
+    statistics."""
     before = [network.training for network in networks]
     for network in networks:
         network.eval()

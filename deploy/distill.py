@@ -95,7 +95,7 @@ def distill_step(gan, opt, real_A, real_B):
             loss_feat = feature_loss(gan.adapters, student_features, teacher_features)
         # If the student is too small to reproduce the teacher's details, its translation should still look real
         if opt.lambda_gan:
-            loss_GAN = gan.criterion_GAN.generator(gan.D(fake))
+            loss_GAN = gan.criterion_GAN.generator_loss(gan.D(fake))
         if opt.lambda_perceptual:
             loss_perceptual = feature_distance(load_vgg(opt.vgg_weights, real.device), fake, target)
     loss_G = opt.lambda_out * loss_out + opt.lambda_feat * loss_feat + opt.lambda_gan * loss_GAN
@@ -111,7 +111,9 @@ def distill_step(gan, opt, real_A, real_B):
 
     if opt.lambda_gan:
         with autocast:
-            loss_D = gan.criterion_GAN.discriminator(*in_one_pass(gan.D, real_target, gan.buffer.push_and_pop(fake)))
+            loss_D = gan.criterion_GAN.discriminator_loss(
+                *in_one_pass(gan.D, real_target, gan.buffer.push_and_pop(fake))
+            )
         gan.optimizer_D.zero_grad()
         gan.optimizer_D.backward(loss_D)
         gan.optimizer_D.step()

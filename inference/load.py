@@ -22,7 +22,8 @@ NAMES = {"AB": r"G_AB(?![a-z])|G_?A2B|net_G_A(?![a-z])", "BA": r"G_BA(?![a-z])|G
 
 EXPECTED = (
     "Expected a checkpoint of cyclegan.py, or the state dict of a ResNet generator with instance norm from this "
-    "project, the authors' code (*_net_G*.pth), PyTorch-GAN (G_AB_*.pth) or aitorzip/PyTorch-CycleGAN (netG_*.pth)"
+    "project, the authors' code (*_net_G*.pth), PyTorch-GAN (G_AB_*.pth) or aitorzip/PyTorch-CycleGAN (netG_*.pth). "
+    "If you edited the generator in models.py, use latest.pth"
 )
 
 
@@ -80,7 +81,8 @@ def architecture(G):
     if isinstance(G, Exported):
         return "file of export.py"
     if isinstance(G, GeneratorResNet):
-        return f"{len(G.stages[1])} residual blocks"
+        n = len(G.stages[1])
+        return f"{n} residual block{'s' * (n != 1)}"
     return type(G).__name__.removeprefix("Generator")
 
 

@@ -71,7 +71,7 @@ class Translator:
         if all(isinstance(G, Exported) for G in generators):
             self.precision = ""
         self.generators, self.compile, self.prepared = [G.to(device) for G in generators], compile, {}
-        self.strength, self.tile = strength, tile
+        self.strength, self.tile, self.in_bands = strength, tile, {}
         self.batch_size = batch_size or (1 if device.type == "cpu" else 16)
         self.channels, self.out_channels = generators[0].channels, generators[0].out_channels
         if strength < 1:
@@ -145,9 +145,11 @@ class Translator:
         return fake.to(torch.uint8 if pixels.dtype == np.uint8 else torch.int32).cpu().numpy().astype(pixels.dtype)
 
     def generate(self, G, x):
-        if x.shape[2] * x.shape[3] <= self.tile**2 or not goes_in_bands(G):
+        if x.shape[2] * x.shape[3] <= self.tile**2:
             return G(x)
-        return translate_in_bands(G, x, self.tile**2)
+        if G not in self.in_bands:
+            self.in_bands[G] = goes_in_bands(G)
+        return translate_in_bands(G, x, self.tile**2) if self.in_bands[G] else G(x)
 
 
 def check_count(checkpoints, mix):

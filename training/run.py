@@ -60,8 +60,8 @@ class Run:
         opt = self.opt
         finished = self.step >= opt.n_iters if opt.n_iters else self.epoch >= opt.n_epochs
         if self.checkpoint and finished:
-            count, flag = (f"{self.step} steps", "--n_iters") if opt.n_iters else (f"{self.epoch} epochs", "--n_epochs")
-            self.say(f"{self.checkpoint['path']}: already trained for {count}; pass a larger {flag} to train longer")
+            count, flag = (f"step {self.step}", "--n_iters") if opt.n_iters else (f"epoch {self.epoch}", "--n_epochs")
+            self.say(f"{self.checkpoint['path']}: already trained up to {count}; pass a larger {flag} to train longer")
             return True
         return False
 
@@ -84,7 +84,7 @@ class Run:
             prepare_folders(self.checkpoint_dir, self.sample_dir, self.checkpoint, resume)
         self.say("\n".join(self.description(defaults)))
         if self.checkpoint:
-            done = f"{self.epoch} epochs and {self.batch} batches done, step {self.step}"
+            done = f"after epoch {self.epoch}, batch {self.batch} of the next, step {self.step}"
             self.say(f"continuing from {self.checkpoint['path']}: {done}")
             self.adapt_position()
         self.stop = StopSignal()
@@ -185,9 +185,9 @@ class Run:
         return (
             "written:\n"
             f"  {self.sample_dir}/{self.step:06d}.png: real A | fake B | recovered A | real B | fake A | recovered B\n"
-            f"  {folder}/G_AB_{n}.pth, {folder}/G_BA_{n}.pth: the generators alone; to use one:\n"
-            f"      python translate.py --checkpoint {folder}/G_AB_{n}.pth --input photo.jpg\n"
-            f"  {folder}/latest.pth: everything; to evaluate it, or to train longer:\n"
+            f"  {folder}/G_AB_{n}.pth, {folder}/G_BA_{n}.pth: the generators alone\n"
+            f"  {folder}/latest.pth: everything; to use it, to evaluate it, or to train longer:\n"
+            f"      python translate.py --checkpoint {folder}/latest.pth --direction AB --input photo.jpg\n"
             f"      python evaluate.py --checkpoint {folder}/latest.pth\n"
             f"      python cyclegan.py --run_name {opt.run_name} --resume {longer}\n"
             f"  {folder}/log.jsonl: the losses"

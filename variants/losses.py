@@ -1,6 +1,6 @@
 """
 Losses beyond the paper's. EXTRA_LOSSES lists those that can be added to the generators' loss: to add one, write a
-function in variants/distances.py and a line here. Its option, its log entry and its curve follow.
+function in variants/distances.py and an entry here. Its option, its log entry and its curve follow.
 """
 
 import dataclasses
@@ -20,10 +20,10 @@ class Vanilla:
     def __init__(self, real=1.0):
         self.real = real  # the label of real images
 
-    def generator(self, fake):
+    def generator_loss(self, fake):
         return cross_entropy(fake, 1)
 
-    def discriminator(self, real, fake):
+    def discriminator_loss(self, real, fake):
         return (cross_entropy(real, self.real) + cross_entropy(fake, 0)) / 2
 
 
@@ -34,10 +34,10 @@ class Hinge:
     def __init__(self, real=1.0):
         pass  # the hinge loss has no labels
 
-    def generator(self, fake):
+    def generator_loss(self, fake):
         return -fake.float().mean()
 
-    def discriminator(self, real, fake):
+    def discriminator_loss(self, real, fake):
         return ((1 - real.float()).relu().mean() + (1 + fake.float()).relu().mean()) / 2
 
 

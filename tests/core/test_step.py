@@ -33,10 +33,10 @@ def batches(n, size, device=CPU, dtype=torch.float32):
 class PlainMSE:
     """cyclegan.MSE, but in the precision of the scores."""
 
-    def generator(self, fake):
+    def generator_loss(self, fake):
         return ((fake - 1) ** 2).mean()
 
-    def discriminator(self, real, fake):
+    def discriminator_loss(self, real, fake):
         return (((real - 1) ** 2).mean() + (fake**2).mean()) / 2
 
 
@@ -326,5 +326,5 @@ def test_the_note_gives_the_first_reason(cuda_of_paper, monkeypatch):
 
 
 def test_the_adversarial_loss_is_taken_in_float32():
-    loss = cyclegan.MSE().generator(torch.full((1, 1, 30, 30), 0.3, dtype=torch.bfloat16))
+    loss = cyclegan.MSE().generator_loss(torch.full((1, 1, 30, 30), 0.3, dtype=torch.bfloat16))
     assert loss.dtype == torch.float32 and loss.item() == pytest.approx(0.4888, abs=1e-3)

@@ -1,9 +1,11 @@
 """A picture in bands comes out as the whole picture does."""
 
+import numpy as np
 import pytest
 import torch
 
-from inference.bands import translate_in_bands
+from inference.bands import goes_in_bands, translate_in_bands
+from inference.translator import Translator
 from models import GeneratorResNet
 
 
@@ -74,3 +76,28 @@ def test_it_takes_less_memory():
         layer.register_forward_pre_hook(lambda layer, args: sizes.append(args[0].shape[2] * args[0].shape[3]))
     translate_in_bands(G, x, 64 * 32)
     assert max(sizes) <= (64 + 2 * 12 + 6) * (32 + 6)
+
+
+def wider_blocks(G):
+    for block in G.stages[1]:
+        block.conv_block[0], block.conv_block[1] = torch.nn.ReflectionPad2d(2), torch.nn.Conv2d(32, 32, 5)
+
+
+def one_more_layer_at_the_end(G):
+    more = [torch.nn.ReflectionPad2d(9), torch.nn.Conv2d(8, 8, 19)]
+    G.model = torch.nn.Sequential(*list(G.model)[:-3], *more, *list(G.model)[-3:])
+
+
+def one_more_layer_at_the_start(G):
+    G.model.insert(0, torch.nn.Conv2d(3, 3, 1))
+
+
+@pytest.mark.parametrize("edit", [wider_blocks, one_more_layer_at_the_end, one_more_layer_at_the_start])
+@torch.no_grad()
+def test_an_edited_generator_gives_the_same_picture_at_every_tile_size(edit):
+    G = generator()
+    edit(G)
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 260, 64, 3), dtype=np.uint8)
+    small, large = (Translator([G], torch.device("cpu"), amp=False, tile=tile)(pixels) for tile in (64, 2048))
+    assert np.abs(small.astype(int) - large).max() <= 1
+    assert goes_in_bands(G) == (edit is one_more_layer_at_the_start) and goes_in_bands(generator())

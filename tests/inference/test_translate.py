@@ -105,7 +105,7 @@ def test_direction_of_a_full_checkpoint(translate, make_generator, capsys):
     for direction, words in (("AB", ()), ("AB", ("--direction", "AB")), ("BA", ("--direction", "BA"))):
         assert translate("--input", "x.png", "--output", "y.png", "--overwrite", *words, checkpoint="latest.pth") == 0
         assert_close(load("y.png"), float_result(G["G_" + direction], noise()))
-        arrow = f"latest.pth: 0.03 M parameters, 1 residual blocks, {direction[0]} -> {direction[1]}, epoch 7\n"
+        arrow = f"latest.pth: 0.03 M parameters, 1 residual block, {direction[0]} -> {direction[1]}, epoch 7\n"
         assert arrow in capsys.readouterr().out
     with pytest.raises(InputError, match="--direction AB: G_BA.pth translates BA, according to its name"):
         translate("--input", "x.png", "--direction", "AB", checkpoint="G_BA.pth")

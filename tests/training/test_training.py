@@ -124,7 +124,7 @@ def test_a_finished_run_says_so(tiny, capsys):
     tiny("--n_epochs", "1")
     before = open("saved_models/tiny/latest.pth", "rb").read()
     tiny("--resume")
-    assert "latest.pth: already trained for 1 epochs" in capsys.readouterr().out
+    assert "latest.pth: already trained up to epoch 1" in capsys.readouterr().out
     assert open("saved_models/tiny/latest.pth", "rb").read() == before
 
 

@@ -174,15 +174,15 @@ def test_adversarial_losses_at_known_scores():
         return bce(x.sigmoid(), torch.full((3,), label)).item()
 
     vanilla, hinge = losses.Vanilla(real=0.9), losses.Hinge()
-    assert vanilla.generator(scores).item() == pytest.approx(cross_entropy(scores, 1.0), rel=1e-5)
+    assert vanilla.generator_loss(scores).item() == pytest.approx(cross_entropy(scores, 1.0), rel=1e-5)
     expected = (cross_entropy(real, 0.9) + cross_entropy(fake, 0.0)) / 2
-    assert vanilla.discriminator(real, fake).item() == pytest.approx(expected, rel=1e-5)
-    assert hinge.discriminator(scores, fake * 9 - 100).item() == pytest.approx((3 + 0.5 + 0) / 3 / 2)
-    assert hinge.discriminator(scores + 100, scores).item() == pytest.approx((0 + 1.5 + 3) / 3 / 2)
-    assert hinge.generator(scores).item() == pytest.approx(-0.5 / 3)
+    assert vanilla.discriminator_loss(real, fake).item() == pytest.approx(expected, rel=1e-5)
+    assert hinge.discriminator_loss(scores, fake * 9 - 100).item() == pytest.approx((3 + 0.5 + 0) / 3 / 2)
+    assert hinge.discriminator_loss(scores + 100, scores).item() == pytest.approx((0 + 1.5 + 3) / 3 / 2)
+    assert hinge.generator_loss(scores).item() == pytest.approx(-0.5 / 3)
     for criterion in (cyclegan.MSE(), vanilla, hinge):
         s = torch.zeros(3, requires_grad=True)
-        criterion.generator(s).backward()
+        criterion.generator_loss(s).backward()
         assert (s.grad < 0).all()  # a generator always wants higher scores, as long as they are not reached
 
 
@@ -219,7 +219,7 @@ def test_label_smoothing_lowers_what_real_images_are_to_get():
     with torch.no_grad():
         scores_real, scores_fake = D(real), D(fake)
         criterion = build(options("--label_smoothing", "0.2"))[0].criterion_GAN
-        loss = criterion.discriminator(scores_real, scores_fake)
+        loss = criterion.discriminator_loss(scores_real, scores_fake)
     expected = (((scores_real - 0.8) ** 2).mean() + (scores_fake**2).mean()) / 2
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 

@@ -123,7 +123,7 @@ def test_validation_throws_no_dice(tiny):
 def test_a_finished_number_of_steps_says_so(tiny, capsys):
     tiny("--n_iters", "3")
     tiny("--resume")
-    assert "already trained for 3 steps; pass a larger --n_iters to train longer" in capsys.readouterr().out
+    assert "already trained up to step 3; pass a larger --n_iters to train longer" in capsys.readouterr().out
 
 
 @pytest.mark.slow
