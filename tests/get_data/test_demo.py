@@ -83,7 +83,7 @@ def test_score_of_known_answers(drawn):
 
 def test_a_short_training_learns(drawn, monkeypatch, capsys):
     monkeypatch.chdir(drawn)
-    cyclegan.main(["--ngf", "16", "--n_epochs", "4", "--lr", "0.001", "--device", "cpu", "--log_interval", "30"])
+    cyclegan.main(["--ngf", "16", "--n_iters", "300", "--lr", "0.001", "--device", "cpu", "--log_interval", "30"])
     records = [r for r in map(json.loads, open("saved_models/demo/log.jsonl")) if "loss_cycle" in r]
     assert records[-1]["loss_cycle"] < 0.5 * records[0]["loss_cycle"]
     assert records[-1]["loss_identity"] < 0.5 * records[0]["loss_identity"]
