@@ -93,6 +93,7 @@ def translate_pictures(jobs, translator, report, *, size=None, mask=None, n_thre
     def load(source, target):
         picture = read_picture(source, translator.channels, resize)
         shape = picture.pixels.shape[1:3]
+        translator.check_size(*shape, source)
         return Loaded(source, target, picture, mask and load_mask(mask, source, shape, isinstance(size, tuple)))
 
     writing = collections.deque()
@@ -186,6 +187,7 @@ def translate_video_file(source, target, translator, *, size=None, mask=None, sm
 
     def translate(frames):
         nonlocal loaded_mask
+        translator.check_size(*frames.shape[1:3], source)
         if mask and loaded_mask is None:
             loaded_mask = load_mask(mask, source, frames.shape[1:3], isinstance(size, tuple))
         masks = None if loaded_mask is None else np.stack([loaded_mask] * len(frames))
