@@ -214,7 +214,8 @@ def export_what_is_named(text):
     """Writes the exported files of G_AB_200 that a command or a snippet reads."""
     for name in EXPORTED.findall(text):
         kind = "int8" if "int8" in name else name.rpartition(".")[2]
-        export.main(["--checkpoint", "saved_models/horse2zebra/G_AB_200.pth", "--format", kind, "--psnr", "20"])
+        size = [word for side in re.findall(r"\d+x\d+", name) for word in ("--size", side)]
+        export.main(["--checkpoint", "saved_models/horse2zebra/G_AB_200.pth", "--format", kind, "--psnr", "20", *size])
 
 
 @pytest.mark.slow
@@ -305,3 +306,19 @@ def test_a_snippet_gives_what_translate_gives(workplace, monkeypatch):
                     "wanted.png", "--overwrite", "--size", "32x32"])  # fmt: skip
     made, wanted = (np.asarray(Image.open(name)).astype(int) for name in ("zebra.png", "wanted.png"))
     assert made.shape == wanted.shape == (32, 32, 3) and np.abs(made - wanted).max() <= 1
+
+
+@pytest.mark.slow
+def test_the_snippet_for_opencv_gives_what_translate_gives(workplace, monkeypatch):
+    monkeypatch.chdir(workplace)
+    Image.effect_noise((256, 256), 80).convert("RGB").save("square.png")
+    snippet = next(code for code in SNIPPETS if "readNetFromONNX" in code)
+    export_what_is_named(snippet)
+    assert set(re.findall(r"^(?:from|import) (\w+)", snippet, re.MULTILINE)) == {"cv2", "numpy"}
+    exec(snippet.replace("photo.jpg", "square.png"), {})
+    (name,) = EXPORTED.findall(snippet)
+    translate.main(["--checkpoint", f"saved_models/horse2zebra/{name}", "--input", "square.png", "--output",
+                    "wanted.png", "--overwrite"])  # fmt: skip
+    made, wanted = (np.asarray(Image.open(name)).astype(int) for name in ("zebra.png", "wanted.png"))
+    assert made.shape == wanted.shape == (256, 256, 3) and np.abs(made - wanted).max() <= 1
+    assert wanted.std() > 1
