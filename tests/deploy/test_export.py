@@ -639,7 +639,7 @@ def test_files_are_compared_at_three_sizes_and_two_batch_sizes():
 
 
 def test_onnx_files_may_differ_more_for_large_images():
-    """On photos, ONNX Runtime's instance norm differed from PyTorch's by 5e-4 to 7e-4 at 1024x1024."""
+    """On drawings, ONNX Runtime's instance norm differed from PyTorch's by 5e-4 to 7e-4 at 1024x1024."""
     allowed = comparison.allowed_difference
     assert allowed("onnx", 256, 256) == allowed("onnx", 32, 64) == allowed("pt2", 1024, 1024) == 1e-4
     assert allowed("onnx", 1024, 512) == pytest.approx(8e-4) and allowed("onnx", 8192, 8192) == 1 / 255
