@@ -4,16 +4,19 @@ or TorchScript; in float32, float16 or INT8.
 
     python export.py --checkpoint saved_models/horse2zebra/latest.pth --direction AB --format onnx
     python export.py --checkpoint saved_models/horse2zebra/latest.pth --format int8
+    python export.py --checkpoint saved_models/horse2zebra/latest.pth --size 256x256
     python export.py --checkpoint saved_models/horse2zebra/latest.pth --benchmark
 
 An exported file takes images (N, channels, height, width) in [-1, 1], RGB, of any number and size, and returns
-translations of the same shape; padding and cropping are included. Every file is compared with the checkpoint on real
+translations of the same shape; padding and cropping are included. With --size, it takes one image of that size at a
+time; simple runtimes such as OpenCV need such a file. Every file is compared with the checkpoint on real
 images before it replaces an existing file. translate.py and evaluate.py accept exported files as checkpoints.
 docs/deployment.md shows how to use them in other programs.
 
 ONNX needs optional packages: pip install onnx onnxscript onnxruntime
 """
 
+import argparse
 import importlib.util
 import os
 
@@ -21,7 +24,7 @@ from command_line.parser import argument_parser, between
 from command_line.run import run_script
 from deploy.benchmark import benchmark
 from deploy.comparison import ExportImages, check_accuracy, compare, comparison_sizes, comparison_table
-from deploy.formats import FORMATS, export, trained_size, write_bytes
+from deploy.formats import FORMATS, check_fixed_size, export, trained_size, write_bytes
 from inference.exported import Exported, is_exported
 from inference.load import load_generator, options_beside
 from media.images import stem
@@ -37,17 +40,29 @@ def get_parser():
     add("--checkpoint", required=True, help="latest.pth, or any other generator that translate.py accepts")
     add("--direction", choices=("AB", "BA"), help="generator of a full checkpoint (default: AB)")
     add("--format", nargs="+", choices=FORMATS, help="one or more formats; ts is deprecated (default: onnx)")
+    add("--size", type=parse_size, metavar="WIDTHxHEIGHT", help="fixed input size, 256 is 256x256 (default: any size)")
     add("--output", help="output file (default: next to the checkpoint, such as G_AB_200.onnx)")
     add("--images", help="folder of images to compare on (default: test images of the data set)")
     add("--calibration", help="int8: folder of images, of which 32 are used (default: training images)")
     add("--psnr", type=between(10.0, 80.0), default=35.0, help="int8: required PSNR to float32, in dB")
-    add("--benchmark", action="store_true", help="time PyTorch, TorchScript, ONNX and INT8 instead of writing a file")
-    add("--size", type=between(32, 16384), default=256, help="benchmark: height and width in pixels")
+    add("--benchmark", action="store_true",
+        help="time PyTorch, TorchScript, ONNX and INT8, at --size or 256x256, instead of writing a file")
     add("--rounds", type=between(1, 1000), default=3, help="benchmark: rounds, each of which times all candidates")
     add("--runs", type=between(1, 1000), default=10, help="benchmark: runs per round")
     add("--device", default="cpu", help="benchmark: cpu, cuda, ...")
     # fmt: on
     return parser
+
+
+def parse_size(text):
+    """'640x480' -> (480, 640), height and width; '256' -> (256, 256)"""
+    try:
+        sides = [between(1, 16384)(side) for side in text.lower().split("x")]
+    except ValueError:
+        sides = []
+    if len(sides) not in (1, 2):
+        raise argparse.ArgumentTypeError(f"{text} is neither WIDTHxHEIGHT nor a number")
+    return sides[-1], sides[0]
 
 
 def check_options(opt):
@@ -65,31 +80,35 @@ def check_packages(opt):
 
 
 def output_path(opt, trained, kind):
-    """Returns the path of the file to write, and checks that it can be written there."""
+    """Returns the path of the file to write, such as G_AB_200.onnx or G_AB_200_256x256_int8.onnx, and checks that it can
+    be written there."""
     extension, _, suffix, _ = FORMATS[kind]
     if opt.output and os.path.splitext(opt.output)[1] != extension:
         raise InputError(f"--output {opt.output}: --format {kind} needs a file name that ends in {extension}")
     name = f"G_{trained.direction}_{trained.epoch}" if trained.is_full else stem(opt.checkpoint)
+    name += "_{1}x{0}".format(*opt.size) if opt.size else ""
     path = opt.output or os.path.join(os.path.dirname(opt.checkpoint), name + suffix + extension)
     if not os.path.isdir(os.path.dirname(path) or ".") or os.path.isdir(path):
         raise InputError(f"--output {path}: must be a file in an existing folder")
     return path
 
 
-def export_file(kind, path, trained, images, compared, int8):
+def export_file(kind, path, trained, images, compared, int8, size=None):
     """Exports one file and checks it. The file only gets its name if it is accurate enough.
 
     images:   ExportImages; compared: {size: batch} to compare on
     int8:     (calibration, validation, least_psnr), see formats.export
+    size:     (height, width) of the only images that the file takes, None for any size
     """
     replaced = ", replaces an earlier file" if os.path.exists(path) else ""
     with whole_file(path) as temporary:
-        write_bytes(export(kind, trained, *int8), temporary)
+        write_bytes(export(kind, trained, *int8, size), temporary)
         rows = compare(trained.network, Exported(temporary, FORMATS[kind].extension), compared)
         print("\n".join(comparison_table(kind, rows, images.compared)))
         check_accuracy(kind, rows, int8[-1])
     print(f"{path}: {os.path.getsize(path) / 1e6:.2f} MB{replaced}. To use it:")
-    print(f"    python translate.py --checkpoint {path} --input photo.jpg --size {min(trained_size(trained))}")
+    resize = "{1}x{0}".format(*size) if size else min(trained_size(trained))
+    print(f"    python translate.py --checkpoint {path} --input photo.jpg --size {resize}")
 
 
 def main(argv=None):
@@ -100,10 +119,12 @@ def main(argv=None):
     trained.options = trained.options or options_beside(opt.checkpoint)
     paths = {kind: output_path(opt, trained, kind) for kind in opt.format}
     check_packages(opt)
+    if opt.size or opt.benchmark:
+        check_fixed_size(trained.network, *(opt.size or (256, 256)))
 
     images = ExportImages(trained, opt.images, opt.calibration, for_int8="int8" in opt.format)
-    size = trained_size(trained)
-    sizes = comparison_sizes(trained.network, *size)
+    size = opt.size or trained_size(trained)
+    sizes = [size] if opt.size else comparison_sizes(trained.network, *size)
     compared = {each: images.load(images.compared, each) for each in sizes}
     calibration, validation = [], []
     if opt.benchmark or "int8" in opt.format:
@@ -112,14 +133,14 @@ def main(argv=None):
             print("note: too few images: some serve both to calibrate INT8 and to check it")
 
     if opt.benchmark:
-        timed = images.load(images.compared, (opt.size, opt.size))
+        timed = images.load(images.compared, opt.size or (256, 256))
         benchmark(trained, timed, calibration, validation, least_psnr=opt.psnr, rounds=opt.rounds, runs=opt.runs,
-                  device=opt.device)  # fmt: skip
+                  device=opt.device, size=opt.size)  # fmt: skip
         return
     for kind, path in paths.items():
         if kind == "ts":
             print("note: TorchScript is deprecated in PyTorch; prefer pt2 or onnx")
-        export_file(kind, path, trained, images, compared, (calibration, validation, opt.psnr))
+        export_file(kind, path, trained, images, compared, (calibration, validation, opt.psnr), opt.size)
 
 
 if __name__ == "__main__":

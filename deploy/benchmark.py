@@ -17,12 +17,14 @@ from media.files import file_size
 from utils import bfloat16_pays, choose_device
 
 
-def benchmark(trained, images, calibration, validation, *, least_psnr=35.0, rounds=3, runs=10, device="cpu"):
+def benchmark(trained, images, calibration, validation, *, least_psnr=35.0, rounds=3, runs=10, device="cpu",
+              size=None):  # fmt: skip
     """Prints a table of speed, file size, memory and accuracy.
 
     trained: TrainedGenerator
     images:  (N, channels, H, W) in [-1, 1]; the first is timed, PSNR is measured on all
     calibration, validation, least_psnr: for INT8, see formats.export
+    size:    (height, width) of the images to export for this size only, None to export for any size
     rounds, runs: see timing.in_rounds
     """
     device = choose_device(device)
@@ -57,7 +59,7 @@ def benchmark(trained, images, calibration, validation, *, least_psnr=35.0, roun
     with tempfile.TemporaryDirectory() as folder:
         for name, kind in (("TorchScript", "ts"), ("ONNX Runtime", "onnx"), ("ONNX Runtime, INT8", "int8")):
             path = os.path.join(folder, kind + FORMATS[kind].extension)
-            write_bytes(export(kind, trained, calibration, validation, least_psnr), path)
+            write_bytes(export(kind, trained, calibration, validation, least_psnr, size), path)
             candidates[name] = functools.partial(build_exported, name, path)
         measured = in_rounds(candidates, device, rounds=rounds, runs=runs, at_least=0)
     print("\n".join(benchmark_table(measured, sizes, accuracy, device, images.shape)))

@@ -1,11 +1,12 @@
 """
 Writes a trained generator in formats that run without this project: ONNX (float32, float16, INT8), torch.export and
-TorchScript. Exported generators accept any batch size, height and width.
+TorchScript. Exported generators accept any batch size, height and width, or only images of one size, one at a time.
 """
 
 import collections
 import contextlib
 import copy
+import functools
 import hashlib
 import io
 import json
@@ -30,7 +31,7 @@ FORMATS = {
 }
 
 ##############################
-#   Networks for any size
+#   Networks to export
 ##############################
 
 
@@ -71,31 +72,60 @@ class AnySize(nn.Module):
         return image.new_ones(n, dtype=torch.int64).cumsum(0) - 1
 
 
-def example_images(G):
-    """Returns a batch to export with, of a size that has no special properties."""
-    return torch.rand(2, G.channels, 2 * G.smallest + 3, 3 * G.smallest + 2) * 2 - 1
+class FixedSize(nn.Module):
+    """Wraps a generator for images of one size that it accepts as they are: nothing is padded or computed from the size,
+    so that simple runtimes can run the exported graph.
+
+    dtype: precision of the generator; inputs and outputs are float32
+    """
+
+    def __init__(self, G, dtype=torch.float32):
+        super().__init__()
+        self.G, self.dtype = G.to(dtype), dtype
+
+    def forward(self, image):
+        return self.G(image) if self.dtype == torch.float32 else self.G(image.to(self.dtype)).float()
 
 
-def exported_program(G, dtype=torch.float32):
-    """Returns a torch.export.ExportedProgram with dynamic batch size, height and width."""
+def check_fixed_size(G, height, width):
+    """Raises InputError if a generator cannot take images of this size as they are."""
+    sides = [max(G.smallest, round(side / G.multiple) * G.multiple) for side in (width, height)]
+    if sides != [width, height]:
+        raise InputError(
+            f"--size {width}x{height}: this generator needs a width and height divisible by {G.multiple} and at least "
+            f"{G.smallest}, such as --size {sides[0]}x{sides[1]}"
+        )
+
+
+def example_images(G, size=None):
+    """Returns images to export with: one of a fixed size, or a batch of a size that has no special properties."""
+    n, height, width = (1, *size) if size else (2, 2 * G.smallest + 3, 3 * G.smallest + 2)
+    return torch.rand(n, G.channels, height, width) * 2 - 1
+
+
+def exported_program(G, dtype=torch.float32, size=None):
+    """Returns a torch.export.ExportedProgram with dynamic batch size, height and width, or for a single image of the
+    size (height, width)."""
+    if size:
+        return torch.export.export(FixedSize(G, dtype).eval(), (example_images(G, size),))
     dynamic = torch.export.Dim.DYNAMIC
     shapes = ({0: dynamic, 2: dynamic, 3: dynamic},)
     return torch.export.export(AnySize(G, dtype).eval(), (example_images(G),), dynamic_shapes=shapes)
 
 
-def write_onnx(G, path, dtype=torch.float32):
-    """Writes a generator as an ONNX file with input "image" and output "translation"."""
+def write_onnx(G, path, dtype=torch.float32, size=None):
+    """Writes a generator as an ONNX file with input "image" and output "translation". size: see exported_program"""
     import onnx
 
     with without_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        exported = torch.onnx.export(exported_program(G, dtype), dynamo=True, input_names=["image"],
+        exported = torch.onnx.export(exported_program(G, dtype, size), dynamo=True, input_names=["image"],
                                      output_names=["translation"], external_data=False, verbose=False)  # fmt: skip
     model = exported.model_proto
     # Stack traces of the nodes would take more space than a small network, and contain local paths
     for part in (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.initializer):
         del part.metadata_props[:]
         part.doc_string = ""
-    for value in (model.graph.input[0], model.graph.output[0]):
+    for value in (model.graph.input[0], model.graph.output[0]) if size is None else ():
         for i, name in ((0, "batch"), (2, "height"), (3, "width")):
             value.type.tensor_type.shape.dim[i].dim_param = name
     onnx.save(model, path)
@@ -111,14 +141,16 @@ def trained_size(trained):
     return trained.options.get("img_height", 256), trained.options.get("img_width", 256)
 
 
-def metadata(trained, precision):
+def metadata(trained, precision, size=None):
     """Returns the metadata that an exported file stores, for users of the file and for inference/exported.py.
 
     trained:   TrainedGenerator
     precision: "float32", "float16" or "int8"
+    size:      (height, width) of the only images that the file takes, None for any size
     """
     G, (height, width) = trained.network, trained_size(trained)
-    return {
+    fixed = {"height": size[0], "width": size[1]} if size else {}
+    return fixed | {
         "channels": G.channels, "out_channels": G.out_channels, "multiple": G.multiple, "smallest": G.smallest,
         "direction": trained.direction or "", "epoch": trained.epoch or "", "value_range": "-1 to 1",
         "colours": {1: "gray", 3: "RGB"}.get(G.channels, ""), "img_height": height, "img_width": width,
@@ -126,22 +158,24 @@ def metadata(trained, precision):
     }  # fmt: skip
 
 
-def export(kind, trained, calibration=None, validation=None, least_psnr=35.0):
+def export(kind, trained, calibration=None, validation=None, least_psnr=35.0, size=None):
     """Exports a TrainedGenerator to a format of FORMATS -> the bytes of the file.
 
-    calibration: int8 only: list of images (1, channels, H, W) in the training size, to measure ranges on
+    calibration: int8 only: list of images (1, channels, H, W) in the training or fixed size, to measure ranges on
     validation:  int8 only: list of other images, in the sizes that the file is checked at
     least_psnr:  int8 only: required PSNR in dB
+    size:        (height, width): the file takes single images of this size only. None for any number and size
     """
-    G, facts = trained.network, metadata(trained, FORMATS[kind].precision)
+    G, facts = trained.network, metadata(trained, FORMATS[kind].precision, size)
     data, extra_files = io.BytesIO(), {FACTS: json.dumps(facts)}
     if kind == "pt2":
-        torch.export.save(exported_program(G), data, extra_files=extra_files)
+        torch.export.save(exported_program(G, size=size), data, extra_files=extra_files)
         return data.getvalue()
     if kind == "ts":
         # warns that TorchScript is deprecated, which export.py prints, and that tracing fixes Python branches
         with without_warnings(), torch.no_grad():
-            traced = torch.jit.trace(AnySize(G).eval(), (example_images(G),), check_trace=False)
+            wrapped = FixedSize(G) if size else AnySize(G)
+            traced = torch.jit.trace(wrapped.eval(), (example_images(G, size),), check_trace=False)
             torch.jit.save(traced, data, _extra_files=extra_files)
         return data.getvalue()
     import onnx
@@ -149,9 +183,10 @@ def export(kind, trained, calibration=None, validation=None, least_psnr=35.0):
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "float.onnx")
         if kind == "int8":
-            path, _ = quantise(G, write_onnx, calibration, validation, least_psnr, folder)
+            write = functools.partial(write_onnx, size=size)
+            path, _ = quantise(G, write, calibration, validation, least_psnr, folder)
         else:
-            write_onnx(copy.deepcopy(G), path, torch.float16 if kind == "fp16" else torch.float32)
+            write_onnx(copy.deepcopy(G), path, torch.float16 if kind == "fp16" else torch.float32, size)
         model = onnx.load(path)
     return with_metadata(model, facts)
 

@@ -43,6 +43,9 @@ class KeepSize:
     def check_blending(self):
         self.translator.check_blending()
 
+    def check_size(self, height, width, name="image"):
+        self.translator.check_size(*self.resize(width, height)[::-1], name)
+
     def batch_for(self, height, width):
         return self.translator.batch_for(*self.resize(width, height)[::-1])
 

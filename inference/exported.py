@@ -44,6 +44,7 @@ class Exported(nn.Module):
 
     Attributes, from the file's metadata:
     channels, out_channels, multiple, smallest: as of models.GeneratorResNet
+    size:      (height, width) of the only images that a file of export.py --size takes, None for any size
     precision: of the weights, such as "float32" or "int8"
     direction, epoch, options: as in TrainedGenerator
 
@@ -57,6 +58,7 @@ class Exported(nn.Module):
         try:
             self.channels, self.out_channels = int(metadata["channels"]), int(metadata["out_channels"])
             self.multiple, self.smallest = int(metadata["multiple"]), int(metadata["smallest"])
+            self.size = (int(metadata["height"]), int(metadata["width"])) if metadata.get("height") else None
         except (KeyError, ValueError):
             raise InputError(f"{path}: not written by export.py, so the size of its input is unknown")
         self.precision = metadata.get("precision", "float32")
@@ -87,12 +89,22 @@ class Exported(nn.Module):
             self.load(torch.device(device))
         return self
 
+    def check_size(self, height, width, name="image"):
+        """Raises InputError, naming the image, if the file takes only images of another size."""
+        if self.size not in (None, (height, width)):
+            only = "{1}x{0}".format(*self.size)
+            raise InputError(f"{name}: {width}x{height} pixels, but {self.path} takes only {only}: use --size {only}")
+
     def forward(self, x):
+        self.check_size(*x.shape[2:])
         with torch.autocast(x.device.type, enabled=False):
+            if self.size:  # the batch size is fixed, too
+                return torch.cat([self.run(image) for image in x.float().split(1)])
             return self.run(x.float())
 
     def __str__(self):
-        return f"{RUNTIMES[self.extension]}, {self.precision}"
+        fixed = ", {1}x{0} only".format(*self.size) if self.size else ""
+        return f"{RUNTIMES[self.extension]}, {self.precision}{fixed}"
 
 
 ##############################

@@ -98,6 +98,8 @@ def translate_pictures(jobs, translator, report, *, size=None, mask=None, n_thre
     def load(source, target):
         picture = read_picture(source, translator.channels, resize)
         shapes = [page.pixels.shape[1:3] for page in (picture, *picture.pages)]
+        for shape in shapes:
+            translator.check_size(*shape, source)
         masks = [mask and load_mask(mask, source, shape, isinstance(size, tuple)) for shape in shapes]
         return Loaded(source, target, picture, masks)
 
@@ -203,6 +205,7 @@ def translate_video_file(source, target, translator, *, size=None, mask=None, sm
 
     def translate(frames):
         nonlocal loaded_mask
+        translator.check_size(*frames.shape[1:3], source)
         if mask and loaded_mask is None:
             loaded_mask = load_mask(mask, source, frames.shape[1:3], isinstance(size, tuple))
         masks = None if loaded_mask is None else np.stack([loaded_mask] * len(frames))

@@ -97,6 +97,12 @@ class Translator:
         if n_in != n_out:
             raise InputError(f"--mask, --strength: {n_in} channels become {n_out}, which cannot be blended")
 
+    def check_size(self, height, width, name="image"):
+        """Raises InputError, naming the image, if a generator is an exported file for images of another size."""
+        for G in self.generators:
+            if isinstance(G, Exported):
+                G.check_size(height, width, name)
+
     def batch_for(self, height, width):
         """The number of images of this size to translate at once."""
         return max(1, min(self.batch_size, self.tile**2 // (height * width)))
@@ -108,6 +114,7 @@ class Translator:
         masks:  uint8 (N, H, W); 255 translates, 0 keeps the input. None translates everything
         -> (N, H, W, out_channels), of the same dtype
         """
+        self.check_size(*pixels.shape[1:3])
         if masks is not None:
             self.check_blending()
         n = self.batch_for(*pixels.shape[1:3])
@@ -163,6 +170,16 @@ def check_generators(generators, mix, compile):
     check_count(generators, mix)
     if len({(G.channels, G.out_channels) for G in generators}) > 1:
         raise InputError("--mix: the two generators are for different numbers of channels")
+    for size, path in [(G.size, G.path) for G in generators if isinstance(G, Exported) and G.size]:
+        if not all(accepts(G, *size) for G in generators):
+            raise InputError("--mix: {2} takes only {1}x{0} pixels, the other generator does not".format(*size, path))
     for G in generators:
         if compile and isinstance(G, Exported):
             raise InputError(f"--compile: {G.path} is an exported file, which cannot be compiled")
+
+
+def accepts(G, height, width):
+    """Whether a generator takes images of this size as they are."""
+    if isinstance(G, Exported) and G.size:
+        return G.size == (height, width)
+    return not (height % G.multiple or width % G.multiple or min(height, width) < G.smallest)

@@ -72,7 +72,7 @@ def evaluate(checkpoint, *, counterpart=None, direction=None, all_checkpoints=Fa
     amp = bfloat16_pays(device) if amp is None else amp
     generators, epoch, options = open_generators(checkpoint, direction, counterpart)
     checkpoints = find_checkpoints(checkpoint, epoch, direction) if all_checkpoints else {epoch: checkpoint}
-    size = image_size(generators, img_height or options.get("img_height"), img_width or options.get("img_width"))
+    size = image_size(generators, img_height, img_width, options)
     settings = Settings(size, device, amp, batch_size, n_cpu)
     name = dataset_name or options.get("dataset_name")
     root = find_dataset(checkpoint, name, data_dir or options.get("data_dir"))
@@ -124,9 +124,16 @@ def open_generators(checkpoint, direction, counterpart):
     return {d: found.network for d, found in trained.items()}, named.epoch, options
 
 
-def image_size(generators, height, width):
-    """Returns the (height, width) to evaluate at, 256 where it is None. Checks that all generators accept it."""
-    height, width = height or 256, width or 256
+def image_size(generators, height, width, options):
+    """Returns the (height, width) to evaluate at. Where it is None: that of an exported file of a fixed size, that of the
+    training, or 256. Checks that all generators accept it."""
+    fixed = [G for G in generators.values() if getattr(G, "size", None)]
+    default = fixed[0].size if fixed else (options.get("img_height") or 256, options.get("img_width") or 256)
+    height, width = height or default[0], width or default[1]
+    for G in fixed:
+        if G.size != (height, width):
+            fits = "--img_height {} --img_width {}".format(*G.size)
+            raise InputError(f"--img_height {height} --img_width {width}: {G.path} takes only {fits}")
     multiple = max(G.multiple for G in generators.values())
     if height % multiple or width % multiple:
         raise InputError(f"--img_height {height} --img_width {width}: must be divisible by {multiple}")
