@@ -146,6 +146,9 @@ def whole_file(path):
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:  # a full disk, for example: name the file, and not the temporary one
+        error.filename = path
+        raise
     finally:
         if os.path.exists(temporary):
             os.remove(temporary)

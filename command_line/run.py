@@ -2,6 +2,7 @@
 Running a script as a command.
 """
 
+import os
 import sys
 import traceback
 
@@ -11,10 +12,42 @@ import torch.distributed as dist
 from utils import DivergedError, InputError
 
 
-def run_script(main):
+class Unbreakable:
+    """A stream to print to that never raises an error: once the terminal or the program that reads it is gone, such as
+    the `tee` of a pipe after Ctrl-C, what is printed is dropped."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def write(self, text):
+        try:
+            return self.stream.write(text)
+        except OSError:
+            return self.drop()
+
+    def flush(self):
+        try:
+            self.stream.flush()
+        except OSError:
+            self.drop()
+
+    def drop(self):
+        self.stream = open(os.devnull, "w")
+        return 0
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
+
+
+def run_script(main, needs_reader=True):
     """Calls a script's `main` and exits with its status. An error that the user can fix is one line and exit status 1;
-    any other is a traceback."""
+    any other is a traceback.
+
+    needs_reader: False if the script goes on when nobody reads its output any more
+    """
     sys.stdout.reconfigure(errors="backslashreplace")  # the names of files may not be printable
+    if not needs_reader:
+        sys.stdout, sys.stderr = Unbreakable(sys.stdout), Unbreakable(sys.stderr)
     try:
         status = main()
         if dist.is_initialized():

@@ -111,8 +111,9 @@ def compare(G, exported, images):
     """
     rows = []
     for size, batch in images.items():
-        expected = translate_padded(G, batch)
         for n in [1] if getattr(exported, "size", None) else sorted({1, len(batch)}):
+            # in parts of the same size, because instance norm enlarges rounding errors of flat images without limit
+            expected = torch.cat([translate_padded(G, part) for part in batch.split(n)])
             result = torch.cat([exported(part) for part in batch.split(n)])
             if result.shape != expected.shape or not result.isfinite().all():
                 raise InputError(

@@ -33,7 +33,8 @@ from variants.schedules import lr_factor
 
 # Options of `compress.py distill` that --resume takes from the checkpoint
 KEPT_OPTIONS = ("direction", "n_residual_blocks", "separable", "ngf", "fewer_products", "fewer_parameters", "lr",
-                "lambda_out", "lambda_feat", "lambda_gan", "lambda_perceptual", "batch_size")  # fmt: skip
+                "lambda_out", "lambda_feat", "lambda_gan", "lambda_perceptual", "batch_size", "amp", "data_dir",
+                "vgg_weights", "paired", "palette", "log_interval", "sample_interval")  # fmt: skip
 STUDENT_OPTIONS = ("n_residual_blocks", "ngf", "separable", "fewer_products", "fewer_parameters")
 
 
@@ -222,7 +223,7 @@ def read_options(opt):
                 f"--resume: {begun['path']} has another teacher, {stored['checkpoint']}. Pass that to --checkpoint, or "
                 "choose another --run_name"
             )
-        vars(opt).update({name: stored[name] for name in KEPT_OPTIONS})
+        vars(opt).update({name: stored[name] for name in KEPT_OPTIONS if name in stored})
     opt.n_epochs = 20 if opt.n_epochs is None else opt.n_epochs
     options = training_options(opt, state, run_name)
     vars(options).update(

@@ -13,6 +13,7 @@ import dataclasses
 import errno
 import itertools
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -183,8 +184,10 @@ def finish_oldest(writing, report):
         report()
     except Exception as error:  # encoders raise many kinds of errors
         code = getattr(error, "errno", None)
+        if code is None and shutil.disk_usage(os.path.dirname(target) or ".").free < 2**16:
+            code = errno.ENOSPC  # encoders of TIFF and arrays do not say so
         if code in DISK_ERRORS:
-            raise OSError(code, error.strerror, target) from error
+            raise OSError(code, os.strerror(code), target) from error
         report(f"{target}: cannot be written ({type(error).__name__}: {error})")
     writing.popleft()
 

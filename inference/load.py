@@ -50,6 +50,10 @@ def generator_in(state, path, direction):
         direction = direction or next(iter(directions), "AB")
         if direction not in directions:
             raise InputError(f"--direction {direction}: {path} has no such generator")
+        if state["version"] != 1:
+            raise InputError(f"{path}: written by a newer cyclegan.py (format {state['version']}). Update this copy")
+        if not isinstance(state["G_" + direction], dict):
+            raise InputError(f"{path}: damaged, G_{direction} is a {type(state['G_' + direction]).__name__}")
         try:
             network = build(generator_file(state, direction), path)
         except InputError:
@@ -124,8 +128,12 @@ def options_beside(path):
     latest = os.path.join(os.path.dirname(path), "latest.pth")
     if latest == path or not os.path.exists(latest):
         return {}
-    state = load_file(latest)
-    return state.get("options", {}) if isinstance(state, dict) else {}
+    try:
+        state = load_file(latest)
+    except InputError:  # the user did not name this file
+        return {}
+    options = state.get("options", {}) if isinstance(state, dict) else {}
+    return options if isinstance(options, dict) else {}
 
 
 def rebuild_generator(state, path):

@@ -106,6 +106,11 @@ def load_image(path, channels=3, size=None, smallest=None):
     smallest: minimum (height, width) before resizing, or None
     Raises InputError, naming the path.
     """
+    if path.lower().endswith(".npy"):
+        raise InputError(
+            f"{path}: is an .npy file among 8-bit images. The first file of a folder decides how all are read: put the two "
+            "kinds into separate folders"
+        )
     with open_image(path, smallest, needed=lambda *_: size and max(size)) as image:
         return image_to_array(image, channels, size)
 

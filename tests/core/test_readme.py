@@ -148,7 +148,10 @@ def test_help_is_complete(module, capsys):
     with pytest.raises(SystemExit):
         module.main(["--help"])
     text = capsys.readouterr().out
-    assert all(action.help for action in actions_of(module.get_parser())) and "%(" not in text
+    assert "%(" not in text
+    for action in actions_of(module.get_parser()):
+        help = getattr(action, "full_help", action.help)
+        assert help and help != argparse.SUPPRESS, action.dest
 
 
 ##############################
