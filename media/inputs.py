@@ -5,6 +5,7 @@ keep their tree, and no existing file is overwritten by accident.
 
 import dataclasses
 import glob
+import itertools
 import os
 
 from media.images import IMAGE_EXTENSIONS
@@ -152,12 +153,15 @@ def plan_jobs(inputs, *, output=None, format=None, features=False, resume=False,
         raise InputError(f"--output {output}: is one file, but there are several inputs. Name a folder")
 
     found = find_inputs(inputs, output)
-    targets = {}
-    for source, name in found.files:
-        kind = "png" if features and name.lower().endswith(".npy") else format  # a sheet is an image, not an array
-        target = output if is_one_file and names_file else os.path.join(output, target_name(name, kind))
-        check_job(source, target, targets, output, features)
-        targets[target] = source
+    if is_one_file and names_file:
+        wanted = [output]
+    else:
+        # a sheet is an image, not an array
+        kinds = ["png" if features and name.lower().endswith(".npy") else format for _, name in found.files]
+        wanted = [os.path.join(output, target_name(name, kind)) for (_, name), kind in zip(found.files, kinds)]
+    for (source, _), target in zip(found.files, wanted):
+        check_job(source, target, output, features)
+    targets = distinct_targets(found.files, wanted, found.notes)
     sources = {os.path.realpath(source) for source in targets.values()}
     for target in targets:
         if os.path.realpath(target) in sources:
@@ -197,14 +201,52 @@ def target_name(name, format=None):
     return name
 
 
-def check_job(source, target, targets, output, features):
-    """Raises InputError if a source cannot be written to its target, or another source already is."""
+def check_job(source, target, output, features):
+    """Raises InputError if a source cannot be written to its target."""
     if features and is_video(source):
         raise InputError(f"--features: {source} is a video, not an image")
     if is_video(source) and not is_video(target):
         raise InputError(f"--output {output}: is an image's name, but {source} is a video")
-    if target in targets:
-        raise InputError(
-            f"{targets[target]} and {source} would both be written to {target}. Translate them one by one, each with "
-            "an --output of its own"
-        )
+
+
+def distinct_targets(files, wanted, notes):
+    """Gives each file a target of its own -> {target: source}, in the order of `files`.
+
+    files:  list of (source, name), as in Found
+    wanted: the target of each. Of those that are the same, up to upper and lower case, one keeps it: the file that has
+            this name already, or else the first one. Others get their extension into the name, such as x_dds.png
+    notes:  a line on renamed files is appended here
+    Raises InputError if two sources have the same name, too.
+    """
+    keys = [fold(target) for target in wanted]
+    names = [os.path.basename(name) for _, name in files]
+    owner = {}  # folded target -> number of the file that keeps it
+    for i in sorted(range(len(files)), key=lambda i: names[i] != os.path.basename(wanted[i])):
+        other = owner.setdefault(keys[i], i)
+        if other != i and files[other][1] == files[i][1]:
+            first, second = files[min(i, other)][0], files[max(i, other)][0]
+            raise InputError(
+                f"{first} and {second} would both be written to {wanted[i]}. Translate their folders one by one, each "
+                "to an --output of its own"
+            )
+    taken = owner.keys() | {fold(source) for source, _ in files}
+    targets, renamed = {}, []
+    for i, (source, name) in enumerate(files):
+        target = wanted[i]
+        if owner[keys[i]] != i:
+            (stem, extension), own = os.path.splitext(target), os.path.splitext(name)[1][1:]
+            numbers = itertools.chain([""], (f"_{n}" for n in itertools.count(2)))
+            candidates = (f"{stem}_{own}{number}{extension}" for number in numbers)
+            target = next(path for path in candidates if fold(path) not in taken)
+            taken.add(fold(target))
+            renamed.append(f"{source} to {target}")
+        targets[target] = source
+    if renamed:
+        more = f", and {len(renamed) - 1} more" if len(renamed) > 1 else ""
+        notes.append(f"wrote {renamed[0]}{more}, because another file's result has the plain name")
+    return targets
+
+
+def fold(path):
+    """The same string for paths that are the same file where upper and lower case are not distinguished."""
+    return os.path.normpath(path).casefold()

@@ -16,6 +16,7 @@ from PIL import Image
 from inference import translator
 from inference.translator import Translator
 from media.flicker import Smoother
+from media.inputs import distinct_targets
 from models import GeneratorResNet
 from utils import InputError
 
@@ -269,7 +270,6 @@ def test_format_of_many(translate):
         ("--input in --output in --overwrite", "--output in: in/a.jpg is itself an input"),
         ("--input x.png --output ./in/../x.png", "x.png is itself an input"),
         ("--input in other --output out", "in/a.jpg and other/a.jpg would both be written to out/a.jpg"),
-        ("--input in --output out --format png", "in/a.jpg and in/a.png would both be written to out/a.png"),
         ("--input x.png --format psd", "--format psd: cannot be written"),
         ("--input x.png --mask none.png", "--mask none.png: no such file or folder"),
         ("--input x.png --mix 0.5", "--mix requires two checkpoints"),
@@ -287,6 +287,57 @@ def test_what_makes_no_sense_is_refused_before_anything_is_written(translate, op
         translate(*options.split())
     assert message in str(error.value) and "\n" not in str(error.value)
     assert tree() == before and not os.path.exists("out")
+
+
+@pytest.mark.parametrize(
+    "sources, options, expected",
+    [
+        # the file that keeps its name, whatever the order
+        (["x.dds", "x.png"], "", {"x.dds": "x_dds.png", "x.png": "x.png"}),
+        (["a.jpg", "a.png"], "--format png", {"a.jpg": "a_jpg.png", "a.png": "a.png"}),
+        # the first one, if none keeps its name
+        (
+            ["a.jpg", "a.png", "a.tif"],
+            "--format webp",
+            {"a.jpg": "a.webp", "a.png": "a_png.webp", "a.tif": "a_tif.webp"},
+        ),
+        # a name that another input takes is not used
+        (["x.dds", "x.png", "x_dds.png"], "", {"x.dds": "x_dds_2.png", "x.png": "x.png", "x_dds.png": "x_dds.png"}),
+        # also where upper and lower case are not distinguished
+        (["a.PNG", "a.png"], "", {"a.PNG": "a.PNG", "a.png": "a_png.png"}),
+        (["A.dds", "a.png"], "", {"A.dds": "A_dds.png", "a.png": "a.png"}),
+        (["x.dds", "x.png", "X_DDS.png"], "", {"x.dds": "x_dds_2.png", "x.png": "x.png", "X_DDS.png": "X_DDS.png"}),
+        (["deep/x.dds", "x.png"], "", {"deep/x.dds": "deep/x.png", "x.png": "x.png"}),
+    ],
+)
+def test_results_of_the_same_name(translate, capsys, sources, options, expected):
+    if len({source.casefold() for source in sources}) < len(sources) and os.path.exists(os.getcwd().swapcase()):
+        pytest.skip("this file system does not distinguish upper and lower case")
+    for i, name in enumerate(sources):
+        save("in/" + name, np.full((32, 32, 3), 20 * i, np.uint8))
+    words = ["--input", "in", "--output", "out", "--strength", "0", *options.split()]
+    assert translate(*words) == 0
+    assert tree("out") == set(expected.values())
+    for i, name in enumerate(sources):
+        assert np.abs(load("out/" + expected[name]).astype(int) - 20 * i).max() <= 2
+    renamed = [name for name in sources if os.path.splitext(name)[0] != os.path.splitext(expected[name])[0]]
+    out = capsys.readouterr().out
+    if renamed:
+        assert f"note: wrote in/{renamed[0]} to out/{expected[renamed[0]]}" in out
+        assert (", and 1 more, because" in out) == (len(renamed) == 2)
+    else:
+        assert "note: wrote" not in out
+    # the names are the same in the next run
+    assert translate(*words, "--resume") == 0 and "0 translated" in capsys.readouterr().out
+    assert translate(*words, "--overwrite") == 0 and tree("out") == set(expected.values())
+
+
+def test_videos_of_the_same_name():
+    files = [("in/clip.m4v", "clip.m4v"), ("in/clip.mpg", "clip.mpg")]
+    notes = []
+    targets = distinct_targets(files, ["out/clip.mp4", "out/clip.mp4"], notes)
+    assert targets == {"out/clip.mp4": "in/clip.m4v", "out/clip_mpg.mp4": "in/clip.mpg"}
+    assert notes == ["wrote in/clip.mpg to out/clip_mpg.mp4, because another file's result has the plain name"]
 
 
 def test_nothing_is_written_over_by_accident(translate, capsys):
