@@ -11,13 +11,58 @@ import os
 from media.images import IMAGE_EXTENSIONS
 from media.pictures import format_of
 from media.video_files import FORMATS as VIDEO_FORMATS
+from media.video_files import is_video_content
 from utils import InputError
 
-VIDEO_EXTENSIONS = (*VIDEO_FORMATS, ".m4v", ".mpg", ".mpeg", ".wmv", ".mts", ".3gp")  # read as video; FFmpeg knows more
+# Read as video. FFmpeg knows about 300 extensions, most of them of sound, subtitles and old games, so this is a list by hand
+VIDEO_EXTENSIONS = (
+    *VIDEO_FORMATS,
+    *(".m4v", ".qt", ".mk3d", ".divx", ".f4v", ".flv", ".3gp", ".3gpp", ".3g2", ".3gp2", ".mj2"),
+    *(".mpg", ".mpeg", ".mpe", ".m1v", ".m2v", ".m2p", ".mpv", ".vob", ".vro", ".evo", ".mod", ".tod"),
+    *(".ts", ".m2ts", ".m2t", ".mts", ".tp", ".trp"),
+    *(
+        ".wmv",
+        ".asf",
+        ".wtv",
+        ".dvr-ms",
+        ".ogv",
+        ".ogm",
+        ".rm",
+        ".rmvb",
+        ".nut",
+        ".nsv",
+        ".amv",
+        ".roq",
+        ".bik",
+        ".smk",
+    ),
+    *(".mxf", ".gxf", ".dv", ".dif", ".y4m", ".ivf", ".obu", ".insv", ".lrv", ".dav", ".ser"),
+    *(".mjpeg", ".mjpg", ".h263", ".h264", ".264", ".avc", ".h265", ".265", ".hevc", ".h266", ".vc1", ".cavs"),
+)
+AMBIGUOUS = (".ts", ".mts", ".mod", ".tod")  # .ts and .mts are also TypeScript, .mod is also music
 
 
 def is_video(path):
     return path.lower().endswith(VIDEO_EXTENSIONS)
+
+
+def holds_video(path):
+    """True if a file is to be read as a video: by its extension, or by its content if the extension is unknown."""
+    if is_video(path) or path.lower().endswith(IMAGE_EXTENSIONS) or format_of(path):
+        return is_video(path)
+    return os.path.isfile(path) and is_video_content(path)
+
+
+def is_mpeg(path):
+    """True if a file begins like an MPEG transport or program stream, the videos that have AMBIGUOUS extensions."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(4 + 192 + 1)
+    except OSError:
+        return True  # reported when it is opened
+    # a packet has 188 bytes and begins with 0x47; in .m2ts and .mts files, 4 bytes come before each packet
+    is_transport = any(head[i : i + 1] == head[i + step : i + step + 1] == b"G" for i, step in ((0, 188), (4, 192)))
+    return is_transport or head.startswith((b"\0\0\1\xba", b"\0\0\1\xb3"))
 
 
 def is_glob(path):
@@ -79,7 +124,8 @@ def search_folder(folder, output, found):
         found.notes += [f"{name}: is a folder, despite its name" for name in odd]
         for name in filter(is_visible, sorted(names)):
             file = os.path.join(path, name)
-            if name.lower().endswith(extensions):
+            is_known = name.lower().endswith(extensions)
+            if is_known and (not name.lower().endswith(AMBIGUOUS) or not os.path.isfile(file) or is_mpeg(file)):
                 found.files.append((file, os.path.relpath(file, folder)))
             else:
                 others.append(file)
@@ -158,7 +204,8 @@ def plan_jobs(inputs, *, output=None, format=None, features=False, resume=False,
     else:
         # a sheet is an image, not an array
         kinds = ["png" if features and name.lower().endswith(".npy") else format for _, name in found.files]
-        wanted = [os.path.join(output, target_name(name, kind)) for (_, name), kind in zip(found.files, kinds)]
+        names = [target_name(name, kind, holds_video(path)) for (path, name), kind in zip(found.files, kinds)]
+        wanted = [os.path.join(output, name) for name in names]
     for (source, _), target in zip(found.files, wanted):
         check_job(source, target, output, features)
     targets = distinct_targets(found.files, wanted, found.notes)
@@ -185,16 +232,17 @@ def default_output(inputs, is_one_file, format, features):
     suffix = "_features" if features else "_translated"
     if is_one_file:
         stem, extension = os.path.splitext(inputs[0])
-        return stem + (suffix + ".png" if features else target_name(suffix + extension, format))
+        return stem + (suffix + ".png" if features else target_name(suffix + extension, format, holds_video(inputs[0])))
     if len(inputs) == 1 and os.path.isdir(inputs[0]):
         return os.path.relpath(os.path.abspath(inputs[0]) + suffix)  # abspath gives "." a name, too
     return suffix[1:]
 
 
-def target_name(name, format=None):
-    """A file's name, with an extension that can be written: `format` if given, else its own, else .png or .mp4."""
+def target_name(name, format, video):
+    """A file's name, with an extension that can be written: its own if possible, else .mp4 for a video; for an image,
+    `format` if given, else its own, else .png."""
     stem, extension = os.path.splitext(name)
-    if is_video(name):
+    if video:
         return name if extension.lower() in VIDEO_FORMATS else stem + ".mp4"
     if format or not format_of(name):
         return f"{stem}.{(format or 'png').lower()}"
@@ -203,9 +251,9 @@ def target_name(name, format=None):
 
 def check_job(source, target, output, features):
     """Raises InputError if a source cannot be written to its target."""
-    if features and is_video(source):
+    if features and holds_video(source):
         raise InputError(f"--features: {source} is a video, not an image")
-    if is_video(source) and not is_video(target):
+    if holds_video(source) and not is_video(target):
         raise InputError(f"--output {output}: is an image's name, but {source} is a video")
 
 

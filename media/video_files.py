@@ -23,6 +23,43 @@ MATRICES, BT709, BT601, UNSPECIFIED = (1, 4, 5, 6, 7, 9), 1, 6, 2
 LIMITED_RANGE, FULL_RANGE = 1, 2
 
 
+# Demuxers that read other files or the network, or show text as video. A file that looks like these is not opened
+NOT_OPENED = {"hls", "dash", "concat", "imf", "image2", "mlv", "vobsub", "webm_dash_manifest", "lavfi", "tty",
+              "sdp", "rtp", "rtsp", "sap", "smoothstreaming", "msnwctcp"}  # fmt: skip
+
+
+def open_file(path, **options):
+    """Opens a video file with PyAV -> av.container.InputContainer. The file cannot make FFmpeg read other files or
+    the network."""
+    import av
+
+    allowed = {"format_whitelist": ",".join(av.formats_available - NOT_OPENED), "protocol_whitelist": "file"}
+    # "file:", because FFmpeg would take the name "a:b.mp4" for an address
+    return av.open("file:" + path, options=allowed, metadata_errors="replace", **options)
+
+
+def is_video_content(path):
+    """True if FFmpeg finds a video, not a picture, in a file. False without PyAV."""
+    try:
+        import av
+    except ImportError:
+        return False
+    try:
+        with open_file(path) as container:
+            is_picture = container.format.name.endswith(("_pipe", "gif", "apng", "ico", "fits"))
+            is_picture |= container.metadata.get("major_brand") in ("heic", "heix", "mif1", "avif")
+            return not is_picture and any(map(is_moving, container.streams.video))
+    except (av.FFmpegError, OSError):
+        return False
+
+
+def is_moving(stream):
+    """False for cover art."""
+    import av
+
+    return not stream.disposition & av.stream.Disposition.attached_pic
+
+
 class VideoReader:
     """A video file, open for reading in a `with` block. Times are in seconds (Fraction) from the start of the file.
 
@@ -84,13 +121,13 @@ class VideoReader:
         if os.path.exists(self.path) and not os.path.isfile(self.path):
             raise InputError(f"{self.path}: not a regular file")  # opening a pipe would block
         try:
-            container = av.open(self.path, metadata_errors="replace")
+            container = open_file(self.path)
         except FileNotFoundError:
             raise InputError(f"{self.path}: no such file")
         except av.FFmpegError as error:
             raise InputError(f"{self.path}: broken, or not a video ({error.strerror})") from error
         for stream in container.streams.video:
-            if not stream.disposition & av.stream.Disposition.attached_pic:  # cover art
+            if is_moving(stream):
                 stream.thread_type = "AUTO"
                 return container, stream
         container.close()
@@ -181,7 +218,7 @@ class VideoWriter:
         odd = reader.width % 2 or reader.height % 2
         self.reader, self.last = reader, None
         self.pix_fmt = "yuv444p" if odd and codec == "libx264" else "yuv420p"  # 4:2:0 needs even sides
-        self.container = av.open(path, "w", format=name)
+        self.container = av.open("file:" + path, "w", format=name)
         self.video = self.container.add_stream(codec, reader.rate, options=options)
         video = self.video.codec_context
         video.width, video.height, video.pix_fmt = reader.width, reader.height, self.pix_fmt

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from media.flicker import Smoother
+from media.inputs import holds_video, is_mpeg, plan_jobs
 from media.video import VideoResult, ahead, translate_video
 from media.video_files import VideoReader
 from utils import InputError
@@ -310,6 +311,95 @@ def test_gif(tmp_path):
     assert np.allclose(np.array(times(tmp_path / "out.mp4"), float), [0, 0.1, 0.4, 0.5])
     for frame, image in zip(read_clip(tmp_path / "out.mp4"), images):
         assert difference(frame.to_ndarray(format="rgb24"), np.asarray(image)) < 4
+
+
+##############################
+#         Containers
+##############################
+
+CONTAINERS = {
+    ".flv": ("flv", "libx264"),
+    ".m2ts": ("mpegts", "libx264"),
+    ".ts": ("mpegts", "mpeg2video"),
+    ".vob": ("vob", "mpeg2video"),
+    ".mpg": ("mpeg", "mpeg1video"),
+    ".m2v": ("mpeg2video", "mpeg2video"),
+    ".mxf": ("mxf", "mpeg2video"),
+    ".asf": ("asf", "msmpeg4"),
+    ".ogv": ("ogg", "libvpx"),
+    ".3g2": ("3g2", "libx264"),
+    ".divx": ("avi", "mpeg4"),
+    ".mjpeg": ("mjpeg", "mjpeg"),
+    ".h264": ("h264", "libx264"),
+    ".nut": ("nut", "ffv1"),
+    ".rm": ("rm", "rv10"),
+}
+
+
+def write_container(path, name, codec):
+    pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+    with av.open(str(path), "w", format=name) as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 176, 144, pix_fmt
+        for i in range(12):
+            image = np.full((144, 176, 3), 100 + 10 * i, np.uint8)
+            frame = av.VideoFrame.from_ndarray(image, "rgb24").reformat(format=pix_fmt)
+            frame.pts, frame.time_base = i, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+@pytest.mark.parametrize("extension", CONTAINERS)
+def test_containers_of_a_folder_and_files_without_a_known_extension(tmp_path, extension):
+    os.mkdir(tmp_path / "in")
+    source = tmp_path / "in" / f"clip{extension}"
+    write_container(source, *CONTAINERS[extension])
+    plan = plan_jobs([str(tmp_path / "in")], output=str(tmp_path / "out"))
+    assert plan.jobs == [(str(source), str(tmp_path / "out" / "clip.mp4"))]
+    assert translate_video(str(source), str(tmp_path / "out.mp4"), identity).frames == 12
+    means = [frame.to_ndarray(format="rgb24").mean() for frame in read_clip(tmp_path / "out.mp4")]
+    assert np.allclose(means, [100 + 10 * i for i in range(12)], atol=6)
+    os.rename(source, tmp_path / "clip.dat")
+    plan = plan_jobs([str(tmp_path / "clip.dat")])
+    assert plan.jobs == [(str(tmp_path / "clip.dat"), str(tmp_path / "clip_translated.mp4"))]
+
+
+def test_what_is_no_video_by_its_content(tmp_path):
+    for name, text in (
+        ("a.ts", "export const x = 1;\n" * 20),
+        ("b.mts", "import x\n"),
+        ("c.mod", "music"),
+        ("d.txt", ""),
+    ):
+        (tmp_path / name).write_text(text)
+    Image.fromarray(quarters()).save(tmp_path / "e.dat", format="PNG")
+    Image.fromarray(quarters()).save(tmp_path / "f.mp4.png")
+    assert not any(is_mpeg(str(tmp_path / name)) for name in ("a.ts", "b.mts", "c.mod"))
+    assert [holds_video(str(tmp_path / name)) for name in ("d.txt", "e.dat", "f.mp4.png", "none")] == [False] * 4
+    plan = plan_jobs([str(tmp_path)], output=str(tmp_path / "out"))
+    assert [source for source, _ in plan.jobs] == [str(tmp_path / "f.mp4.png")]
+    assert "skipped 5 files that are neither image nor video" in plan.notes[0]
+    assert plan_jobs([str(tmp_path / "e.dat")]).jobs[0][1] == str(tmp_path / "e_translated.png")
+
+
+@pytest.mark.parametrize(
+    "text", ["#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{}\n#EXT-X-ENDLIST\n", "ffconcat version 1.0\nfile {}\n"]
+)
+def test_playlists_do_not_open_other_files(tmp_path, text):
+    write_container(tmp_path / "secret.ts", "mpegts", "libx264")
+    (tmp_path / "clip.mp4").write_text(text.format("secret.ts"))
+    with pytest.raises(InputError, match="clip.mp4: broken, or not a video"):
+        translate_video(str(tmp_path / "clip.mp4"), str(tmp_path / "out.mp4"), identity)
+    os.rename(tmp_path / "clip.mp4", tmp_path / "clip.dat")
+    assert not holds_video(str(tmp_path / "clip.dat"))
+
+
+def test_a_name_with_a_colon(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_clip(tmp_path / "clip.mp4", [quarters()] * 3)
+    os.rename("clip.mp4", "concat:x.mp4")
+    assert translate_video("concat:x.mp4", "a:b.mp4", identity).frames == 3
+    assert sorted(os.listdir()) == ["a:b.mp4", "concat:x.mp4"]
 
 
 ##############################
