@@ -8,61 +8,10 @@ import glob
 import itertools
 import os
 
+from media.containers import AMBIGUOUS, VIDEO_EXTENSIONS, WRITABLE, holds_video, is_mpeg, is_video
 from media.images import IMAGE_EXTENSIONS
 from media.pictures import format_of
-from media.video_files import FORMATS as VIDEO_FORMATS
-from media.video_files import is_video_content
 from utils import InputError
-
-# Read as video. FFmpeg knows about 300 extensions, most of them of sound, subtitles and old games, so this is a list by hand
-VIDEO_EXTENSIONS = (
-    *VIDEO_FORMATS,
-    *(".m4v", ".qt", ".mk3d", ".divx", ".f4v", ".flv", ".3gp", ".3gpp", ".3g2", ".3gp2", ".mj2"),
-    *(".mpg", ".mpeg", ".mpe", ".m1v", ".m2v", ".m2p", ".mpv", ".vob", ".vro", ".evo", ".mod", ".tod"),
-    *(".ts", ".m2ts", ".m2t", ".mts", ".tp", ".trp"),
-    *(
-        ".wmv",
-        ".asf",
-        ".wtv",
-        ".dvr-ms",
-        ".ogv",
-        ".ogm",
-        ".rm",
-        ".rmvb",
-        ".nut",
-        ".nsv",
-        ".amv",
-        ".roq",
-        ".bik",
-        ".smk",
-    ),
-    *(".mxf", ".gxf", ".dv", ".dif", ".y4m", ".ivf", ".obu", ".insv", ".lrv", ".dav", ".ser"),
-    *(".mjpeg", ".mjpg", ".h263", ".h264", ".264", ".avc", ".h265", ".265", ".hevc", ".h266", ".vc1", ".cavs"),
-)
-AMBIGUOUS = (".ts", ".mts", ".mod", ".tod")  # .ts and .mts are also TypeScript, .mod is also music
-
-
-def is_video(path):
-    return path.lower().endswith(VIDEO_EXTENSIONS)
-
-
-def holds_video(path):
-    """True if a file is to be read as a video: by its extension, or by its content if the extension is unknown."""
-    if is_video(path) or path.lower().endswith(IMAGE_EXTENSIONS) or format_of(path):
-        return is_video(path)
-    return os.path.isfile(path) and is_video_content(path)
-
-
-def is_mpeg(path):
-    """True if a file begins like an MPEG transport or program stream, the videos that have AMBIGUOUS extensions."""
-    try:
-        with open(path, "rb") as file:
-            head = file.read(4 + 192 + 1)
-    except OSError:
-        return True  # reported when it is opened
-    # a packet has 188 bytes and begins with 0x47; in .m2ts and .mts files, 4 bytes come before each packet
-    is_transport = any(head[i : i + 1] == head[i + step : i + step + 1] == b"G" for i, step in ((0, 188), (4, 192)))
-    return is_transport or head.startswith((b"\0\0\1\xba", b"\0\0\1\xb3"))
 
 
 def is_glob(path):
@@ -243,7 +192,7 @@ def target_name(name, format, video):
     `format` if given, else its own, else .png."""
     stem, extension = os.path.splitext(name)
     if video:
-        return name if extension.lower() in VIDEO_FORMATS else stem + ".mp4"
+        return name if extension.lower() in WRITABLE else stem + ".mp4"
     if format or not format_of(name):
         return f"{stem}.{(format or 'png').lower()}"
     return name

@@ -2,74 +2,94 @@
 Decoding and encoding video files with PyAV (pip install av), which includes FFmpeg.
 """
 
+import dataclasses
 import os
 from fractions import Fraction
 
 import numpy as np
 
+from media import hdr
+from media.containers import is_moving, open_file
+from media.tracks import Tracks, describe_unreadable, muxer_options
 from utils import InputError
 
 X264 = {"crf": "18", "preset": "medium"}  # crf 18 is visually lossless
+VP9 = {"crf": "24", "b": "0", "row-mt": "1", "cpu-used": "3"}
 FORMATS = {  # extension of the target -> FFmpeg's names of the container and the encoder, and the encoder's options
     ".mp4": ("mp4", "libx264", X264),
     ".mov": ("mov", "libx264", X264),
     ".mkv": ("matroska", "libx264", X264),
-    ".webm": ("webm", "libvpx-vp9", {"crf": "24", "b": "0", "row-mt": "1", "cpu-used": "3"}),
+    ".webm": ("webm", "libvpx-vp9", VP9),
     ".avi": ("avi", "libx264", X264 | {"bf": "0"}),  # AVI stores frames in display order, so B-frames are not possible
+}
+WITH_ALPHA = {  # the same for transparent videos, and the pixel format. Alternate reference frames exclude alpha
+    ".mov": ("mov", "prores_ks", {"profile": "4444"}, "yuva444p10le"),
+    ".mkv": ("matroska", "libvpx-vp9", VP9 | {"auto-alt-ref": "0"}, "yuva420p"),
+    ".webm": ("webm", "libvpx-vp9", VP9 | {"auto-alt-ref": "0"}, "yuva420p"),
 }
 # FFmpeg's constants (AVCOL_*) for how a video encodes colours. The matrices are BT.709, FCC, BT.601 twice, SMPTE 240M
 # and BT.2020
-MATRICES, BT709, BT601, UNSPECIFIED = (1, 4, 5, 6, 7, 9), 1, 6, 2
+MATRICES, BT709, BT601, BT2020, UNSPECIFIED = (1, 4, 5, 6, 7, 9), 1, 6, 9, 2
 LIMITED_RANGE, FULL_RANGE = 1, 2
 
 
-# Demuxers that read other files or the network, or show text as video. A file that looks like these is not opened
-NOT_OPENED = {"hls", "dash", "concat", "imf", "image2", "mlv", "vobsub", "webm_dash_manifest", "lavfi", "tty",
-              "sdp", "rtp", "rtsp", "sap", "smoothstreaming", "msnwctcp"}  # fmt: skip
+@dataclasses.dataclass
+class Look:
+    """How the frames of a video are shown. Colours are FFmpeg's constants.
+
+    width, height: in pixels, as displayed
+    aspect:        width / height of one pixel, or None for square ones
+    rate:          frames per second; times are multiples of time_base seconds
+    matrix, range: from RGB to YUV; the tags are what the file says, which may be nothing
+    has_alpha:     True for transparency
+    """
+
+    width: int
+    height: int
+    rate: Fraction
+    time_base: Fraction
+    aspect: Fraction | None = None
+    matrix: int = BT709
+    matrix_tag: int = BT709
+    range: int = LIMITED_RANGE
+    range_tag: int = LIMITED_RANGE
+    primaries: int = BT709
+    transfer: int = BT709
+    has_alpha: bool = False
 
 
-def open_file(path, **options):
-    """Opens a video file with PyAV -> av.container.InputContainer. The file cannot make FFmpeg read other files or
-    the network."""
-    import av
+@dataclasses.dataclass
+class Batch:
+    """Decoded frames.
 
-    allowed = {"format_whitelist": ",".join(av.formats_available - NOT_OPENED), "protocol_whitelist": "file"}
-    # "file:", because FFmpeg would take the name "a:b.mp4" for an address
-    return av.open("file:" + path, options=allowed, metadata_errors="replace", **options)
+    frames:  uint8 (N, H, W, 3), RGB; transparent ones over white
+    alphas:  N arrays, uint8 (H, W), or N times None
+    times:   N pairs (time, duration)
+    packets: the packets of sound and subtitles between these frames
+    """
 
-
-def is_video_content(path):
-    """True if FFmpeg finds a video, not a picture, in a file. False without PyAV."""
-    try:
-        import av
-    except ImportError:
-        return False
-    try:
-        with open_file(path) as container:
-            is_picture = container.format.name.endswith(("_pipe", "gif", "apng", "ico", "fits"))
-            is_picture |= container.metadata.get("major_brand") in ("heic", "heix", "mif1", "avif")
-            return not is_picture and any(map(is_moving, container.streams.video))
-    except (av.FFmpegError, OSError):
-        return False
-
-
-def is_moving(stream):
-    """False for cover art."""
-    import av
-
-    return not stream.disposition & av.stream.Disposition.attached_pic
+    frames: np.ndarray
+    alphas: list
+    times: list
+    packets: list
 
 
 class VideoReader:
     """A video file, open for reading in a `with` block. Times are in seconds (Fraction) from the start of the file.
 
-    The first frame decides for the whole file: width and height in pixels as displayed, the aspect ratio of one pixel
-    (width / height, or None), and colours.
+    The first frame decides for the whole file: size, rotation, aspect ratio, colours and transparency, see Look.
+    HDR and wide colours are converted to SDR, see hdr.py.
     Raises InputError, naming the path.
+
+    Attributes:
+    look:     Look
+    tracks:   the streams of sound and subtitles that can be read, by their index
+    left_out: what cannot be read, in words
+    notes:    what was converted, in words
     """
 
     def __init__(self, path, resize=None):
-        self.path, self.broken, self.audio = path, "", {}
+        self.path, self.broken, self.tracks = path, "", {}
         self.start, self.end = Fraction(0), 0.0
         container, stream = self._open()
         with container:
@@ -78,12 +98,11 @@ class VideoReader:
                 raise InputError(f"{path}: broken, no frame can be decoded ({self.broken or 'it is empty'})")
         self.container, self.stream = self._open()  # again from the start, because some formats cannot seek
         # phones write extra sound tracks with codecs that FFmpeg does not know
-        self.audio = {track.index: track for track in self.container.streams.audio if track.codec_context}
-        self.rate = self.stream.average_rate or self.stream.guessed_rate or Fraction(25)
+        known = (*self.container.streams.audio, *self.container.streams.subtitles)
+        self.tracks = {track.index: track for track in known if track.codec_context}
+        self.left_out, self.notes = describe_unreadable(self.container), []
         self.start = Fraction(self.container.start_time or 0, 1_000_000)
         self.duration, self.end = (self.container.duration or 0) / 1_000_000, 0.0  # by the header; decoded so far
-        # a trimmed video may hold more frames than it shows
-        self.total = min(filter(None, (self.stream.frames, round(self.duration * self.rate))), default=None)
 
         # A phone held upright stores frames lying on their side, and a matrix [[a, b], [c, d]] that rotates them:
         # displayed x = a x + c y, displayed y = b x + d y
@@ -91,22 +110,44 @@ class VideoReader:
         a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5] if matrix else (1, 0, 0, 0, 1)
         self.transpose = abs(int(b)) > abs(int(a))
         self.flips = [axis for axis, x in enumerate((b, c) if self.transpose else (d, a)) if x < 0]
-        self.width, self.height = (first.height, first.width) if self.transpose else (first.width, first.height)
-        guess = BT709 if max(self.width, self.height) >= 1280 else BT601
-        if resize:
-            self.width, self.height = resize(self.width, self.height)
-        self.lying_size = (self.height, self.width) if self.transpose else (self.width, self.height)
-        self.aspect = self.stream.sample_aspect_ratio or None
-        if self.aspect and self.transpose:
-            self.aspect = 1 / self.aspect
+        self.look = self._look(first, resize)
+        self._set_colours(first)
+        self.lying_size = (self.look.width, self.look.height)
+        if self.transpose:
+            self.lying_size = self.lying_size[::-1]
+        self.look.has_alpha = is_transparent(first)
+        # a trimmed video may hold more frames than it shows
+        self.total = min(filter(None, (self.stream.frames, round(self.duration * self.look.rate))), default=None)
 
+    def _look(self, first, resize):
+        """-> Look of the displayed frames, all but the colours."""
+        width, height = (first.height, first.width) if self.transpose else (first.width, first.height)
+        self.guess = BT709 if max(width, height) >= 1280 else BT601
+        if resize:
+            width, height = resize(width, height)
+        aspect = self.stream.sample_aspect_ratio or None
+        if aspect and self.transpose:
+            aspect = 1 / aspect
+        rate = self.stream.average_rate or self.stream.guessed_rate or Fraction(25)
+        return Look(width, height, rate, self.stream.time_base, aspect)
+
+    def _set_colours(self, first):
+        """Decides how colours are decoded, and sets those of the Look."""
+        look, primaries, transfer = self.look, first.color_primaries, first.color_trc
+        self.convert = None
+        if hdr.needs_conversion(transfer, primaries):
+            self.guess = BT709 if primaries in (BT709, hdr.DISPLAY_P3) else BT2020
+            self.convert = hdr.Converter(transfer, primaries, hdr.mastering_peak(first))
+            self.notes.append(hdr.describe(transfer, primaries))
         # an untagged video stays untagged, so that a player treats the translation like the original
-        self.matrix = first.colorspace if first.colorspace in MATRICES else guess
+        self.matrix = first.colorspace if first.colorspace in MATRICES else self.guess
         untagged = first.colorspace == UNSPECIFIED and not first.format.is_rgb
-        self.matrix_tag = UNSPECIFIED if untagged else self.matrix
-        self.range_tag = LIMITED_RANGE if first.format.is_rgb else first.color_range
-        self.range = FULL_RANGE if self.range_tag == FULL_RANGE else LIMITED_RANGE
-        self.primaries, self.transfer = first.color_primaries, first.color_trc
+        range_tag = LIMITED_RANGE if first.format.is_rgb else first.color_range
+        self.range = FULL_RANGE if range_tag == FULL_RANGE else LIMITED_RANGE
+        if not self.convert:  # otherwise a Look's defaults, BT.709
+            look.matrix, look.range, look.range_tag = self.matrix, self.range, range_tag
+            look.matrix_tag = UNSPECIFIED if untagged else self.matrix
+            look.primaries, look.transfer = primaries, transfer
 
     def __enter__(self):
         return self
@@ -128,6 +169,7 @@ class VideoReader:
             raise InputError(f"{self.path}: broken, or not a video ({error.strerror})") from error
         for stream in container.streams.video:
             if is_moving(stream):
+                self.decoder = alpha_decoder(stream) or stream
                 stream.thread_type = "AUTO"
                 return container, stream
         container.close()
@@ -143,9 +185,9 @@ class VideoReader:
             self.broken = self.broken or error.strerror
         yield None
 
-    def _frames(self, container, stream, audio):
-        """Yields the decoded frames and appends the audio packets in between to `audio`. Skips what cannot be
-        decoded."""
+    def _frames(self, container, stream, packets):
+        """Yields the decoded frames and appends the packets of other tracks in between to `packets`. Skips what cannot
+        be decoded."""
         import av
 
         for packet in self._packets(container):
@@ -153,46 +195,53 @@ class VideoReader:
                 if packet.dts is not None:
                     end = (packet.dts + (packet.duration or 0)) * packet.time_base - self.start
                     self.end = max(self.end, float(end))
-                    if packet.stream_index in self.audio:
-                        audio.append(packet)
+                    if packet.stream_index in self.tracks:
+                        packets.append(packet)
                 if packet.stream_index != stream.index or packet.size == 0:
                     continue  # an empty packet would end decoding
                 if packet.is_corrupt:
                     self.broken = self.broken or "a part is missing"
             try:
-                yield from stream.decode(packet)  # None flushes the decoder
+                yield from self.decoder.decode(packet)  # None flushes the decoder
             except av.FFmpegError as error:
                 self.broken = self.broken or error.strerror
 
     def frame_batches(self, size):
-        """Yields (frames, times, audio).
-
-        frames: uint8 array (N, H, W, 3), RGB, with N = size. In the last batch N may be smaller, even 0
-        times:  N pairs (time, duration)
-        audio:  list of the audio packets between these frames
-        """
-        frames, times, audio = [], [], []
-        base, step = self.stream.time_base, 1 / self.rate
+        """Yields Batches of `size` frames. The last one may be smaller, even without frames."""
+        frames, alphas, times, packets = [], [], [], []
+        base, step = self.stream.time_base, 1 / self.look.rate
         time = -step
-        for frame in self._frames(self.container, self.stream, audio):
+        for frame in self._frames(self.container, self.stream, packets):
             pts = frame.dts if frame.pts is None else frame.pts
             time = time + step if pts is None else pts * base - self.start
             times.append((time, frame.duration * base))
-            frames.append(self._pixels(frame))
+            pixels, alpha = self._pixels(frame)
+            frames.append(pixels)
+            alphas.append(alpha)
             if len(frames) == size:
-                yield np.stack(frames), times, self._shift(audio)
-                frames, times = [], []
-                audio.clear()
-        if self.end < self.duration - max(0.5, 2 / self.rate):  # a truncated file may not raise an error
+                yield Batch(np.stack(frames), alphas, times, self._shift(packets))
+                frames, alphas, times = [], [], []
+                packets.clear()
+        if self.end < self.duration - max(0.5, 2 / self.look.rate):  # a truncated file may not raise an error
             self.broken = self.broken or f"it ends after {self.end:.1f} of {self.duration:.1f} seconds"
-        yield np.array(frames), times, self._shift(audio)
+        yield Batch(np.array(frames), alphas, times, self._shift(packets))
 
     def _pixels(self, frame):
-        """A decoded frame -> uint8 (height, width, 3), RGB, upright."""
+        """A decoded frame -> uint8 (height, width, 3), RGB, upright, over white; alpha, uint8 (height, width), or None
+        if the first frame has none."""
         frame.colorspace, frame.color_range = self.matrix, self.range
         frame.color_primaries = frame.color_trc = UNSPECIFIED  # convert YUV to RGB, but not gamut or gamma
-        image = frame.reformat(*self.lying_size, "rgb24").to_ndarray()
-        return np.flip(image.transpose(1, 0, 2) if self.transpose else image, self.flips)
+        has_alpha = has_alpha_channel(frame)
+        names = ("rgb48le", "rgba64le") if self.convert else ("rgb24", "rgba")
+        image = frame.reformat(*self.lying_size, names[has_alpha]).to_ndarray()
+        pixels, alpha = image[..., :3], image[..., 3:]
+        if self.convert:
+            pixels, alpha = self.convert(pixels), (alpha >> 8).astype(np.uint8)
+        if has_alpha:
+            pixels = over_white(pixels, alpha)
+        image = np.dstack((pixels, alpha)) if self.look.has_alpha and has_alpha else pixels
+        image = np.flip(image.transpose(1, 0, 2) if self.transpose else image, self.flips)
+        return image[..., :3], image[..., 3] if image.shape[2] == 4 else None
 
     def _shift(self, packets):
         """Shifts the times of packets so that they count from the start of the file -> list of packets."""
@@ -203,50 +252,82 @@ class VideoReader:
         return list(packets)
 
 
+def has_alpha_channel(frame):
+    return any(component.is_alpha for component in frame.format.components)
+
+
+def is_transparent(frame):
+    """Whether some pixel of an av.VideoFrame is not opaque."""
+    return has_alpha_channel(frame) and bool((frame.reformat(format="rgba").to_ndarray()[..., 3] < 255).any())
+
+
+def alpha_decoder(stream):
+    """-> the decoder for a VP8 or VP9 stream with transparency, which FFmpeg's own decoders ignore; None for others."""
+    import av
+
+    tag = next((value for key, value in stream.metadata.items() if key.lower() == "alpha_mode"), "0")
+    decoder = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(stream.codec_context.name if stream.codec_context else "")
+    if tag != "1" or decoder is None:
+        return None
+    try:
+        return av.CodecContext.create(decoder, "r")
+    except ValueError:  # this FFmpeg has no libvpx
+        return None
+
+
+def over_white(pixels, alpha):
+    """RGB uint8 (H, W, 3) and alpha (H, W, 1) -> what is seen on a white page"""
+    alpha = alpha.astype(np.uint16)
+    return ((pixels * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+
+
+def without_white(seen, alpha):
+    """The inverse of over_white, as far as there is one; white where alpha is 0."""
+    share = np.maximum(alpha, 1)[..., None].astype(np.float32) / 255
+    return (255 - (255 - seen.astype(np.float32)) / share).round().clip(0, 255).astype(np.uint8)
+
+
 class VideoWriter:
-    """Encodes frames in a `with` block, and copies the sound of a VideoReader without re-encoding it.
+    """Encodes frames in a `with` block. Copies everything else that a VideoReader's file holds, see tracks.py.
 
     path:   file to write. It is complete if the block ends without an error
     target: name whose extension decides the format, see FORMATS
+    look:   Look of the frames
+    reader: VideoReader, or None if there are only frames
     """
 
-    def __init__(self, path, target, reader):
+    def __init__(self, path, target, look, reader=None):
         import av
 
         extension = os.path.splitext(target)[1].lower()
-        name, codec, options = FORMATS[extension]
-        odd = reader.width % 2 or reader.height % 2
-        self.reader, self.last = reader, None
-        self.pix_fmt = "yuv444p" if odd and codec == "libx264" else "yuv420p"  # 4:2:0 needs even sides
-        self.container = av.open("file:" + path, "w", format=name)
-        self.video = self.container.add_stream(codec, reader.rate, options=options)
+        is_square = look.aspect in (None, 1)
+        self.keeps_alpha = look.has_alpha and extension in WITH_ALPHA and (is_square or extension == ".mov")
+        name, codec, options, *pix_fmt = (WITH_ALPHA if self.keeps_alpha else FORMATS)[extension]
+        odd = look.width % 2 or look.height % 2
+        self.look, self.last = look, None
+        # 4:2:0 needs even sides
+        self.pix_fmt = pix_fmt[0] if pix_fmt else "yuv444p" if odd and codec == "libx264" else "yuv420p"
+        muxer = muxer_options(reader.container.metadata, extension) if reader else {}
+        self.container = av.open("file:" + path, "w", format=name, container_options=muxer)
+        self.video = self.container.add_stream(codec, look.rate, options=options)
         video = self.video.codec_context
-        video.width, video.height, video.pix_fmt = reader.width, reader.height, self.pix_fmt
+        video.width, video.height, video.pix_fmt = look.width, look.height, self.pix_fmt
         # AVI has a fixed frame rate; in other formats each frame keeps its time
-        video.time_base = self.base = 1 / reader.rate if name == "avi" else reader.stream.time_base
-        video.sample_aspect_ratio = reader.aspect or 0
-        video.colorspace, video.color_range = reader.matrix_tag, reader.range_tag
-        video.color_primaries, video.color_trc = reader.primaries, reader.transfer
+        video.time_base = self.base = 1 / look.rate if name == "avi" else look.time_base
+        video.sample_aspect_ratio = look.aspect or 0
+        video.colorspace, video.color_range = look.matrix_tag, look.range_tag
+        video.color_primaries, video.color_trc = look.primaries, look.transfer
         # VP9 cannot store the aspect ratio, and PyAV does not set it in WebM
-        if reader.aspect not in (None, 1) and codec == "libvpx-vp9":
-            shape = f"{reader.aspect.numerator}:{reader.aspect.denominator}"
+        if not is_square and codec == "libvpx-vp9":
+            shape = f"{look.aspect.numerator}:{look.aspect.denominator}"
             raise InputError(
                 f"{target}: a {extension} file cannot hold pixels of aspect ratio {shape}. Use .mkv instead"
             )
-        self.tracks = {}
+        self.tracks = Tracks(self.container, reader, name, extension) if reader else None
         try:
-            for index, track in reader.audio.items():
-                self.tracks[index] = self.container.add_stream_from_template(track)
-                self.tracks[index].metadata.update(track.metadata)  # its language
             self.container.start_encoding()
         except ValueError as error:
-            # do not re-encode the sound, which costs quality; .mkv can hold any codec
-            sound = ", ".join(track.name or "unknown" for track in reader.audio.values())
-            raise InputError(
-                f"{target}: a {extension} file cannot hold the sound of {reader.path} ({sound}). Use .mkv instead"
-                if sound
-                else f"{target}: cannot be written ({error})"
-            ) from error
+            raise InputError(f"{target}: cannot be written ({error})") from error
 
     def __enter__(self):
         return self
@@ -255,21 +336,22 @@ class VideoWriter:
         with self.container:
             if kind is None:
                 self.container.mux(self.video.encode(None))
+                if self.tracks:
+                    self.tracks.finish()
 
-    def write(self, image, time, length):
-        """Encodes one frame, uint8 (H, W, 3), RGB, shown at `time` for `length` seconds (0: until the next frame)."""
+    def write(self, image, time, length, alpha=None):
+        """Encodes one frame, uint8 (H, W, 3), RGB, shown at `time` for `length` seconds (0: until the next frame). With
+        `alpha`, uint8 (H, W), the image is what is seen on a white page."""
         import av
 
-        frame = av.VideoFrame.from_ndarray(image, "rgb24")
-        frame.colorspace, frame.color_range = self.reader.matrix, self.reader.range
+        name = "rgb24"
+        if self.keeps_alpha:
+            alpha = np.full(image.shape[:2], 255, np.uint8) if alpha is None else alpha
+            image, name = np.dstack((without_white(image, alpha), alpha)), "rgba"
+        frame = av.VideoFrame.from_ndarray(image, name)
+        frame.colorspace, frame.color_range = self.look.matrix, self.look.range
         frame = frame.reformat(format=self.pix_fmt)
         pts = round(time / self.base)
         self.last = pts if self.last is None else max(pts, self.last + 1)  # two frames cannot have the same time
         frame.pts, frame.duration, frame.time_base = self.last, round(length / self.base), self.base
         self.container.mux(self.video.encode(frame))
-
-    def copy(self, packets):
-        """Writes audio packets of the reader. The container interleaves them with the frames."""
-        for packet in packets:
-            packet.stream = self.tracks[packet.stream_index]
-            self.container.mux(packet)
