@@ -42,9 +42,8 @@ class Tracks:
                     self.tracks[stream.index] = Copy(container, stream)
                 else:
                     self.convert(container, stream)
-        container.metadata.update(metadata_to_keep(reader.container.metadata))
-        if chapters := shifted(reader.container.chapters(), reader.start):
-            container.set_chapters(chapters)
+        container.metadata.update(reader.metadata)
+        container.set_chapters(reader.chapters)
 
     def convert(self, container, stream):
         """Adds a track in another codec, or a line to left_out."""
@@ -276,11 +275,16 @@ def muxer_options(metadata, extension):
 
 
 def lost_metadata(reader, path):
-    """The names of the source's metadata that the file at `path` does not hold, sorted."""
+    """-> what of the source's chapters and metadata the file at `path` does not hold, in words."""
     with open_file(path) as container:
-        kept = {key.lower() for key in container.metadata}
-    wanted = {key.lower() for key in metadata_to_keep(reader.container.metadata)}
-    return sorted(key for key in wanted - kept if key.split("-")[0] not in kept)
+        kept, n_chapters = {key.lower() for key in container.metadata}, len(container.chapters())
+    wanted = {key.lower() for key in reader.metadata}
+    # MP4 has such entries for each language, such as location-eng, and one without
+    names = sorted(key for key in wanted - kept if key.split("-")[0] not in kept | (wanted - {key}))
+    lost = ["metadata: " + ", ".join(names)] if names else []
+    if (n := len(reader.chapters) - n_chapters) > 0:
+        lost.insert(0, "1 chapter" if n == 1 else f"{n} chapters")
+    return lost
 
 
 def shifted(chapters, start):

@@ -100,8 +100,7 @@ def collect_notes(reader, writer, path):
     lost = list(writer.tracks.left_out)
     if reader.look.has_alpha and not writer.keeps_alpha:
         lost.insert(0, "transparency (use .webm or .mov to keep it)")
-    if names := lost_metadata(reader, path):
-        lost.append("metadata: " + ", ".join(names))
+    lost += lost_metadata(reader, path)
     return [*reader.notes, *writer.tracks.notes, *(["left out " + "; ".join(lost)] if lost else [])]
 
 

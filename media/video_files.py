@@ -10,7 +10,7 @@ import numpy as np
 
 from media import hdr
 from media.containers import is_moving, open_file
-from media.tracks import Tracks, describe_unreadable, muxer_options
+from media.tracks import Tracks, describe_unreadable, metadata_to_keep, muxer_options, shifted
 from utils import InputError
 
 X264 = {"crf": "18", "preset": "medium"}  # crf 18 is visually lossless
@@ -84,6 +84,7 @@ class VideoReader:
     Attributes:
     look:     Look
     tracks:   the streams of sound and subtitles that can be read, by their index
+    metadata, chapters: those of the file, to be written to the new one
     left_out: what cannot be read, in words
     notes:    what was converted, in words
     """
@@ -102,6 +103,8 @@ class VideoReader:
         self.tracks = {track.index: track for track in known if track.codec_context}
         self.left_out, self.notes = describe_unreadable(self.container), []
         self.start = Fraction(self.container.start_time or 0, 1_000_000)
+        self.metadata = metadata_to_keep(self.container.metadata)
+        self.chapters = shifted(self.container.chapters(), self.start)
         self.duration, self.end = (self.container.duration or 0) / 1_000_000, 0.0  # by the header; decoded so far
 
         # A phone held upright stores frames lying on their side, and a matrix [[a, b], [c, d]] that rotates them:
@@ -307,7 +310,7 @@ class VideoWriter:
         self.look, self.last = look, None
         # 4:2:0 needs even sides
         self.pix_fmt = pix_fmt[0] if pix_fmt else "yuv444p" if odd and codec == "libx264" else "yuv420p"
-        muxer = muxer_options(reader.container.metadata, extension) if reader else {}
+        muxer = muxer_options(reader.metadata, extension) if reader else {}
         self.container = av.open("file:" + path, "w", format=name, container_options=muxer)
         self.video = self.container.add_stream(codec, look.rate, options=options)
         video = self.video.codec_context

@@ -199,4 +199,3 @@ def test_10_bits_alone_are_not_hdr(tmp_path):
     seen, _, frame, result = translated_bars(source, tmp_path / "out.mp4")
     assert np.abs(seen - 255 * signals).max() <= 2
     assert (frame.colorspace, frame.color_primaries, frame.color_trc) == (1, 1, 1) and result.notes == []
-
