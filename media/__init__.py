@@ -8,6 +8,7 @@ Image and video files: finding, reading and writing them.
     masks      which part of an image to translate
     video      translate a video; video_files decodes and encodes its frames, tracks copies its sound and all the rest,
                hdr converts HDR to SDR, flicker measures and reduces flicker
+    camera     translate what a camera sees, live
     containers which files are videos, and opening them
     inputs     find the files to translate, and decide where each result goes
     sheets     captioned images on one sheet

@@ -3,6 +3,7 @@ Which files are videos, and how they are opened. FFmpeg reads and writes them, t
 """
 
 import os
+import re
 
 from media.images import IMAGE_EXTENSIONS
 
@@ -23,8 +24,16 @@ def is_video(path):
     return path.lower().endswith(VIDEO_EXTENSIONS)
 
 
+def is_camera(path):
+    """True for "webcam", "webcam:0", "webcam:1", ... unless it is a file."""
+    return bool(re.fullmatch(r"webcam(:\d+)?", path)) and not os.path.lexists(path)
+
+
 def holds_video(path):
-    """True if a file is to be read as a video: by its extension, or by its content if the extension is unknown."""
+    """True if an input is to be read as a video: a camera, or a file by its extension, or by its content if the
+    extension is unknown."""
+    if is_camera(path):
+        return True
     if is_video(path) or path.lower().endswith(IMAGE_EXTENSIONS):
         return is_video(path)
     return os.path.isfile(path) and is_video_content(path)

@@ -7,11 +7,18 @@ import dataclasses
 import glob
 import itertools
 import os
+import re
 
-from media.containers import AMBIGUOUS, VIDEO_EXTENSIONS, WRITABLE, holds_video, is_mpeg, is_video
+from media.containers import AMBIGUOUS, VIDEO_EXTENSIONS, WRITABLE, holds_video, is_camera, is_mpeg, is_video
 from media.images import IMAGE_EXTENSIONS
 from media.pictures import format_of
 from utils import InputError
+
+DOWNLOADS = {
+    "s3": "aws s3 cp {} .",
+    "gs": "gcloud storage cp {} .",
+    **{name: "ffmpeg -i {} -t 60 -c copy clip.mkv" for name in ("rtsp", "rtsps", "rtmp", "rtmps", "rtp", "udp", "srt")},
+}
 
 
 def is_glob(path):
@@ -49,6 +56,8 @@ def find_inputs(inputs, output):
             search_folder(path, output, found)
         elif os.path.lexists(path):
             found.files.append((path, os.path.basename(path)))
+        elif is_camera(path):
+            found.files.append((path, "webcam.mp4"))
         elif is_glob(path):
             found.files += match_pattern(path, output)
         else:
@@ -57,6 +66,23 @@ def find_inputs(inputs, output):
         raise InputError(f"--input {inputs[0]}: holds no images and no videos")
     found.files = list(dict.fromkeys(found.files))
     return found
+
+
+def check_path(path, option):
+    """Raises InputError if a path is an address on a network, or "-" for standard input or output."""
+    if os.path.lexists(path):
+        return
+    if path == "-":
+        raise InputError(f"{option} -: only files can be read and written, not pipes. Name a file")
+    if scheme := re.match(r"([a-z][a-z0-9+.-]+)://", path.lower()):
+        if scheme[1] == "file":
+            raise InputError(f"{option} {path}: name the file by its path, without file://")
+        if option == "--output":
+            raise InputError(
+                f"{option} {path}: only local files can be written. Write to a folder here, then upload it"
+            )
+        how = DOWNLOADS.get(scheme[1], "curl -O {}").format(path)
+        raise InputError(f"{option} {path}: only local files can be read. Download it first: {how}")
 
 
 def search_folder(folder, output, found):
@@ -140,6 +166,12 @@ def plan_jobs(inputs, *, output=None, format=None, features=False, resume=False,
     overwrite: accept targets that exist
     Raises InputError if the request is contradictory, or would replace a file unasked.
     """
+    for path in inputs:
+        check_path(path, "--input")
+    if len(inputs) > 1 and any(map(is_camera, inputs)):
+        raise InputError("--input webcam: cannot be combined with other inputs")
+    if output is not None:
+        check_path(output, "--output")
     is_one_file = len(inputs) == 1 and not os.path.isdir(inputs[0]) and not is_glob(inputs[0])
     if output is None:
         output = default_output(inputs, is_one_file, format, features)
@@ -180,7 +212,7 @@ def default_output(inputs, is_one_file, format, features):
     *_features.png, *_features and features."""
     suffix = "_features" if features else "_translated"
     if is_one_file:
-        stem, extension = os.path.splitext(inputs[0])
+        stem, extension = os.path.splitext("webcam.mp4" if is_camera(inputs[0]) else inputs[0])
         return stem + (suffix + ".png" if features else target_name(suffix + extension, format, holds_video(inputs[0])))
     if len(inputs) == 1 and os.path.isdir(inputs[0]):
         return os.path.relpath(os.path.abspath(inputs[0]) + suffix)  # abspath gives "." a name, too

@@ -297,15 +297,18 @@ class VideoWriter:
     target: name whose extension decides the format, see FORMATS
     look:   Look of the frames
     reader: VideoReader, or None if there are only frames
+    live:   True to encode as fast as a camera needs, into larger files
     """
 
-    def __init__(self, path, target, look, reader=None):
+    def __init__(self, path, target, look, reader=None, live=False):
         import av
 
         extension = os.path.splitext(target)[1].lower()
         is_square = look.aspect in (None, 1)
         self.keeps_alpha = look.has_alpha and extension in WITH_ALPHA and (is_square or extension == ".mov")
         name, codec, options, *pix_fmt = (WITH_ALPHA if self.keeps_alpha else FORMATS)[extension]
+        if live:
+            options = options | {"libx264": {"preset": "veryfast"}, "libvpx-vp9": {"deadline": "realtime"}}[codec]
         odd = look.width % 2 or look.height % 2
         self.look, self.last = look, None
         # 4:2:0 needs even sides
