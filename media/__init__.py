@@ -6,8 +6,8 @@ Image and video files: finding, reading and writing them.
     arrays     16-bit, float and multi-channel images: TIFF and .npy
     pictures   decode an image for translation, with all that its file holds, and write it back
     masks      which part of an image to translate
-    video      translate a video; video_files decodes and encodes its frames, tracks copies its sound and all the rest,
-               hdr converts HDR to SDR, flicker measures and reduces flicker
+    video      translate a video; video_files decodes it, video_writer encodes it, tracks copies its sound and all the
+               rest, hdr converts HDR to SDR, flicker measures and reduces flicker
     camera     translate what a camera sees, live
     containers which files are videos, and opening them
     inputs     find the files to translate, and decide where each result goes

@@ -17,7 +17,8 @@ import numpy as np
 
 from media.flicker import Smoother
 from media.video import VideoResult
-from media.video_files import Look, VideoWriter
+from media.video_files import Look
+from media.video_writer import VideoWriter
 from utils import InputError, whole_file
 
 

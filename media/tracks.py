@@ -7,7 +7,7 @@ import io
 import itertools
 from fractions import Fraction
 
-from media.containers import open_file
+from media.containers import is_moving, open_file
 
 SOUND = {".webm": "libopus", ".avi": "libmp3lame"}  # what sound is re-encoded to, by FFmpeg's names; others: AAC
 LAYOUTS = {"libmp3lame": ("mono", "stereo")}
@@ -304,6 +304,11 @@ def describe_unreadable(container):
             lost.append("sound of an unknown codec")
         elif stream.type == "subtitle" and not stream.codec_context:
             lost.append("subtitles of an unknown codec")
+    n_videos = sum(map(is_moving, container.streams.video))
+    if n_videos > 1:
+        lost.append("1 more video track" if n_videos == 2 else f"{n_videos - 1} more video tracks")
+    if n_videos < len(container.streams.video):  # it shows the input
+        lost.append("the cover picture")
     has_chapters = bool(container.chapters())  # in MP4 these are a data track, too
     if (n := sum(stream.type in ("data", "unknown") for stream in container.streams) - has_chapters) > 0:
         lost.append("1 data track" if n == 1 else f"{n} data tracks")

@@ -14,7 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from media.flicker import Flicker, Smoother
 from media.tracks import lost_metadata
-from media.video_files import FORMATS, VideoReader, VideoWriter
+from media.video_files import VideoReader
+from media.video_writer import FORMATS, VideoWriter
 from utils import InputError, whole_file
 
 
@@ -98,8 +99,9 @@ def translate_video(source, target, translate, batch_size=8, smooth=0.0, progres
 def collect_notes(reader, writer, path):
     """-> one line each on what was converted or left out. path: the finished file"""
     lost = list(writer.tracks.left_out)
-    if reader.look.has_alpha and not writer.keeps_alpha:
-        lost.insert(0, "transparency (use .webm or .mov to keep it)")
+    if reader.was_transparent and not writer.keeps_alpha:
+        how = " (use .webm or .mov to keep it)" if reader.look.has_alpha else ", which its first frame does not have"
+        lost.insert(0, "transparency" + how)
     lost += lost_metadata(reader, path)
     return [*reader.notes, *writer.tracks.notes, *(["left out " + "; ".join(lost)] if lost else [])]
 

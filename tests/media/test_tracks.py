@@ -9,7 +9,8 @@ import pytest
 
 from media.tracks import metadata_to_keep
 from media.video import translate_video
-from media.video_files import over_white, without_white
+from media.video_files import over_white
+from media.video_writer import without_white
 
 pytestmark = pytest.mark.slow
 
@@ -265,6 +266,42 @@ def test_opaque_files_with_an_alpha_channel(tmp_path):
     source = write_alpha(tmp_path / "clip.mov", "qtrle", "argb", image)
     assert translate_video(source, str(tmp_path / "out.mov"), identity).notes == []
     assert read_alpha(tmp_path / "out.mov")[1] == "h264"
+
+
+def test_transparency_that_begins_later(tmp_path):
+    opaque = shape_with_holes()
+    opaque[..., 3] = 255
+    with av.open(str(tmp_path / "clip.mov"), "w") as container:
+        stream = container.add_stream("qtrle", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 96, 48, "argb"
+        for i, image in enumerate((opaque, shape_with_holes())):
+            frame = av.VideoFrame.from_ndarray(image, "rgba").reformat(format="argb")
+            frame.pts, frame.time_base = i, Fraction(1, 10)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    result = translate_video(str(tmp_path / "clip.mov"), str(tmp_path / "out.mov"), identity)
+    assert result.notes == ["left out transparency, which its first frame does not have"]
+    assert np.abs(read_alpha(tmp_path / "out.mov")[0][24, 80].astype(int) - 255).max() <= 4  # over white
+
+
+def test_further_tracks_are_told(tmp_path):
+    """A second video track, and a cover picture, which would show the input."""
+    cover = av.CodecContext.create("mjpeg", "w")
+    cover.width, cover.height, cover.pix_fmt, cover.time_base = 64, 48, "yuvj420p", Fraction(1, 25)
+    image = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 100, np.uint8), "rgb24").reformat(format="yuvj420p")
+    image.pts, image.time_base = 0, Fraction(1, 25)
+    with av.open(str(tmp_path / "clip.mp4"), "w") as container:
+        streams = [container.add_stream("libx264", rate=10) for _ in range(2)]
+        picture = container.add_stream("mjpeg", rate=25)
+        picture.width, picture.height, picture.pix_fmt = 64, 48, "yuvj420p"
+        picture.disposition = av.stream.Disposition.attached_pic
+        writers = [add_pictures(container, stream=stream) for stream in streams]
+        for write in writers:
+            write()
+        container.mux(picture.encode(image))
+        container.mux(picture.encode(None))
+    result = translate_video(str(tmp_path / "clip.mp4"), str(tmp_path / "out.mp4"), identity)
+    assert result.frames == 20 and result.notes == ["left out 1 more video track; the cover picture"]
 
 
 def test_white_is_added_and_removed():
