@@ -60,7 +60,8 @@ class Tracks:
         except (OSError, ValueError, *ffmpeg_errors()):
             self.left_out.append(f"{NAMES[stream.type]} ({old})" if old else NAMES[stream.type])
             return
-        self.notes.append(f"{what} converted from {old} to {new.removeprefix('lib')}, as {self.extension} requires")
+        new = codec_name(self.tracks[stream.index].stream)
+        self.notes.append(f"{what} converted from {old} to {new}, as {self.extension} requires")
 
     def write(self, packets):
         """Writes packets of the reader, with times from the start of the file. The container interleaves them."""
@@ -81,7 +82,8 @@ def ffmpeg_errors():
 
 
 def codec_name(stream):
-    return stream.codec_context.name if stream.codec_context else ""
+    """FFmpeg's name of the codec, such as "mp3"; "" if it is unknown."""
+    return stream.codec_context.codec.canonical_name if stream.codec_context else ""
 
 
 def can_hold(format, stream):
@@ -118,11 +120,15 @@ class Copy:
 
     def __init__(self, container, source):
         self.container = container
-        self.stream = container.add_stream_from_template(source)
+        self.stream, self.last = container.add_stream_from_template(source), None
         self.stream.metadata.update(source.metadata)  # its language
         self.stream.disposition = source.disposition
 
     def write(self, packet):
+        if self.last is not None and packet.dts <= self.last:  # containers refuse times that do not increase
+            packet.dts = self.last + 1
+            packet.pts = max(packet.pts, packet.dts)
+        self.last = packet.dts
         packet.stream = self.stream
         self.container.mux(packet)
 

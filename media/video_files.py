@@ -170,7 +170,7 @@ class VideoReader:
         import av
 
         try:
-            yield from container.demux()
+            yield from continuous(container)
         except av.FFmpegError as error:
             self.broken = self.broken or error.strerror
         yield None
@@ -240,6 +240,33 @@ class VideoReader:
             packet.dts -= start
             packet.pts = packet.dts if packet.pts is None else packet.pts - start
         return list(packets)
+
+
+def continuous(container):
+    """Yields the packets of a file. In MPEG streams time may start over, where recordings were joined, or jump; the
+    packets after that get times that follow on, as with FFmpeg's command."""
+    if container.format.name not in ("mpegts", "mpeg"):
+        yield from container.demux()
+        return
+    offsets, part, ends = [Fraction(0)], {}, {}  # of each recording, in s; number of the recording, end, by stream
+    for packet in container.demux():
+        i, n = packet.stream_index, len(offsets) - 1
+        if packet.dts is not None and packet.stream.type in ("video", "audio"):
+            n = part.setdefault(i, n)
+            time = packet.dts * packet.time_base + offsets[n]
+            end = ends.get(i, time)
+            if not end - Fraction(1, 10) <= time <= end + 10:
+                # the first stream that jumps decides for all, and the others keep in step with it
+                n = part[i] = n + 1
+                if n == len(offsets):
+                    offsets.append(offsets[-1] + end - time)
+                time = packet.dts * packet.time_base + offsets[n]
+            ends[i] = time + (packet.duration or 0) * packet.time_base
+        if packet.dts is not None and offsets[n]:
+            shift = round(offsets[n] / packet.time_base)
+            packet.pts = packet.pts if packet.pts is None else packet.pts + shift
+            packet.dts += shift
+        yield packet
 
 
 def has_alpha_channel(frame):
