@@ -268,11 +268,11 @@ def distinct_targets(files, wanted, notes):
             candidates = (f"{stem}_{own}{number}{extension}" for number in numbers)
             target = next(path for path in candidates if fold(path) not in taken)
             taken.add(fold(target))
-            renamed.append(f"{source} to {target}")
+            renamed.append(f"{source} is written to {target}")
         targets[target] = source
     if renamed:
-        more = f", and {len(renamed) - 1} more" if len(renamed) > 1 else ""
-        notes.append(f"wrote {renamed[0]}{more}, because another file's result has the plain name")
+        more = f", and {len(renamed) - 1} more likewise" if len(renamed) > 1 else ""
+        notes.append(f"{renamed[0]}{more}, because another file's result has the plain name")
     return targets
 
 

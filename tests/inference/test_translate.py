@@ -336,10 +336,10 @@ def test_results_of_the_same_name(translate, capsys, sources, options, expected)
     renamed = [name for name in sources if os.path.splitext(name)[0] != os.path.splitext(expected[name])[0]]
     out = capsys.readouterr().out
     if renamed:
-        assert f"note: wrote in/{renamed[0]} to out/{expected[renamed[0]]}" in out
-        assert (", and 1 more, because" in out) == (len(renamed) == 2)
+        assert f"note: in/{renamed[0]} is written to out/{expected[renamed[0]]}" in out
+        assert (", and 1 more likewise, because" in out) == (len(renamed) == 2)
     else:
-        assert "note: wrote" not in out
+        assert "is written to" not in out
     # the names are the same in the next run
     assert translate(*words, "--resume") == 0 and "0 translated" in capsys.readouterr().out
     assert translate(*words, "--overwrite") == 0 and tree("out") == set(expected.values())
@@ -350,7 +350,7 @@ def test_videos_of_the_same_name():
     notes = []
     targets = distinct_targets(files, ["out/clip.mp4", "out/clip.mp4"], notes)
     assert targets == {"out/clip.mp4": "in/clip.m4v", "out/clip_mpg.mp4": "in/clip.mpg"}
-    assert notes == ["wrote in/clip.mpg to out/clip_mpg.mp4, because another file's result has the plain name"]
+    assert notes == ["in/clip.mpg is written to out/clip_mpg.mp4, because another file's result has the plain name"]
 
 
 def test_nothing_is_written_over_by_accident(translate, capsys):
