@@ -140,22 +140,17 @@ class Sound:
     """A track of sound that is decoded and encoded with the encoder `codec`. Raises ValueError if that is impossible."""
 
     def __init__(self, container, source, codec):
+        import av
+
         self.container, self.source = container, source
         decoder = source.codec_context
         decoder.open(strict=False)
         if not decoder.sample_rate or not decoder.layout.nb_channels:
             raise ValueError("nothing is known about this sound")
-        n_channels = decoder.layout.nb_channels
-        layout = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}.get(n_channels, "stereo")
-        layout = layout if layout in LAYOUTS.get(codec, (layout,)) else "stereo"
+        set_up(trial := av.CodecContext.create(codec, "w"), decoder)
+        trial.open()  # may fail, and a stream that is added cannot be removed again
         self.stream = container.add_stream(codec)
-        encoder = self.encoder = self.stream.codec_context
-        rates = encoder.codec.audio_rates
-        encoder.sample_rate = decoder.sample_rate if decoder.sample_rate in (rates or [decoder.sample_rate]) else 48000
-        encoder.layout, encoder.format = layout, encoder.codec.audio_formats[0]
-        per_channel = 96_000 if encoder.sample_rate >= 32000 else 32_000
-        encoder.bit_rate = per_channel * encoder.layout.nb_channels
-        encoder.time_base = Fraction(1, encoder.sample_rate)
+        self.encoder = set_up(self.stream.codec_context, decoder)
         self.stream.metadata.update(source.metadata)
         self.stream.disposition = source.disposition
         self.graph, self.kind = None, None
@@ -197,6 +192,18 @@ class Sound:
         self.decode(None)
         self.flush()
         self.container.mux(self.stream.encode(None))
+
+
+def set_up(encoder, decoder):
+    """Chooses an audio encoder's settings for the sound of a decoder: its rate and channels if possible."""
+    n_channels, rates = decoder.layout.nb_channels, encoder.codec.audio_rates
+    layout = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}.get(n_channels, "stereo")
+    encoder.layout = layout if layout in LAYOUTS.get(encoder.name, (layout,)) else "stereo"
+    encoder.sample_rate = decoder.sample_rate if not rates or decoder.sample_rate in rates else 48000
+    encoder.format = encoder.codec.audio_formats[0]
+    encoder.bit_rate = (96_000 if encoder.sample_rate >= 32000 else 32_000) * encoder.layout.nb_channels
+    encoder.time_base = Fraction(1, encoder.sample_rate)
+    return encoder
 
 
 def resampler(frame, encoder):

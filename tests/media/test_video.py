@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from media import tracks
 from media.flicker import Smoother
 from media.inputs import holds_video, is_mpeg, plan_jobs
 from media.video import VideoResult, ahead, translate_video
@@ -287,6 +288,16 @@ def test_sound_that_cannot_be_decoded_is_left_out(tmp_path):
     result = translate_video(source, str(tmp_path / "out.webm"), identity)
     assert result.frames == 20 and result.notes == ["left out sound (ac3)"]
     with av.open(str(tmp_path / "out.webm")) as container:
+        assert not container.streams.audio
+
+
+@pytest.mark.parametrize("encoder", ["no_such_encoder", "libopencore_amrnb"])  # the latter takes 8000 Hz only
+def test_an_encoder_that_does_not_work_costs_the_sound_only(tmp_path, monkeypatch, encoder):
+    source = write_sound(tmp_path / "clip.mkv", "libopus", 48000, "stereo", seconds=1)
+    monkeypatch.setitem(tracks.SOUND, ".avi", encoder)
+    result = translate_video(source, str(tmp_path / "out.avi"), identity)
+    assert result.frames == 10 and result.notes == ["left out sound (opus)"]
+    with av.open(str(tmp_path / "out.avi")) as container:
         assert not container.streams.audio
 
 
