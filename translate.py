@@ -4,6 +4,7 @@ Translates images and videos with a trained generator, in one direction.
     python translate.py --checkpoint saved_models/horse2zebra/latest.pth --direction AB --input photo.jpg
     python translate.py --checkpoint saved_models/horse2zebra/G_AB_200.pth --input holiday/ --output zebras/
     python translate.py --checkpoint latest_net_G_A.pth --input clip.mp4 --output clip_zebra.mp4
+    python translate.py --checkpoint latest_net_G_A.pth --input webcam --size 256
 
 The architecture is read from the checkpoint. Checkpoints of cyclegan.py, of the authors' code, of PyTorch-GAN and of
 aitorzip/PyTorch-CycleGAN work, and so do files written by export.py. Results keep the name, folder, size, transparency
@@ -23,7 +24,7 @@ from inference.jobs import check_jobs, is_too_large, translate_pictures, transla
 from inference.load import describe, load_generator
 from inference.translator import Translator, check_count
 from media.images import decoding, load_image, make_resize
-from media.inputs import is_video, plan_jobs
+from media.inputs import is_camera, is_video, plan_jobs
 from media.pictures import format_of
 from utils import InputError, choose_device
 
@@ -38,7 +39,8 @@ def get_parser():
     add("--checkpoint", required=True, nargs="+", metavar="FILE",
         help="latest.pth, one generator, or an exported one; two files with --mix")
     add("--direction", choices=("AB", "BA"), help="generator to take from a full checkpoint (default: AB)")
-    add("--input", required=True, nargs="+", metavar="PATH", help="images, videos, folders (recursive), 'quoted/*.jpg'")
+    add("--input", required=True, nargs="+", metavar="PATH",
+        help="images, videos, folders (recursive), 'quoted/*.jpg', or webcam")
     add("--output", help="file or folder (default: NAME_translated, or translated for several inputs)")
     add("--format", help="format of the images written: png, jpg, webp, ... (default: as the input)")
     add("--resume", action="store_true", help="skip outputs that already exist")
@@ -130,6 +132,8 @@ def translate_one_video(source, target, translator, report, opt):
     def show(done, total):
         progress.tick(done, total, "frames", started)
 
+    if is_camera(source):
+        print("press Ctrl-C to stop", flush=True)
     try:
         result = translate_video_file(
             source, target, translator, size=opt.size, mask=opt.mask, smooth=opt.smooth, progress=show

@@ -22,8 +22,9 @@ from PIL import Image
 from command_line.run import out_of_memory
 from inference.features import feature_maps
 from inference.load import architecture
+from media import camera
 from media.images import make_resize, open_image
-from media.inputs import is_video
+from media.inputs import is_camera, is_video
 from media.masks import load_mask
 from media.pictures import Picture, format_of, read_picture, replace_pixels, write_picture
 from media.sheets import draw_sheet
@@ -198,12 +199,25 @@ def finish_oldest(writing, report):
 
 
 def translate_video_file(source, target, translator, *, size=None, mask=None, smooth=0.0, progress=None):
-    """Translates one video -> media.video.VideoResult.
+    """Translates one video, or what a camera sees until Ctrl-C -> media.video.VideoResult.
 
+    source:           path, or "webcam", or "webcam:1" for the second camera
+    translator:       Translator. Used are its call, batch_size, channels and out_channels
     size, mask:       as in translate_pictures. A single length gives even sides, which all players show
     smooth, progress: as in media.video.translate_video
     Raises InputError, naming the file.
     """
+    translate, resize = frame_translator(source, translator, size, mask), make_resize(size, step=2)
+    if is_camera(source):
+        live = camera.Camera(camera.open_camera(source), source, resize)
+        os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
+        return camera.translate_camera(live, target, translate, smooth, camera.open_window(source), progress)
+    os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
+    return translate_video(source, target, translate, translator.batch_size, smooth, progress, resize)
+
+
+def frame_translator(source, translator, size, mask):
+    """-> function that translates frames, uint8 (N, H, W, 3), with a mask if there is one, also by a gray generator."""
     loaded_mask = None
 
     def translate(frames):
@@ -217,10 +231,7 @@ def translate_video_file(source, target, translator, *, size=None, mask=None, sm
         frames = translator(frames, masks)
         return frames.repeat(3, axis=3) if translator.out_channels == 1 else frames
 
-    os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
-    return translate_video(
-        source, target, translate, translator.batch_size, smooth, progress, make_resize(size, step=2)
-    )
+    return translate
 
 
 ##############################

@@ -8,7 +8,10 @@ Image and video files: finding, reading and writing them.
     arrays     16-bit, float and multi-channel images: TIFF, .npy, and PNG, PPM and JPEG 2000
     pictures   decode an image for translation, with all that its file holds, and write it back
     masks      which part of an image to translate
-    video      translate a video; video_files decodes and encodes it, flicker measures and reduces its flicker
+    video      translate a video; video_files decodes it, video_writer encodes it, tracks copies its sound and all the
+               rest, hdr converts HDR to SDR, flicker measures and reduces flicker
+    camera     translate what a camera sees, live
+    containers which files are videos, and opening them
     inputs     find the files to translate, and decide where each result goes
     sheets     captioned images on one sheet
 

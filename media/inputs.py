@@ -5,18 +5,20 @@ keep their tree, and no existing file is overwritten by accident.
 
 import dataclasses
 import glob
+import itertools
 import os
+import re
 
+from media.containers import AMBIGUOUS, VIDEO_EXTENSIONS, WRITABLE, holds_video, is_camera, is_mpeg, is_video
 from media.images import IMAGE_EXTENSIONS
 from media.pictures import format_of
-from media.video_files import FORMATS as VIDEO_FORMATS
 from utils import InputError
 
-VIDEO_EXTENSIONS = (*VIDEO_FORMATS, ".m4v", ".mpg", ".mpeg", ".wmv", ".mts", ".3gp")  # read as video; FFmpeg knows more
-
-
-def is_video(path):
-    return path.lower().endswith(VIDEO_EXTENSIONS)
+DOWNLOADS = {
+    "s3": "aws s3 cp {} .",
+    "gs": "gcloud storage cp {} .",
+    **{name: "ffmpeg -i {} -t 60 -c copy clip.mkv" for name in ("rtsp", "rtsps", "rtmp", "rtmps", "rtp", "udp", "srt")},
+}
 
 
 def is_glob(path):
@@ -54,6 +56,8 @@ def find_inputs(inputs, output):
             search_folder(path, output, found)
         elif os.path.lexists(path):
             found.files.append((path, os.path.basename(path)))
+        elif is_camera(path):
+            found.files.append((path, "webcam.mp4"))
         elif is_glob(path):
             found.files += match_pattern(path, output)
         else:
@@ -62,6 +66,23 @@ def find_inputs(inputs, output):
         raise InputError(f"--input {inputs[0]}: holds no images and no videos")
     found.files = list(dict.fromkeys(found.files))
     return found
+
+
+def check_path(path, option):
+    """Raises InputError if a path is an address on a network, or "-" for standard input or output."""
+    if os.path.lexists(path):
+        return
+    if path == "-":
+        raise InputError(f"{option} -: only files can be read and written, not pipes. Name a file")
+    if scheme := re.match(r"([a-z][a-z0-9+.-]+)://", path.lower()):
+        if scheme[1] == "file":
+            raise InputError(f"{option} {path}: name the file by its path, without file://")
+        if option == "--output":
+            raise InputError(
+                f"{option} {path}: only local files can be written. Write to a folder here, then upload it"
+            )
+        how = DOWNLOADS.get(scheme[1], "curl -O {}").format(path)
+        raise InputError(f"{option} {path}: only local files can be read. Download it first: {how}")
 
 
 def search_folder(folder, output, found):
@@ -78,7 +99,8 @@ def search_folder(folder, output, found):
         found.notes += [f"{name}: is a folder, despite its name" for name in odd]
         for name in filter(is_visible, sorted(names)):
             file = os.path.join(path, name)
-            if name.lower().endswith(extensions):
+            is_known = name.lower().endswith(extensions)
+            if is_known and (not name.lower().endswith(AMBIGUOUS) or not os.path.isfile(file) or is_mpeg(file)):
                 found.files.append((file, os.path.relpath(file, folder)))
             else:
                 others.append(file)
@@ -144,6 +166,12 @@ def plan_jobs(inputs, *, output=None, format=None, features=False, resume=False,
     overwrite: accept targets that exist
     Raises InputError if the request is contradictory, or would replace a file unasked.
     """
+    for path in inputs:
+        check_path(path, "--input")
+    if len(inputs) > 1 and any(map(is_camera, inputs)):
+        raise InputError("--input webcam: cannot be combined with other inputs")
+    if output is not None:
+        check_path(output, "--output")
     is_one_file = len(inputs) == 1 and not os.path.isdir(inputs[0]) and not is_glob(inputs[0])
     if output is None:
         output = default_output(inputs, is_one_file, format, features)
@@ -152,12 +180,16 @@ def plan_jobs(inputs, *, output=None, format=None, features=False, resume=False,
         raise InputError(f"--output {output}: is one file, but there are several inputs. Name a folder")
 
     found = find_inputs(inputs, output)
-    targets = {}
-    for source, name in found.files:
-        kind = "png" if features and name.lower().endswith(".npy") else format  # a sheet is an image, not an array
-        target = output if is_one_file and names_file else os.path.join(output, target_name(name, kind))
-        check_job(source, target, targets, output, features)
-        targets[target] = source
+    if is_one_file and names_file:
+        wanted = [output]
+    else:
+        # a sheet is an image, not an array
+        kinds = ["png" if features and name.lower().endswith(".npy") else format for _, name in found.files]
+        names = [target_name(name, kind, holds_video(path)) for (path, name), kind in zip(found.files, kinds)]
+        wanted = [os.path.join(output, name) for name in names]
+    for (source, _), target in zip(found.files, wanted):
+        check_job(source, target, output, features)
+    targets = distinct_targets(found.files, wanted, found.notes)
     sources = {os.path.realpath(source) for source in targets.values()}
     for target in targets:
         if os.path.realpath(target) in sources:
@@ -180,31 +212,70 @@ def default_output(inputs, is_one_file, format, features):
     *_features.png, *_features and features."""
     suffix = "_features" if features else "_translated"
     if is_one_file:
-        stem, extension = os.path.splitext(inputs[0])
-        return stem + (suffix + ".png" if features else target_name(suffix + extension, format))
+        stem, extension = os.path.splitext("webcam.mp4" if is_camera(inputs[0]) else inputs[0])
+        return stem + (suffix + ".png" if features else target_name(suffix + extension, format, holds_video(inputs[0])))
     if len(inputs) == 1 and os.path.isdir(inputs[0]):
         return os.path.relpath(os.path.abspath(inputs[0]) + suffix)  # abspath gives "." a name, too
     return suffix[1:]
 
 
-def target_name(name, format=None):
-    """A file's name, with an extension that can be written: `format` if given, else its own, else .png or .mp4."""
+def target_name(name, format, video):
+    """A file's name, with an extension that can be written: its own if possible, else .mp4 for a video; for an image,
+    `format` if given, else its own, else .png."""
     stem, extension = os.path.splitext(name)
-    if is_video(name):
-        return name if extension.lower() in VIDEO_FORMATS else stem + ".mp4"
+    if video:
+        return name if extension.lower() in WRITABLE else stem + ".mp4"
     if format or not format_of(name):
         return f"{stem}.{(format or 'png').lower()}"
     return name
 
 
-def check_job(source, target, targets, output, features):
-    """Raises InputError if a source cannot be written to its target, or another source already is."""
-    if features and is_video(source):
+def check_job(source, target, output, features):
+    """Raises InputError if a source cannot be written to its target."""
+    if features and holds_video(source):
         raise InputError(f"--features: {source} is a video, not an image")
-    if is_video(source) and not is_video(target):
+    if holds_video(source) and not is_video(target):
         raise InputError(f"--output {output}: is an image's name, but {source} is a video")
-    if target in targets:
-        raise InputError(
-            f"{targets[target]} and {source} would both be written to {target}. Translate them one by one, each with "
-            "an --output of its own"
-        )
+
+
+def distinct_targets(files, wanted, notes):
+    """Gives each file a target of its own -> {target: source}, in the order of `files`.
+
+    files:  list of (source, name), as in Found
+    wanted: the target of each. Of those that are the same, up to upper and lower case, one keeps it: the file that has
+            this name already, or else the first one. Others get their extension into the name, such as x_dds.png
+    notes:  a line on renamed files is appended here
+    Raises InputError if two sources have the same name, too.
+    """
+    keys = [fold(target) for target in wanted]
+    names = [os.path.basename(name) for _, name in files]
+    owner = {}  # folded target -> number of the file that keeps it
+    for i in sorted(range(len(files)), key=lambda i: names[i] != os.path.basename(wanted[i])):
+        other = owner.setdefault(keys[i], i)
+        if other != i and files[other][1] == files[i][1]:
+            first, second = files[min(i, other)][0], files[max(i, other)][0]
+            raise InputError(
+                f"{first} and {second} would both be written to {wanted[i]}. Translate their folders one by one, each "
+                "to an --output of its own"
+            )
+    taken = owner.keys() | {fold(source) for source, _ in files}
+    targets, renamed = {}, []
+    for i, (source, name) in enumerate(files):
+        target = wanted[i]
+        if owner[keys[i]] != i:
+            (stem, extension), own = os.path.splitext(target), os.path.splitext(name)[1][1:]
+            numbers = itertools.chain([""], (f"_{n}" for n in itertools.count(2)))
+            candidates = (f"{stem}_{own}{number}{extension}" for number in numbers)
+            target = next(path for path in candidates if fold(path) not in taken)
+            taken.add(fold(target))
+            renamed.append(f"{source} is written to {target}")
+        targets[target] = source
+    if renamed:
+        more = f", and {len(renamed) - 1} more likewise" if len(renamed) > 1 else ""
+        notes.append(f"{renamed[0]}{more}, because another file's result has the plain name")
+    return targets
+
+
+def fold(path):
+    """The same string for paths that are the same file where upper and lower case are not distinguished."""
+    return os.path.normpath(path).casefold()

@@ -1,6 +1,7 @@
 """
 Translating videos: decodes a video, translates it batch by batch, and encodes the result. Keeps size, timing,
-orientation, colours and sound. Drops subtitles, data tracks, titles, interlacing, and all but 8 bits per colour.
+orientation, colours, transparency, sound, subtitles, chapters and metadata, as far as the new file's format can hold
+them. Drops data tracks, interlacing, and all but 8 bits per colour; HDR becomes SDR.
 
 A generator translates each frame on its own, so the result may flicker. Smoother (flicker.py) measures and reduces this.
 """
@@ -12,7 +13,9 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
 from media.flicker import Flicker, Smoother
-from media.video_files import FORMATS, VideoReader, VideoWriter
+from media.tracks import lost_metadata
+from media.video_files import VideoReader
+from media.video_writer import FORMATS, VideoWriter
 from utils import InputError, whole_file
 
 
@@ -24,16 +27,18 @@ class VideoResult:
     broken:  what is wrong with the source, "" if nothing. All frames that could be decoded are in the target
     pix_fmt: "yuv420p", or "yuv444p" for H.264 of odd width or height, which some players cannot show
     flicker: with smoothing, a Flicker
+    notes:   one line each on what was converted or left out
     """
 
     frames: int
     broken: str
     pix_fmt: str
     flicker: Flicker | None = None
+    notes: list = dataclasses.field(default_factory=list)
 
     def describe(self, target):
         """-> list of lines on what was written to `target`."""
-        lines = [f"{target}: {self.frames} frames"]
+        lines = [f"{target}: {self.frames} frames", *(f"note: {target}: {note}" for note in self.notes)]
         if self.pix_fmt == "yuv444p":
             lines.append(
                 f"note: {target}: some players cannot show an odd width or height. --size WIDTHxHEIGHT makes it even"
@@ -54,8 +59,7 @@ def translate_video(source, target, translate, batch_size=8, smooth=0.0, progres
     smooth:    strength of Smoother, 0 to 1; 0 is off
     progress:  called after each batch as progress(frames done, frames in all); the latter is None if not known
     resize:    function (width, height) -> (width, height), applied to the frames before translation
-    Raises InputError, naming the file, if the source is not a video, the target cannot be written, or its format cannot
-    hold the sound.
+    Raises InputError, naming the file, if the source is not a video, or the target cannot be written.
     """
     try:
         import av
@@ -71,23 +75,35 @@ def translate_video(source, target, translate, batch_size=8, smooth=0.0, progres
         # this order closes the files last, after the decoding thread has ended
         with whole_file(target) as temporary, contextlib.ExitStack() as stack:
             reader = stack.enter_context(VideoReader(source, resize))
-            writer = stack.enter_context(VideoWriter(temporary, target, reader))
+            writer = stack.enter_context(VideoWriter(temporary, target, reader.look, reader))
             batches = stack.enter_context(contextlib.closing(ahead(reader.frame_batches(batch_size))))
-            for frames, times, audio in batches:
-                writer.copy(audio)
-                if not times:  # the sound is longer than the video
+            for batch in batches:
+                writer.tracks.write(batch.packets)
+                if not batch.times:  # the sound is longer than the video
                     continue
-                translated = translate(frames)
+                translated = translate(batch.frames)
                 if smoother:
-                    translated = map(smoother.smooth, frames, translated)
-                for image, (start, length) in zip(translated, times):
-                    writer.write(image, start, length)
-                done += len(frames)
+                    translated = map(smoother.smooth, batch.frames, translated)
+                for image, alpha, (start, length) in zip(translated, batch.alphas, batch.times):
+                    writer.write(image, start, length, alpha)
+                done += len(batch.frames)
                 if progress:
                     progress(done, reader.total)
+            stack.close()
+            notes = collect_notes(reader, writer, temporary)
     except av.FFmpegError as error:  # of the writer; the reader raises InputError
         raise InputError(f"{target}: cannot be written ({error.strerror})") from error
-    return VideoResult(done, reader.broken, writer.pix_fmt, smoother.flicker() if smoother else None)
+    return VideoResult(done, reader.broken, writer.pix_fmt, smoother.flicker() if smoother else None, notes)
+
+
+def collect_notes(reader, writer, path):
+    """-> one line each on what was converted or left out. path: the finished file"""
+    lost = list(writer.tracks.left_out)
+    if reader.was_transparent and not writer.keeps_alpha:
+        how = " (use .webm or .mov to keep it)" if reader.look.has_alpha else ", which its first frame does not have"
+        lost.insert(0, "transparency" + how)
+    lost += lost_metadata(reader, path)
+    return [*reader.notes, *writer.tracks.notes, *(["left out " + "; ".join(lost)] if lost else [])]
 
 
 def ahead(iterator, n=1):

@@ -1,38 +1,83 @@
 """
-Decoding and encoding video files with PyAV (pip install av), which includes FFmpeg.
+Decoding video files with PyAV (pip install av), which includes FFmpeg. See video_writer.py for encoding.
 """
 
+import dataclasses
 import os
 from fractions import Fraction
 
 import numpy as np
 
+from media import hdr
+from media.containers import is_moving, open_file
+from media.tracks import describe_unreadable, metadata_to_keep, shifted
 from utils import InputError
 
-X264 = {"crf": "18", "preset": "medium"}  # crf 18 is visually lossless
-FORMATS = {  # extension of the target -> FFmpeg's names of the container and the encoder, and the encoder's options
-    ".mp4": ("mp4", "libx264", X264),
-    ".mov": ("mov", "libx264", X264),
-    ".mkv": ("matroska", "libx264", X264),
-    ".webm": ("webm", "libvpx-vp9", {"crf": "24", "b": "0", "row-mt": "1", "cpu-used": "3"}),
-    ".avi": ("avi", "libx264", X264 | {"bf": "0"}),  # AVI stores frames in display order, so B-frames are not possible
-}
 # FFmpeg's constants (AVCOL_*) for how a video encodes colours. The matrices are BT.709, FCC, BT.601 twice, SMPTE 240M
 # and BT.2020
-MATRICES, BT709, BT601, UNSPECIFIED = (1, 4, 5, 6, 7, 9), 1, 6, 2
+MATRICES, BT709, BT601, BT2020, UNSPECIFIED = (1, 4, 5, 6, 7, 9), 1, 6, 9, 2
 LIMITED_RANGE, FULL_RANGE = 1, 2
+
+
+@dataclasses.dataclass
+class Look:
+    """How the frames of a video are shown. Colours are FFmpeg's constants.
+
+    width, height: in pixels, as displayed
+    aspect:        width / height of one pixel, or None for square ones
+    rate:          frames per second; times are multiples of time_base seconds
+    matrix, range: from RGB to YUV; the tags are what the file says, which may be nothing
+    has_alpha:     True for transparency
+    """
+
+    width: int
+    height: int
+    rate: Fraction
+    time_base: Fraction
+    aspect: Fraction | None = None
+    matrix: int = BT709
+    matrix_tag: int = BT709
+    range: int = LIMITED_RANGE
+    range_tag: int = LIMITED_RANGE
+    primaries: int = BT709
+    transfer: int = BT709
+    has_alpha: bool = False
+
+
+@dataclasses.dataclass
+class Batch:
+    """Decoded frames.
+
+    frames:  uint8 (N, H, W, 3), RGB; transparent ones over white
+    alphas:  N arrays, uint8 (H, W), or N times None
+    times:   N pairs (time, duration)
+    packets: the packets of sound and subtitles between these frames
+    """
+
+    frames: np.ndarray
+    alphas: list
+    times: list
+    packets: list
 
 
 class VideoReader:
     """A video file, open for reading in a `with` block. Times are in seconds (Fraction) from the start of the file.
 
-    The first frame decides for the whole file: width and height in pixels as displayed, the aspect ratio of one pixel
-    (width / height, or None), and colours.
+    The first frame decides for the whole file: size, rotation, aspect ratio, colours and transparency, see Look.
+    HDR and wide colours are converted to SDR, see hdr.py.
     Raises InputError, naming the path.
+
+    Attributes:
+    look:     Look
+    tracks:   the streams of sound and subtitles that can be read, by their index
+    metadata, chapters: those of the file, to be written to the new one
+    left_out: what cannot be read, in words
+    notes:    what was converted, in words
+    was_transparent: whether some frame so far was
     """
 
     def __init__(self, path, resize=None):
-        self.path, self.broken, self.audio = path, "", {}
+        self.path, self.broken, self.tracks, self.was_transparent = path, "", {}, False
         self.start, self.end = Fraction(0), 0.0
         container, stream = self._open()
         with container:
@@ -41,12 +86,13 @@ class VideoReader:
                 raise InputError(f"{path}: broken, no frame can be decoded ({self.broken or 'it is empty'})")
         self.container, self.stream = self._open()  # again from the start, because some formats cannot seek
         # phones write extra sound tracks with codecs that FFmpeg does not know
-        self.audio = {track.index: track for track in self.container.streams.audio if track.codec_context}
-        self.rate = self.stream.average_rate or self.stream.guessed_rate or Fraction(25)
+        known = (*self.container.streams.audio, *self.container.streams.subtitles)
+        self.tracks = {track.index: track for track in known if track.codec_context}
+        self.left_out, self.notes = describe_unreadable(self.container), []
         self.start = Fraction(self.container.start_time or 0, 1_000_000)
+        self.metadata = metadata_to_keep(self.container.metadata)
+        self.chapters = shifted(self.container.chapters(), self.start)
         self.duration, self.end = (self.container.duration or 0) / 1_000_000, 0.0  # by the header; decoded so far
-        # a trimmed video may hold more frames than it shows
-        self.total = min(filter(None, (self.stream.frames, round(self.duration * self.rate))), default=None)
 
         # A phone held upright stores frames lying on their side, and a matrix [[a, b], [c, d]] that rotates them:
         # displayed x = a x + c y, displayed y = b x + d y
@@ -54,22 +100,44 @@ class VideoReader:
         a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5] if matrix else (1, 0, 0, 0, 1)
         self.transpose = abs(int(b)) > abs(int(a))
         self.flips = [axis for axis, x in enumerate((b, c) if self.transpose else (d, a)) if x < 0]
-        self.width, self.height = (first.height, first.width) if self.transpose else (first.width, first.height)
-        guess = BT709 if max(self.width, self.height) >= 1280 else BT601
-        if resize:
-            self.width, self.height = resize(self.width, self.height)
-        self.lying_size = (self.height, self.width) if self.transpose else (self.width, self.height)
-        self.aspect = self.stream.sample_aspect_ratio or None
-        if self.aspect and self.transpose:
-            self.aspect = 1 / self.aspect
+        self.look = self._look(first, resize)
+        self._set_colours(first)
+        self.lying_size = (self.look.width, self.look.height)
+        if self.transpose:
+            self.lying_size = self.lying_size[::-1]
+        self.look.has_alpha = is_transparent(first)
+        # a trimmed video may hold more frames than it shows
+        self.total = min(filter(None, (self.stream.frames, round(self.duration * self.look.rate))), default=None)
 
+    def _look(self, first, resize):
+        """-> Look of the displayed frames, all but the colours."""
+        width, height = (first.height, first.width) if self.transpose else (first.width, first.height)
+        self.guess = BT709 if max(width, height) >= 1280 else BT601
+        if resize:
+            width, height = resize(width, height)
+        aspect = self.stream.sample_aspect_ratio or None
+        if aspect and self.transpose:
+            aspect = 1 / aspect
+        rate = self.stream.average_rate or self.stream.guessed_rate or Fraction(25)
+        return Look(width, height, rate, self.stream.time_base, aspect)
+
+    def _set_colours(self, first):
+        """Decides how colours are decoded, and sets those of the Look."""
+        look, primaries, transfer = self.look, first.color_primaries, first.color_trc
+        self.convert = None
+        if hdr.needs_conversion(transfer, primaries):
+            self.guess = BT709 if primaries in (BT709, hdr.DISPLAY_P3) else BT2020
+            self.convert = hdr.Converter(transfer, primaries, hdr.mastering_peak(first))
+            self.notes.append(hdr.describe(transfer, primaries))
         # an untagged video stays untagged, so that a player treats the translation like the original
-        self.matrix = first.colorspace if first.colorspace in MATRICES else guess
+        self.matrix = first.colorspace if first.colorspace in MATRICES else self.guess
         untagged = first.colorspace == UNSPECIFIED and not first.format.is_rgb
-        self.matrix_tag = UNSPECIFIED if untagged else self.matrix
-        self.range_tag = LIMITED_RANGE if first.format.is_rgb else first.color_range
-        self.range = FULL_RANGE if self.range_tag == FULL_RANGE else LIMITED_RANGE
-        self.primaries, self.transfer = first.color_primaries, first.color_trc
+        range_tag = LIMITED_RANGE if first.format.is_rgb else first.color_range
+        self.range = FULL_RANGE if range_tag == FULL_RANGE else LIMITED_RANGE
+        if not self.convert:  # otherwise a Look's defaults, BT.709
+            look.matrix, look.range, look.range_tag = self.matrix, self.range, range_tag
+            look.matrix_tag = UNSPECIFIED if untagged else self.matrix
+            look.primaries, look.transfer = primaries, transfer
 
     def __enter__(self):
         return self
@@ -84,13 +152,14 @@ class VideoReader:
         if os.path.exists(self.path) and not os.path.isfile(self.path):
             raise InputError(f"{self.path}: not a regular file")  # opening a pipe would block
         try:
-            container = av.open(self.path, metadata_errors="replace")
+            container = open_file(self.path)
         except FileNotFoundError:
             raise InputError(f"{self.path}: no such file")
         except av.FFmpegError as error:
             raise InputError(f"{self.path}: broken, or not a video ({error.strerror})") from error
         for stream in container.streams.video:
-            if not stream.disposition & av.stream.Disposition.attached_pic:  # cover art
+            if is_moving(stream):
+                self.decoder = alpha_decoder(stream) or stream
                 stream.thread_type = "AUTO"
                 return container, stream
         container.close()
@@ -101,14 +170,14 @@ class VideoReader:
         import av
 
         try:
-            yield from container.demux()
+            yield from continuous(container)
         except av.FFmpegError as error:
             self.broken = self.broken or error.strerror
         yield None
 
-    def _frames(self, container, stream, audio):
-        """Yields the decoded frames and appends the audio packets in between to `audio`. Skips what cannot be
-        decoded."""
+    def _frames(self, container, stream, packets):
+        """Yields the decoded frames and appends the packets of other tracks in between to `packets`. Skips what cannot
+        be decoded."""
         import av
 
         for packet in self._packets(container):
@@ -116,46 +185,53 @@ class VideoReader:
                 if packet.dts is not None:
                     end = (packet.dts + (packet.duration or 0)) * packet.time_base - self.start
                     self.end = max(self.end, float(end))
-                    if packet.stream_index in self.audio:
-                        audio.append(packet)
+                    if packet.stream_index in self.tracks:
+                        packets.append(packet)
                 if packet.stream_index != stream.index or packet.size == 0:
                     continue  # an empty packet would end decoding
                 if packet.is_corrupt:
                     self.broken = self.broken or "a part is missing"
             try:
-                yield from stream.decode(packet)  # None flushes the decoder
+                yield from self.decoder.decode(packet)  # None flushes the decoder
             except av.FFmpegError as error:
                 self.broken = self.broken or error.strerror
 
     def frame_batches(self, size):
-        """Yields (frames, times, audio).
-
-        frames: uint8 array (N, H, W, 3), RGB, with N = size. In the last batch N may be smaller, even 0
-        times:  N pairs (time, duration)
-        audio:  list of the audio packets between these frames
-        """
-        frames, times, audio = [], [], []
-        base, step = self.stream.time_base, 1 / self.rate
+        """Yields Batches of `size` frames. The last one may be smaller, even without frames."""
+        frames, alphas, times, packets = [], [], [], []
+        base, step = self.stream.time_base, 1 / self.look.rate
         time = -step
-        for frame in self._frames(self.container, self.stream, audio):
+        for frame in self._frames(self.container, self.stream, packets):
             pts = frame.dts if frame.pts is None else frame.pts
             time = time + step if pts is None else pts * base - self.start
             times.append((time, frame.duration * base))
-            frames.append(self._pixels(frame))
+            pixels, alpha = self._pixels(frame)
+            frames.append(pixels)
+            alphas.append(alpha)
             if len(frames) == size:
-                yield np.stack(frames), times, self._shift(audio)
-                frames, times = [], []
-                audio.clear()
-        if self.end < self.duration - max(0.5, 2 / self.rate):  # a truncated file may not raise an error
+                yield Batch(np.stack(frames), alphas, times, self._shift(packets))
+                frames, alphas, times = [], [], []
+                packets.clear()
+        if self.end < self.duration - max(0.5, 2 / self.look.rate):  # a truncated file may not raise an error
             self.broken = self.broken or f"it ends after {self.end:.1f} of {self.duration:.1f} seconds"
-        yield np.array(frames), times, self._shift(audio)
+        yield Batch(np.array(frames), alphas, times, self._shift(packets))
 
     def _pixels(self, frame):
-        """A decoded frame -> uint8 (height, width, 3), RGB, upright."""
+        """A decoded frame -> uint8 (height, width, 3), RGB, upright, over white; alpha, uint8 (height, width), or None
+        if the first frame has none."""
         frame.colorspace, frame.color_range = self.matrix, self.range
         frame.color_primaries = frame.color_trc = UNSPECIFIED  # convert YUV to RGB, but not gamut or gamma
-        image = frame.reformat(*self.lying_size, "rgb24").to_ndarray()
-        return np.flip(image.transpose(1, 0, 2) if self.transpose else image, self.flips)
+        has_alpha = has_alpha_channel(frame)
+        names = ("rgb48le", "rgba64le") if self.convert else ("rgb24", "rgba")
+        image = frame.reformat(*self.lying_size, names[has_alpha]).to_ndarray()
+        pixels, alpha = image[..., :3], image[..., 3:]
+        if self.convert:
+            pixels, alpha = self.convert(pixels), (alpha >> 8).astype(np.uint8)
+        if has_alpha and (alpha < 255).any():
+            pixels, self.was_transparent = over_white(pixels, alpha), True
+        image = np.dstack((pixels, alpha)) if self.look.has_alpha and has_alpha else pixels
+        image = np.flip(image.transpose(1, 0, 2) if self.transpose else image, self.flips)
+        return image[..., :3], image[..., 3] if image.shape[2] == 4 else None
 
     def _shift(self, packets):
         """Shifts the times of packets so that they count from the start of the file -> list of packets."""
@@ -166,73 +242,57 @@ class VideoReader:
         return list(packets)
 
 
-class VideoWriter:
-    """Encodes frames in a `with` block, and copies the sound of a VideoReader without re-encoding it.
+def continuous(container):
+    """Yields the packets of a file. In MPEG streams time may start over, where recordings were joined, or jump; the
+    packets after that get times that follow on, as with FFmpeg's command."""
+    if container.format.name not in ("mpegts", "mpeg"):
+        yield from container.demux()
+        return
+    offsets, part, ends = [Fraction(0)], {}, {}  # of each recording, in s; number of the recording, end, by stream
+    for packet in container.demux():
+        i, n = packet.stream_index, len(offsets) - 1
+        if packet.dts is not None and packet.stream.type in ("video", "audio"):
+            n = part.setdefault(i, n)
+            time = packet.dts * packet.time_base + offsets[n]
+            end = ends.get(i, time)
+            if not end - Fraction(1, 10) <= time <= end + 10:
+                # the first stream that jumps decides for all, and the others keep in step with it
+                n = part[i] = n + 1
+                if n == len(offsets):
+                    offsets.append(offsets[-1] + end - time)
+                time = packet.dts * packet.time_base + offsets[n]
+            ends[i] = time + (packet.duration or 0) * packet.time_base
+        if packet.dts is not None and offsets[n]:
+            shift = round(offsets[n] / packet.time_base)
+            packet.pts = packet.pts if packet.pts is None else packet.pts + shift
+            packet.dts += shift
+        yield packet
 
-    path:   file to write. It is complete if the block ends without an error
-    target: name whose extension decides the format, see FORMATS
-    """
 
-    def __init__(self, path, target, reader):
-        import av
+def has_alpha_channel(frame):
+    return any(component.is_alpha for component in frame.format.components)
 
-        extension = os.path.splitext(target)[1].lower()
-        name, codec, options = FORMATS[extension]
-        odd = reader.width % 2 or reader.height % 2
-        self.reader, self.last = reader, None
-        self.pix_fmt = "yuv444p" if odd and codec == "libx264" else "yuv420p"  # 4:2:0 needs even sides
-        self.container = av.open(path, "w", format=name)
-        self.video = self.container.add_stream(codec, reader.rate, options=options)
-        video = self.video.codec_context
-        video.width, video.height, video.pix_fmt = reader.width, reader.height, self.pix_fmt
-        # AVI has a fixed frame rate; in other formats each frame keeps its time
-        video.time_base = self.base = 1 / reader.rate if name == "avi" else reader.stream.time_base
-        video.sample_aspect_ratio = reader.aspect or 0
-        video.colorspace, video.color_range = reader.matrix_tag, reader.range_tag
-        video.color_primaries, video.color_trc = reader.primaries, reader.transfer
-        # VP9 cannot store the aspect ratio, and PyAV does not set it in WebM
-        if reader.aspect not in (None, 1) and codec == "libvpx-vp9":
-            shape = f"{reader.aspect.numerator}:{reader.aspect.denominator}"
-            raise InputError(
-                f"{target}: a {extension} file cannot hold pixels of aspect ratio {shape}. Use .mkv instead"
-            )
-        self.tracks = {}
-        try:
-            for index, track in reader.audio.items():
-                self.tracks[index] = self.container.add_stream_from_template(track)
-                self.tracks[index].metadata.update(track.metadata)  # its language
-            self.container.start_encoding()
-        except ValueError as error:
-            # do not re-encode the sound, which costs quality; .mkv can hold any codec
-            sound = ", ".join(track.name or "unknown" for track in reader.audio.values())
-            raise InputError(
-                f"{target}: a {extension} file cannot hold the sound of {reader.path} ({sound}). Use .mkv instead"
-                if sound
-                else f"{target}: cannot be written ({error})"
-            ) from error
 
-    def __enter__(self):
-        return self
+def is_transparent(frame):
+    """Whether some pixel of an av.VideoFrame is not opaque."""
+    return has_alpha_channel(frame) and bool((frame.reformat(format="rgba").to_ndarray()[..., 3] < 255).any())
 
-    def __exit__(self, kind, *_):
-        with self.container:
-            if kind is None:
-                self.container.mux(self.video.encode(None))
 
-    def write(self, image, time, length):
-        """Encodes one frame, uint8 (H, W, 3), RGB, shown at `time` for `length` seconds (0: until the next frame)."""
-        import av
+def alpha_decoder(stream):
+    """-> the decoder for a VP8 or VP9 stream with transparency, which FFmpeg's own decoders ignore; None for others."""
+    import av
 
-        frame = av.VideoFrame.from_ndarray(image, "rgb24")
-        frame.colorspace, frame.color_range = self.reader.matrix, self.reader.range
-        frame = frame.reformat(format=self.pix_fmt)
-        pts = round(time / self.base)
-        self.last = pts if self.last is None else max(pts, self.last + 1)  # two frames cannot have the same time
-        frame.pts, frame.duration, frame.time_base = self.last, round(length / self.base), self.base
-        self.container.mux(self.video.encode(frame))
+    tag = next((value for key, value in stream.metadata.items() if key.lower() == "alpha_mode"), "0")
+    decoder = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(stream.codec_context.name if stream.codec_context else "")
+    if tag != "1" or decoder is None:
+        return None
+    try:
+        return av.CodecContext.create(decoder, "r")
+    except ValueError:  # this FFmpeg has no libvpx
+        return None
 
-    def copy(self, packets):
-        """Writes audio packets of the reader. The container interleaves them with the frames."""
-        for packet in packets:
-            packet.stream = self.tracks[packet.stream_index]
-            self.container.mux(packet)
+
+def over_white(pixels, alpha):
+    """RGB uint8 (H, W, 3) and alpha (H, W, 1) -> what is seen on a white page"""
+    alpha = alpha.astype(np.uint16)
+    return ((pixels * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)

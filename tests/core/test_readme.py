@@ -35,6 +35,7 @@ import plot
 import translate
 from benchmarks import compare, speed
 from deploy import compression
+from media import camera
 from variants import options
 
 MODULES = (cyclegan, translate, evaluate, speed, compare, plot, export, compress)
@@ -237,6 +238,9 @@ def test_commands_for_curves_run(command, workplace, monkeypatch):
 def test_commands_for_translating_run(command, workplace, monkeypatch):
     monkeypatch.chdir(workplace)
     export_what_is_named(command)
+    pattern = "testsrc=size=64x48:rate=5:duration=1"  # instead of a camera
+    monkeypatch.setattr(camera, "open_camera", lambda name: av.open(pattern, format="lavfi"))
+    monkeypatch.setattr(camera, "open_window", lambda title: None)
     words = arguments(command, "translate.py")
     for name in ("photo_translated.jpg", "photo_features.png", "zebras", "clip_zebra.mp4"):
         shutil.rmtree(name) if os.path.isdir(name) else os.path.exists(name) and os.remove(name)
@@ -244,6 +248,7 @@ def test_commands_for_translating_run(command, workplace, monkeypatch):
     target = words[words.index("--output") + 1] if "--output" in words else None
     if target is None:
         target = "photo_features.png" if "--features" in words else "photo_translated.jpg"
+        target = "webcam_translated.mp4" if "webcam" in words else target
     assert os.path.exists(target)
     if os.path.isdir(target):
         assert os.path.exists(f"{target}/a.jpg") and os.path.exists(f"{target}/beach/b.png")

@@ -14,8 +14,11 @@ import torch
 from PIL import Image
 
 from inference import translator
+from inference.jobs import translate_video_file
 from inference.translator import Translator
+from media import camera
 from media.flicker import Smoother
+from media.inputs import distinct_targets
 from models import GeneratorResNet
 from utils import InputError
 
@@ -269,10 +272,20 @@ def test_format_of_many(translate):
         ("--input in --output in --overwrite", "--output in: in/a.jpg is itself an input"),
         ("--input x.png --output ./in/../x.png", "x.png is itself an input"),
         ("--input in other --output out", "in/a.jpg and other/a.jpg would both be written to out/a.jpg"),
-        ("--input in --output out --format png", "in/a.jpg and in/a.png would both be written to out/a.png"),
         ("--input x.png --format psd", "--format psd: cannot be written"),
         ("--input x.png --mask none.png", "--mask none.png: no such file or folder"),
         ("--input x.png --mix 0.5", "--mix requires two checkpoints"),
+        ("--input -", "--input -: only files can be read and written, not pipes"),
+        ("--input https://example.org/a.jpg", "Download it first: curl -O https://example.org/a.jpg"),
+        ("--input http://example.org/*.jpg", "only local files can be read"),
+        ("--input s3://bucket/a.jpg", "aws s3 cp s3://bucket/a.jpg ."),
+        ("--input rtsp://camera/1", "ffmpeg -i rtsp://camera/1 -t 60 -c copy clip.mkv"),
+        ("--input file:///home/x.png", "name the file by its path, without file://"),
+        ("--input in x.png -", "--input -: only files"),
+        ("--input x.png --output -", "--output -: only files can be read and written"),
+        ("--input x.png --output s3://bucket/y.png", "Write to a folder here, then upload it"),
+        ("--input webcam x.png", "--input webcam: cannot be combined with other inputs"),
+        ("--input webcam --features", "--features: webcam is a video"),
         ("--input in/a.jpg clip.mp4 --output there.png", "--output there.png: is one file"),
         ("--input clip.mp4 --output y.png", "an image's name, but clip.mp4 is a video"),
     ],
@@ -287,6 +300,57 @@ def test_what_makes_no_sense_is_refused_before_anything_is_written(translate, op
         translate(*options.split())
     assert message in str(error.value) and "\n" not in str(error.value)
     assert tree() == before and not os.path.exists("out")
+
+
+@pytest.mark.parametrize(
+    "sources, options, expected",
+    [
+        # the file that keeps its name, whatever the order
+        (["x.dds", "x.png"], "", {"x.dds": "x_dds.png", "x.png": "x.png"}),
+        (["a.jpg", "a.png"], "--format png", {"a.jpg": "a_jpg.png", "a.png": "a.png"}),
+        # the first one, if none keeps its name
+        (
+            ["a.jpg", "a.png", "a.tif"],
+            "--format webp",
+            {"a.jpg": "a.webp", "a.png": "a_png.webp", "a.tif": "a_tif.webp"},
+        ),
+        # a name that another input takes is not used
+        (["x.dds", "x.png", "x_dds.png"], "", {"x.dds": "x_dds_2.png", "x.png": "x.png", "x_dds.png": "x_dds.png"}),
+        # also where upper and lower case are not distinguished
+        (["a.PNG", "a.png"], "", {"a.PNG": "a.PNG", "a.png": "a_png.png"}),
+        (["A.dds", "a.png"], "", {"A.dds": "A_dds.png", "a.png": "a.png"}),
+        (["x.dds", "x.png", "X_DDS.png"], "", {"x.dds": "x_dds_2.png", "x.png": "x.png", "X_DDS.png": "X_DDS.png"}),
+        (["deep/x.dds", "x.png"], "", {"deep/x.dds": "deep/x.png", "x.png": "x.png"}),
+    ],
+)
+def test_results_of_the_same_name(translate, capsys, sources, options, expected):
+    if len({source.casefold() for source in sources}) < len(sources) and os.path.exists(os.getcwd().swapcase()):
+        pytest.skip("this file system does not distinguish upper and lower case")
+    for i, name in enumerate(sources):
+        save("in/" + name, np.full((32, 32, 3), 20 * i, np.uint8))
+    words = ["--input", "in", "--output", "out", "--strength", "0", *options.split()]
+    assert translate(*words) == 0
+    assert tree("out") == set(expected.values())
+    for i, name in enumerate(sources):
+        assert np.abs(load("out/" + expected[name]).astype(int) - 20 * i).max() <= 2
+    renamed = [name for name in sources if os.path.splitext(name)[0] != os.path.splitext(expected[name])[0]]
+    out = capsys.readouterr().out
+    if renamed:
+        assert f"note: in/{renamed[0]} is written to out/{expected[renamed[0]]}" in out
+        assert (", and 1 more likewise, because" in out) == (len(renamed) == 2)
+    else:
+        assert "is written to" not in out
+    # the names are the same in the next run
+    assert translate(*words, "--resume") == 0 and "0 translated" in capsys.readouterr().out
+    assert translate(*words, "--overwrite") == 0 and tree("out") == set(expected.values())
+
+
+def test_videos_of_the_same_name():
+    files = [("in/clip.m4v", "clip.m4v"), ("in/clip.mpg", "clip.mpg")]
+    notes = []
+    targets = distinct_targets(files, ["out/clip.mp4", "out/clip.mp4"], notes)
+    assert targets == {"out/clip.mp4": "in/clip.m4v", "out/clip_mpg.mp4": "in/clip.mpg"}
+    assert notes == ["in/clip.mpg is written to out/clip_mpg.mp4, because another file's result has the plain name"]
 
 
 def test_nothing_is_written_over_by_accident(translate, capsys):
@@ -641,6 +705,51 @@ def test_smoothing_tells_the_flicker(translate, capsys):
     line = re.search(r"of 255: input ([\d.]+), translated ([\d.]+), smoothed ([\d.]+)", capsys.readouterr().out)
     _, before, after = map(float, line.groups())
     assert 0 < after < before
+
+
+def test_webcam(translate, make_generator, capsys, monkeypatch):
+    """FFmpeg's gray pattern in real time is the camera."""
+    source = "color=gray:size=64x48:rate=10:duration=1,realtime"
+    monkeypatch.setattr(camera, "open_camera", lambda name: av.open(source, format="lavfi"))
+    monkeypatch.setattr(camera, "open_window", lambda title: None)
+    for options, target in (
+        ((), "webcam_translated.mp4"),
+        (("--output", "y.mkv"), "y.mkv"),
+        (("--output", "out"), "out/webcam.mp4"),
+    ):
+        assert translate("--input", "webcam", "--strength", "0", *options) == 0
+        frames = read_clip(target)
+        assert 5 <= len(frames) <= 10 and np.abs(frames[0].astype(int) - 128).max() <= 3
+    out = capsys.readouterr().out
+    assert "press Ctrl-C to stop" in out and "webcam_translated.mp4: " in out
+    with pytest.raises(InputError, match="webcam_translated.mp4: already exists"):
+        translate("--input", "webcam")
+    monkeypatch.undo()
+
+
+def test_a_missing_webcam_is_one_line(translate, capsys):
+    assert translate("--input", "webcam:97") == 1
+    err = capsys.readouterr().err
+    assert err.startswith("not translated: --input webcam:97: camera 97 cannot be opened") and err.count("\n") == 1
+
+
+def test_only_the_call_of_a_translator_and_three_attributes_are_used(tmp_path, monkeypatch):
+    """So that a class around a Translator can take its place."""
+    monkeypatch.chdir(tmp_path)
+    write_clip("x.mp4")
+
+    class Negative:
+        batch_size, channels, out_channels = 2, 1, 1
+        __slots__ = ()
+
+        def __call__(self, pixels, masks=None):
+            assert pixels.shape[1:] == (48, 64, 1) and len(pixels) <= 2 and masks is None
+            return 255 - pixels
+
+    assert translate_video_file("x.mp4", "y.mp4", Negative()).frames == 7
+    for frame, result in zip(read_clip("x.mp4"), read_clip("y.mp4"), strict=True):
+        gray = np.asarray(Image.fromarray(frame).convert("L")).astype(float)
+        assert np.abs(255 - gray[..., None] - result).mean() < 6
 
 
 def test_animation_as_video_and_folder_of_both(translate, capsys):

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from media import tracks
 from media.flicker import Smoother
+from media.inputs import holds_video, is_mpeg, plan_jobs
 from media.video import VideoResult, ahead, translate_video
 from media.video_files import VideoReader
 from utils import InputError
@@ -178,7 +180,8 @@ def test_sound_of_an_unknown_kind_is_left_out(tmp_path):
         at = data.rindex(old)
         data = data[:at] + new + data[at + 4 :]
     open(source, "wb").write(data)
-    assert translate_video(source, str(tmp_path / "out.mp4"), identity).broken == ""
+    result = translate_video(source, str(tmp_path / "out.mp4"), identity)
+    assert result.broken == "" and result.notes == ["left out sound of an unknown codec"]
     with av.open(str(tmp_path / "out.mp4")) as container:
         assert len(container.streams.audio) == 1
     assert sound(tmp_path / "out.mp4")[0] == sound(source)[0]
@@ -195,11 +198,107 @@ def test_language_of_a_track(tmp_path):
         assert container.streams.audio[0].language == "fra"
 
 
-def test_sound_that_the_target_cannot_hold(tmp_path):
-    source = write_clip(tmp_path / "clip.mp4", [quarters()] * 4, sound=["aac"])
-    with pytest.raises(InputError, match=r"out.webm: a .webm file cannot hold the sound of .*clip.mp4 \(aac\).*\.mkv"):
-        translate_video(source, str(tmp_path / "out.webm"), identity)
-    assert os.listdir(tmp_path) == ["clip.mp4"]
+def waveform(path):
+    """-> the decoded sound of the first track, float (channels, samples), its rate, and the time of the first sample"""
+    with av.open(str(path)) as container:
+        frames = list(container.decode(audio=0))
+    resampler = av.AudioResampler("fltp")
+    samples = np.concatenate([out.to_ndarray() for frame in frames for out in resampler.resample(frame)], axis=1)
+    return samples, frames[0].sample_rate, float(frames[0].pts * frames[0].time_base)
+
+
+def pitch(samples, rate):
+    """The frequency in Hz that is loudest in samples (n,)."""
+    spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))
+    return np.argmax(spectrum) * rate / len(samples)
+
+
+def write_sound(path, codec, rate, layout="mono", seconds=2, pitch=440, gap=None, format=None):
+    """A short video with a tone. gap: (from, to) in seconds, where the file has no sound packets."""
+    with av.open(str(path), "w", format=format) as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        track = container.add_stream(codec, rate=rate)
+        track.codec_context.layout = layout
+        n_channels = track.codec_context.layout.nb_channels
+        for i in range(10 * seconds):
+            frame = av.VideoFrame.from_ndarray(quarters(), "rgb24")
+            frame.pts, frame.time_base = i, Fraction(1, 10)
+            container.mux(stream.encode(frame))
+            wave = 0.5 * np.sin(2 * np.pi * pitch * np.arange(i * rate // 10, (i + 1) * rate // 10) / rate)
+            samples = av.AudioFrame.from_ndarray(np.tile(wave.astype(np.float32), (n_channels, 1)), "fltp", layout)
+            samples.sample_rate, samples.pts, samples.time_base = rate, i * rate // 10, Fraction(1, rate)
+            packets = track.encode(samples)
+            if not gap or not gap[0] <= i / 10 < gap[1]:
+                container.mux(packets)
+        for encoder in (stream, track):
+            container.mux(encoder.encode(None))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "source, codec, rate, layout, target, expected",
+    [
+        ("clip.3gp", "libopencore_amrnb", 8000, "mono", ".mp4", ("aac", 8000, 1)),  # a phone's
+        ("clip.mkv", "aac", 44100, "stereo", ".webm", ("opus", 48000, 2)),
+        ("clip.mkv", "libmp3lame", 44100, "mono", ".webm", ("opus", 48000, 1)),
+        ("clip.mov", "pcm_s16be", 48000, "stereo", ".mp4", ("pcm_s16be", 48000, 2)),  # fits
+        ("clip.mov", "pcm_s16be", 96000, "stereo", ".avi", ("mp3float", 48000, 2)),
+        ("clip.mkv", "flac", 48000, "5.1", ".mov", ("aac", 48000, 6)),
+        ("clip.mkv", "libopus", 48000, "5.1", ".avi", ("mp3float", 48000, 2)),
+        ("clip.avi", "pcm_mulaw", 11025, "mono", ".webm", ("opus", 48000, 1)),
+    ],
+)
+def test_sound_that_the_target_cannot_hold_is_converted(tmp_path, source, codec, rate, layout, target, expected):
+    source, target = write_sound(tmp_path / source, codec, rate, layout), str(tmp_path / f"out{target}")
+    result = translate_video(source, target, identity, batch_size=3)
+    with av.open(target) as container:
+        track = container.streams.audio[0].codec_context
+        assert (track.name, track.sample_rate, track.layout.nb_channels) == expected
+    if codec == expected[0]:
+        assert result.notes == [] and b"".join(sound(target)[0]) == b"".join(sound(source)[0])
+        return
+    old = {"libopencore_amrnb": "amr_nb", "libmp3lame": "mp3", "libopus": "opus"}.get(codec, codec)
+    new, extension = expected[0].removesuffix("float"), os.path.splitext(target)[1]
+    assert result.notes == [f"sound was converted from {old} to {new}, as {extension} requires"]
+    samples, rate, start = waveform(target)
+    assert abs(samples.shape[1] / rate - 2) < 0.1 and abs(start) < 0.06
+    for channel in samples[:3]:
+        assert abs(pitch(channel[rate // 4 : -rate // 4], rate) - 440) < 2
+    assert 0.2 < np.abs(samples[0]).max() < 1  # as loud as before, within what downmixing to stereo does
+
+
+def test_a_gap_in_converted_sound_stays(tmp_path):
+    source = write_sound(tmp_path / "clip.mkv", "libmp3lame", 48000, seconds=3, gap=(1, 2))
+    translate_video(source, str(tmp_path / "out.webm"), identity)
+    samples, rate, _ = waveform(tmp_path / "out.webm")
+    assert abs(samples.shape[1] / rate - 3) < 0.1
+    loud = [np.abs(samples[0, int(t * rate) : int((t + 0.3) * rate)]).max() > 0.1 for t in (0.3, 1.4, 2.4)]
+    assert loud == [True, False, True]
+
+
+def test_sound_that_cannot_be_decoded_is_left_out(tmp_path):
+    source = write_sound(tmp_path / "clip.mkv", "ac3", 48000)
+    with av.open(source) as container:
+        packets = [bytes(packet) for packet in container.demux(audio=0) if packet.size]
+    data = open(source, "rb").read()
+    for packet in packets:
+        data = data.replace(packet, b"\0" * len(packet))
+    open(source, "wb").write(data)
+    result = translate_video(source, str(tmp_path / "out.webm"), identity)
+    assert result.frames == 20 and result.notes == ["left out sound (ac3)"]
+    with av.open(str(tmp_path / "out.webm")) as container:
+        assert not container.streams.audio
+
+
+@pytest.mark.parametrize("encoder", ["no_such_encoder", "libopencore_amrnb"])  # the latter takes 8000 Hz only
+def test_an_encoder_that_does_not_work_costs_the_sound_only(tmp_path, monkeypatch, encoder):
+    source = write_sound(tmp_path / "clip.mkv", "libopus", 48000, "stereo", seconds=1)
+    monkeypatch.setitem(tracks.SOUND, ".avi", encoder)
+    result = translate_video(source, str(tmp_path / "out.avi"), identity)
+    assert result.frames == 10 and result.notes == ["left out sound (opus)"]
+    with av.open(str(tmp_path / "out.avi")) as container:
+        assert not container.streams.audio
 
 
 def turn(path, matrix):
@@ -243,7 +342,7 @@ def test_rotation_agrees_with_pyav(tmp_path):
     turn(source, [[0, 1], [-1, 0]])
     assert read_clip(source)[0].rotation == -90  # counterclockwise
     with VideoReader(source) as reader:
-        assert (reader.width, reader.height) == (48, 64)
+        assert (reader.look.width, reader.look.height) == (48, 64)
 
 
 @pytest.mark.parametrize("extension, pix_fmt", [(".mp4", "yuv444p"), (".webm", "yuv420p")])
@@ -310,6 +409,107 @@ def test_gif(tmp_path):
     assert np.allclose(np.array(times(tmp_path / "out.mp4"), float), [0, 0.1, 0.4, 0.5])
     for frame, image in zip(read_clip(tmp_path / "out.mp4"), images):
         assert difference(frame.to_ndarray(format="rgb24"), np.asarray(image)) < 4
+
+
+##############################
+#         Containers
+##############################
+
+CONTAINERS = {
+    ".flv": ("flv", "libx264"),
+    ".m2ts": ("mpegts", "libx264"),
+    ".ts": ("mpegts", "mpeg2video"),
+    ".vob": ("vob", "mpeg2video"),
+    ".mpg": ("mpeg", "mpeg1video"),
+    ".m2v": ("mpeg2video", "mpeg2video"),
+    ".mxf": ("mxf", "mpeg2video"),
+    ".asf": ("asf", "msmpeg4"),
+    ".ogv": ("ogg", "libvpx"),
+    ".3g2": ("3g2", "libx264"),
+    ".divx": ("avi", "mpeg4"),
+    ".mjpeg": ("mjpeg", "mjpeg"),
+    ".h264": ("h264", "libx264"),
+    ".nut": ("nut", "ffv1"),
+    ".rm": ("rm", "rv10"),
+}
+
+
+def write_container(path, name, codec):
+    pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+    with av.open(str(path), "w", format=name) as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 176, 144, pix_fmt
+        for i in range(12):
+            image = np.full((144, 176, 3), 100 + 10 * i, np.uint8)
+            frame = av.VideoFrame.from_ndarray(image, "rgb24").reformat(format=pix_fmt)
+            frame.pts, frame.time_base = i, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+@pytest.mark.parametrize("extension", CONTAINERS)
+def test_containers_of_a_folder_and_files_without_a_known_extension(tmp_path, extension):
+    os.mkdir(tmp_path / "in")
+    source = tmp_path / "in" / f"clip{extension}"
+    write_container(source, *CONTAINERS[extension])
+    plan = plan_jobs([str(tmp_path / "in")], output=str(tmp_path / "out"))
+    assert plan.jobs == [(str(source), str(tmp_path / "out" / "clip.mp4"))]
+    assert translate_video(str(source), str(tmp_path / "out.mp4"), identity).frames == 12
+    means = [frame.to_ndarray(format="rgb24").mean() for frame in read_clip(tmp_path / "out.mp4")]
+    assert np.allclose(means, [100 + 10 * i for i in range(12)], atol=6)
+    os.rename(source, tmp_path / "clip.dat")
+    plan = plan_jobs([str(tmp_path / "clip.dat")])
+    assert plan.jobs == [(str(tmp_path / "clip.dat"), str(tmp_path / "clip_translated.mp4"))]
+
+
+@pytest.mark.parametrize("target", ["out.mp4", "out.webm"])
+def test_joined_recordings_in_mpeg(tmp_path, target):
+    """The second one's time starts over."""
+    source = write_clip(tmp_path / "clip.ts", [quarters()] * 12, sound=["aac"])
+    data = open(source, "rb").read()
+    open(source, "wb").write(data * 2)
+    assert translate_video(source, str(tmp_path / target), identity).frames == 24
+    assert np.allclose(np.diff(np.array(times(tmp_path / target), float)), 0.1, atol=0.04)
+    samples, rate, _ = waveform(tmp_path / target)
+    assert abs(samples.shape[1] / rate - 2.4) < 0.15
+
+
+def test_what_is_no_video_by_its_content(tmp_path):
+    for name, text in (
+        ("a.ts", "export const x = 1;\n" * 20),
+        ("b.mts", "import x\n"),
+        ("c.mod", "music"),
+        ("d.txt", ""),
+    ):
+        (tmp_path / name).write_text(text)
+    Image.fromarray(quarters()).save(tmp_path / "e.dat", format="PNG")
+    Image.fromarray(quarters()).save(tmp_path / "f.mp4.png")
+    assert not any(is_mpeg(str(tmp_path / name)) for name in ("a.ts", "b.mts", "c.mod"))
+    assert [holds_video(str(tmp_path / name)) for name in ("d.txt", "e.dat", "f.mp4.png", "none")] == [False] * 4
+    plan = plan_jobs([str(tmp_path)], output=str(tmp_path / "out"))
+    assert [source for source, _ in plan.jobs] == [str(tmp_path / "f.mp4.png")]
+    assert "skipped 5 files that are neither image nor video" in plan.notes[0]
+    assert plan_jobs([str(tmp_path / "e.dat")]).jobs[0][1] == str(tmp_path / "e_translated.png")
+
+
+@pytest.mark.parametrize(
+    "text", ["#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{}\n#EXT-X-ENDLIST\n", "ffconcat version 1.0\nfile {}\n"]
+)
+def test_playlists_do_not_open_other_files(tmp_path, text):
+    write_container(tmp_path / "secret.ts", "mpegts", "libx264")
+    (tmp_path / "clip.mp4").write_text(text.format("secret.ts"))
+    with pytest.raises(InputError, match="clip.mp4: broken, or not a video"):
+        translate_video(str(tmp_path / "clip.mp4"), str(tmp_path / "out.mp4"), identity)
+    os.rename(tmp_path / "clip.mp4", tmp_path / "clip.dat")
+    assert not holds_video(str(tmp_path / "clip.dat"))
+
+
+def test_a_name_with_a_colon(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_clip(tmp_path / "clip.mp4", [quarters()] * 3)
+    os.rename("clip.mp4", "concat:x.mp4")
+    assert translate_video("concat:x.mp4", "a:b.mp4", identity).frames == 3
+    assert sorted(os.listdir()) == ["a:b.mp4", "concat:x.mp4"]
 
 
 ##############################
