@@ -733,7 +733,7 @@ def test_a_missing_webcam_is_one_line(translate, capsys):
     assert err.startswith("not translated: --input webcam:97: camera 97 cannot be opened") and err.count("\n") == 1
 
 
-def test_only_the_call_of_a_translator_and_three_attributes_are_used(tmp_path, monkeypatch):
+def test_only_the_interface_of_a_translator_is_used(tmp_path, monkeypatch):
     """So that a class around a Translator can take its place."""
     monkeypatch.chdir(tmp_path)
     write_clip("x.mp4")
@@ -741,6 +741,9 @@ def test_only_the_call_of_a_translator_and_three_attributes_are_used(tmp_path, m
     class Negative:
         batch_size, channels, out_channels = 2, 1, 1
         __slots__ = ()
+
+        def check_size(self, height, width, name):
+            assert (height, width) == (48, 64)
 
         def __call__(self, pixels, masks=None):
             assert pixels.shape[1:] == (48, 64, 1) and len(pixels) <= 2 and masks is None

@@ -485,3 +485,15 @@ def test_errors_on_the_command_line_are_one_line(tiny, script):
         assert done.returncode == 1 and done.stdout == ""
         assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("error: data/tiny/trainB/3.png: broken")
     assert os.listdir() == ["data"]
+
+
+@pytest.mark.slow
+def test_a_training_goes_on_when_nobody_reads_its_output(make_set, tmp_path, script):
+    """As with `| tee log` when Ctrl-C ends tee first."""
+    make_set()
+    command = [sys.executable, script("cyclegan.py"), *SMALL, "--n_epochs", "2", "--log_interval", "1"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(timeout=120) == 0, process.stderr.read()
+    assert load(tmp_path / "saved_models/tiny/latest.pth")["epoch"] == 2
