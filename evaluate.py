@@ -14,6 +14,7 @@ import argparse
 from command_line.parser import argument_parser, between
 from command_line.run import run_script
 from measuring.evaluation import evaluate
+from measuring.metrics import RESIZING
 
 
 def get_parser():
@@ -34,6 +35,7 @@ def get_parser():
     add("--palette", choices=("cityscapes",), help="score label images by class; matches A and B by file stem")
     add("--inception_weights", help="local file with the weights for FID and KID (default: download)")
     add("--lpips_weights", help="local file with AlexNet's weights for LPIPS (default: download)")
+    add("--fid_resize", choices=tuple(RESIZING), default="torch-fidelity", help="how FID and KID resize images to 299")
     add("--batch_size", type=between(1, 4096), default=8, help="images per batch")
     add("--n_cpu", type=between(0, 256), default=2, help="worker processes that load images")
     add("--device", help="cuda, cuda:1, mps or cpu (default: the best available)")

@@ -15,7 +15,7 @@ from inference.exported import is_exported
 from inference.load import load_generators, options_beside
 from measuring.data import find_data, find_labels
 from measuring.images import from_uint8, image_batches, stack_images, to_uint8
-from measuring.metrics import l1
+from measuring.metrics import RESIZING, l1
 from measuring.report import Cases, arrow, best_epochs, draw_curves, results_table
 from measuring.scores import AvailableMetrics, Scores
 from media.images import stem
@@ -24,8 +24,8 @@ from utils import InputError, as_rgb, bfloat16_pays, choose_device
 # Stored with the results, so that numbers are only compared if they were measured in the same way
 PROTOCOL = (
     "all images resized to one size; translations rounded to 8 bits; FID and KID between all translated test images of "
-    "the source domain and the target's test images (test) or its train and test images (train_test); Inception as "
-    "published (torch-fidelity), 2048 features"
+    "the source domain and the target's test images (test) or its train and test images (train_test); 2048 features of "
+    "the Inception network as published (torch-fidelity)"
 )
 
 
@@ -52,7 +52,7 @@ class Settings:
 
 def evaluate(checkpoint, *, counterpart=None, direction=None, all_checkpoints=False, dataset_name=None, data_dir=None,
              img_height=None, img_width=None, paired=False, palette=None, inception_weights=None, lpips_weights=None,
-             batch_size=8, n_cpu=2, device=None, amp=None):  # fmt: skip
+             fid_resize="torch-fidelity", batch_size=8, n_cpu=2, device=None, amp=None):  # fmt: skip
     """Measures the quality of trained generators on the test images of a data set.
 
     Prints a table for each checkpoint, appends a JSON line to metrics.jsonl in the folder of the checkpoint, and writes
@@ -65,6 +65,7 @@ def evaluate(checkpoint, *, counterpart=None, direction=None, all_checkpoints=Fa
     dataset_name, data_dir, img_height, img_width: default to those of the training
     paired, palette:       compare with the ground truth; A and B are matched by file stem
     inception_weights, lpips_weights: local files, see metrics.inception and metrics.lpips
+    fid_resize:            "torch-fidelity" or "clean-fid", see metrics.Inception
     device, amp:           default to the best device, and to bfloat16 where the device supports it
     Returns {epoch: {direction: {measure: value}}}, with the measures of report.MEASURES. Raises InputError.
     """
@@ -86,7 +87,8 @@ def evaluate(checkpoint, *, counterpart=None, direction=None, all_checkpoints=Fa
     folder = os.path.dirname(checkpoint) or "."
     log = os.path.join(folder, "metrics.jsonl")
     append_line(log, "")  # fails now if the file cannot be written
-    available = prepare_metrics(generators, directions, data, settings, inception_weights, lpips_weights)
+    available = prepare_metrics(generators, directions, data, settings, inception_weights, lpips_weights, fid_resize)
+    protocol = protocol_lines(available, directions)
 
     sheets, history = os.path.join("images", os.path.basename(os.path.abspath(folder))), {}
     if name != options.get("dataset_name", name):
@@ -96,10 +98,11 @@ def evaluate(checkpoint, *, counterpart=None, direction=None, all_checkpoints=Fa
             generators = {d: found.network for d, found in load_generators(path, direction, counterpart).items()}
         results = measure_checkpoint(path, generators, directions, data, available, settings, paired, sheets)
         print(f"\n{path}" + (f", epoch {epoch}" if epoch is not None else ""))
-        print("\n".join(results_table(results, data.references)) + "\n")
+        print("\n".join(results_table(results, data.references) + protocol) + "\n")
         record = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "checkpoint": path, "epoch": epoch, "data": root,
-            "counts": data.counts(), "size": size, "precision": precision, "protocol": PROTOCOL, "results": results,
+            "counts": data.counts(), "size": size, "precision": precision,
+            "protocol": "; ".join([PROTOCOL, *protocol]), "results": results,
             "missing": available.missing, "references": data.references, "versions": package_versions(),
         }  # fmt: skip
         append_line(log, json.dumps(record))
@@ -160,9 +163,9 @@ def find_checkpoints(checkpoint, epoch, direction):
 ##############################
 
 
-def prepare_metrics(generators, directions, data, settings, inception_weights, lpips_weights):
+def prepare_metrics(generators, directions, data, settings, inception_weights, lpips_weights, fid_resize):
     """Loads the metrics and processes the real images. Prints a note for each metric that is not available."""
-    available = AvailableMetrics(settings.device, inception_weights, lpips_weights)
+    available = AvailableMetrics(settings.device, inception_weights, lpips_weights, fid_resize)
     for direction in directions:
         source, target = direction
         channels = generators[direction].out_channels
@@ -174,6 +177,21 @@ def prepare_metrics(generators, directions, data, settings, inception_weights, l
     for measure, reason in available.missing.items():
         print(f"note: no {measure}: {reason}")
     return available
+
+
+def protocol_lines(available, directions):
+    """Says how FID and KID are measured, as lines of text. Empty without the Inception network."""
+    resize, subsets = available.fid_resize, {}
+    for direction in directions:
+        for protocol, distance in available.distances.get(direction[1], {}).items():
+            subsets[f"{arrow(direction)}, {protocol}"] = (distance.subsets, distance.subset_size)
+    if not subsets:
+        return []
+    lines = [f"FID and KID resize to 299 x 299 as {resize} does ({RESIZING[resize]})"]
+    for drawn in sorted(set(subsets.values())):
+        where = "; ".join(name for name, found in subsets.items() if found == drawn)
+        lines.append(f"KID of {drawn[0]} subset{'s' * (drawn[0] > 1)} of {drawn[1]} images ({where})")
+    return lines
 
 
 def measure_checkpoint(path, generators, directions, data, available, settings, paired, sheets):

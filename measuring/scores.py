@@ -14,13 +14,14 @@ class AvailableMetrics:
     """The metrics that can be computed on this machine, and the features of the real images.
 
     extractor, lpips, pair: the Inception network, LPIPS, and functions for pairs; None where unavailable
+    fid_resize:             how images are resized for FID and KID, see metrics.Inception
     missing:                {metric: reason} for the unavailable ones
     distances:              {domain: {protocol: metrics.SetDistance}}, filled by `add_real_images`
     """
 
-    def __init__(self, device, inception_weights=None, lpips_weights=None):
-        self.missing, self.distances = {}, {}
-        self.extractor = self._load("FID, KID", lambda: metrics.inception(inception_weights).to(device))
+    def __init__(self, device, inception_weights=None, lpips_weights=None, fid_resize="torch-fidelity"):
+        self.missing, self.distances, self.fid_resize = {}, {}, fid_resize
+        self.extractor = self._load("FID, KID", lambda: metrics.inception(inception_weights, fid_resize).to(device))
         self.lpips = self._load("LPIPS", lambda: metrics.lpips(lpips_weights).to(device))
         self.pair = self._load("PSNR, SSIM", metrics.pair_measures)
 

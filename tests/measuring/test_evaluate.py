@@ -54,7 +54,7 @@ def run_folder(tmp_path, monkeypatch, make_set):
             torch.manual_seed(10 * epoch + i)
             G = GeneratorResNet(3, 1, 8).apply(weights_init_normal)
             save_file(G.state_dict(), str(folder / f"{name}_{epoch}.pth"))
-    monkeypatch.setattr(metrics, "inception", lambda weights: MeanColour())
+    monkeypatch.setattr(metrics, "inception", lambda weights, resize: MeanColour())
     monkeypatch.setattr(metrics, "lpips", lambda weights: Difference())
     return folder
 
@@ -313,7 +313,7 @@ def test_a_full_checkpoint_provides_size_and_data_set(make_set, tmp_path, monkey
     make_set((48, 40))
     cyclegan.main(["--dataset_name", "tiny", "--img_height", "40", "--img_width", "36", "--n_residual_blocks", "1",
                    "--ngf", "4", "--ndf", "4", "--n_epochs", "1", "--sample_interval", "0"])  # fmt: skip
-    monkeypatch.setattr(metrics, "inception", lambda weights: MeanColour())
+    monkeypatch.setattr(metrics, "inception", lambda weights, resize: MeanColour())
     monkeypatch.setattr(metrics, "lpips", lambda weights: Difference())
     for name in ("latest.pth", "G_BA_1.pth"):
         evaluate.main(["--checkpoint", f"saved_models/tiny/{name}"])
