@@ -25,7 +25,7 @@ from utils import InputError, as_rgb, bfloat16_pays, choose_device
 PROTOCOL = (
     "all images resized to one size; translations rounded to 8 bits; FID and KID between all translated test images of "
     "the source domain and the target's test images (test) or its train and test images (train_test); 2048 features of "
-    "the Inception network as published (torch-fidelity)"
+    "the Inception network as published (torch-fidelity); SSIM over windows inside the image"
 )
 
 
@@ -165,7 +165,7 @@ def find_checkpoints(checkpoint, epoch, direction):
 
 def prepare_metrics(generators, directions, data, settings, inception_weights, lpips_weights, fid_resize):
     """Loads the metrics and processes the real images. Prints a note for each metric that is not available."""
-    available = AvailableMetrics(settings.device, inception_weights, lpips_weights, fid_resize)
+    available = AvailableMetrics(settings.device, inception_weights, lpips_weights, fid_resize, settings.size)
     for direction in directions:
         source, target = direction
         channels = generators[direction].out_channels

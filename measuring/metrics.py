@@ -2,7 +2,7 @@
 Metrics for the quality of translations. They process one batch at a time and keep sums, so memory use does not grow
 with the number of images.
 
-FID, KID and LPIPS are torchmetrics' implementations, the Inception network is torch-fidelity's. The weights of the
+FID, KID, LPIPS and PSNR are torchmetrics' implementations, the Inception network is torch-fidelity's. The weights of the
 networks are downloaded on first use, or read from a file.
 """
 
@@ -203,15 +203,13 @@ def lpips(weights=None):
 ##############################
 
 
-def pair_measures():
-    """Returns {"psnr": function, "ssim": function}. Each maps two batches in [-1, 1] to one value per pair, (N,).
+def load_psnr():
+    """Returns a function: two batches in [-1, 1] -> PSNR of each pair in dB, (N,), at most 100. It is torchmetrics'. `psnr`
+    below serves other purposes: it averages over a batch and needs no extra package.
 
-    PSNR is in dB and at most 100. SSIM (Wang et al., 2004) has an 11 x 11 window and reflects images at the border; it
-    is 1 for equal images. Both are torchmetrics', so they can be compared with published numbers. `psnr` below and the
-    loss in variants/losses.py serve other purposes: they average over a batch and need no extra package.
-    """
+    Raises Unavailable if a package is missing."""
     try:
-        from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+        from torchmetrics.functional.image import peak_signal_noise_ratio
     except ImportError:
         raise Unavailable("pip install torchmetrics")
 
@@ -219,11 +217,39 @@ def pair_measures():
         each = [peak_signal_noise_ratio(x, y, data_range=(-1.0, 1.0)) for x, y in zip(a, b)]
         return torch.stack(each).clamp(max=100)  # it is infinite for equal images
 
-    def ssim(a, b):
-        a, b = (a + 1) / 2, (b + 1) / 2  # SSIM's luminance term is defined for values that are not negative
-        return structural_similarity_index_measure(a, b, data_range=1.0, reduction="none")
+    return psnr
 
-    return {"psnr": psnr, "ssim": ssim}
+
+SSIM_WINDOW = 11  # pixels
+
+
+def ssim(a, b):
+    """Returns the structural similarity of each pair, float64 (N,), as defined by Wang et al., 2004: a Gaussian window of
+    11 x 11 pixels with a standard deviation of 1.5, and the mean over all windows inside the image and over the
+    channels. It is 1 for equal images. Equals scikit-image's with the options of that paper.
+
+    a, b: (N, C, H, W) in [-1, 1], at least 11 x 11 pixels
+    """
+    # float32 has too few digits for variances in flat areas, and torchmetrics reflects images at their border
+    a, b = ((z if z.device.type != "mps" else z.cpu()).double().add(1).div(2) for z in (a, b))
+    gauss = torch.exp(-((torch.arange(SSIM_WINDOW) - SSIM_WINDOW // 2) ** 2) / (2 * 1.5**2)).double()
+    gauss = (gauss / gauss.sum()).tolist()
+
+    def blur(z):  # along columns, then along rows
+        for axis in (2, 3):
+            length = z.shape[axis] - SSIM_WINDOW + 1
+            blurred = z.narrow(axis, 0, length) * gauss[0]
+            for i, weight in enumerate(gauss[1:], 1):
+                blurred.add_(z.narrow(axis, i, length), alpha=weight)
+            z = blurred
+        return z
+
+    mean_a, mean_b = blur(a), blur(b)
+    variances = blur(a * a + b * b) - mean_a**2 - mean_b**2  # their sum
+    covariance = blur(a * b) - mean_a * mean_b
+    c1, c2 = 0.01**2, 0.03**2  # relative to the range of values, which is 1
+    luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
+    return (luminance * (2 * covariance + c2) / (variances + c2)).mean((1, 2, 3))
 
 
 def l1(a, b):

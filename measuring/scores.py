@@ -13,17 +13,22 @@ from utils import as_rgb
 class AvailableMetrics:
     """The metrics that can be computed on this machine, and the features of the real images.
 
-    extractor, lpips, pair: the Inception network, LPIPS, and functions for pairs; None where unavailable
+    extractor, lpips:       the Inception network and LPIPS; None where unavailable
+    pair:                   {name: function} for pairs, or {name: None} where unavailable
     fid_resize:             how images are resized for FID and KID, see metrics.Inception
+    size:                   (height, width) of the images, or None if it does not limit what can be measured
     missing:                {metric: reason} for the unavailable ones
     distances:              {domain: {protocol: metrics.SetDistance}}, filled by `add_real_images`
     """
 
-    def __init__(self, device, inception_weights=None, lpips_weights=None, fid_resize="torch-fidelity"):
+    def __init__(self, device, inception_weights=None, lpips_weights=None, fid_resize="torch-fidelity", size=None):
         self.missing, self.distances, self.fid_resize = {}, {}, fid_resize
         self.extractor = self._load("FID, KID", lambda: metrics.inception(inception_weights, fid_resize).to(device))
         self.lpips = self._load("LPIPS", lambda: metrics.lpips(lpips_weights).to(device))
-        self.pair = self._load("PSNR, SSIM", metrics.pair_measures)
+        self.pair = {"psnr": self._load("PSNR", metrics.load_psnr), "ssim": metrics.ssim}
+        if size and min(size) < metrics.SSIM_WINDOW:
+            self.pair["ssim"] = None
+            self.missing["SSIM"] = f"images of {size[1]} x {size[0]} pixels are smaller than its window of 11 x 11"
 
     def _load(self, name, load):
         try:
@@ -100,9 +105,9 @@ class Scores:
     def add_pairs(self, translated, truth):
         """Adds L1, PSNR, SSIM and LPIPS between translations and their true counterparts."""
         self.add("paired_l1", metrics.l1(translated, truth))
-        if self.available.pair:
-            self.add("paired_psnr", self.available.pair["psnr"](translated, truth))
-            self.add("paired_ssim", self.available.pair["ssim"](translated, truth))
+        for name, measure in self.available.pair.items():
+            if measure:
+                self.add(f"paired_{name}", measure(translated, truth))
         if self.available.lpips:
             self.add("paired_lpips", self.available.lpips(as_rgb(translated), as_rgb(truth)))
 

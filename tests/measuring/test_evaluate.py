@@ -251,12 +251,12 @@ def test_paired(run_folder, tmp_path, capsys):
 
 
 def test_psnr_and_ssim_of_equal_and_of_opposite_images():
-    measures = metrics.pair_measures()
+    psnr = metrics.load_psnr()
     x = torch.rand(2, 3, SIZE, SIZE) * 2 - 1
-    assert measures["ssim"](x, x).tolist() == pytest.approx([1, 1]) and measures["psnr"](x, x).tolist() == [100, 100]
-    assert (measures["ssim"](x, -x) < -0.9).all()
+    assert metrics.ssim(x, x).tolist() == pytest.approx([1, 1]) and psnr(x, x).tolist() == [100, 100]
+    assert (metrics.ssim(x, -x) < -0.9).all()
     black, white = -torch.ones_like(x), torch.ones_like(x)
-    assert measures["psnr"](black, white).tolist() == pytest.approx([0, 0], abs=1e-5)
+    assert psnr(black, white).tolist() == pytest.approx([0, 0], abs=1e-5)
     assert metrics.l1(black, white).tolist() == [255, 255]
 
 
@@ -278,7 +278,7 @@ def test_measures_the_rest_without_optional_packages(run_folder, monkeypatch, ca
     for module in ("torchmetrics", "torchmetrics.image.fid", "torchmetrics.functional.image", "torch_fidelity"):
         monkeypatch.setitem(sys.modules, module, None)
     record = evaluate_it(run_folder, "--paired")[0]
-    assert set(record["results"]["AB"]) == {"cycle_l1", "identity_l1", "paired_l1"}
+    assert set(record["results"]["AB"]) == {"cycle_l1", "identity_l1", "paired_l1", "paired_ssim"}
     output = capsys.readouterr().out
     assert output.count("pip install torchmetrics") == 3 and len(record["missing"]) == 3
 

@@ -12,6 +12,7 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 from measuring import evaluation, metrics
 from measuring.scores import AvailableMetrics
 from utils import InputError
+from variants import distances
 
 
 def random_bytes(*shape, seed=0):
@@ -139,3 +140,36 @@ def test_code_in_a_file_of_weights_is_not_executed(flag, function, tmp_path, mon
         with pytest.raises(InputError, match=f"{flag} weights.pth: .*nothing was executed"):
             getattr(metrics, function)("weights.pth")
     assert os.listdir() == ["weights.pth"]
+
+
+##############################
+#       Pairs of images
+##############################
+
+
+@pytest.mark.parametrize("channels, height, width", [(3, 64, 64), (1, 40, 100), (3, 11, 12)])
+def test_ssim_is_that_of_scikit_image(channels, height, width):
+    structural_similarity = pytest.importorskip("skimage.metrics").structural_similarity
+    a, noise = (random_bytes(4, channels, height, width, seed=seed) for seed in (0, 1))
+    a[:, :, : height // 4] = 250  # flat areas, and a border that differs from the rest
+    b = torch.stack([(a[i].float() * (4 - i) + noise[i].float() * i).div(4).round().byte() for i in range(4)])
+    expected = [
+        structural_similarity(
+            x.numpy(), y.numpy(), channel_axis=0, data_range=255, gaussian_weights=True, sigma=1.5,
+            use_sample_covariance=False,
+        )
+        for x, y in zip(a, b)
+    ]  # fmt: skip
+    scaled = [x.float() / 127.5 - 1 for x in (a, b)]
+    found = metrics.ssim(*scaled)
+    assert found.tolist() == pytest.approx(expected, abs=1e-6) and found[0] == 1
+    assert distances.ssim(*scaled).item() == pytest.approx(np.mean(expected), abs=1e-4)  # the loss is the same measure
+
+
+def test_images_smaller_than_the_window_get_a_note_and_no_ssim(monkeypatch):
+    monkeypatch.setattr(metrics, "lpips", lambda weights: torch.nn.Identity())
+    monkeypatch.setattr(metrics, "inception", lambda weights, resize: torch.nn.Identity())
+    available = AvailableMetrics(torch.device("cpu"), size=(10, 64))
+    assert available.pair["psnr"] and not available.pair["ssim"]
+    assert available.missing == {"SSIM": "images of 64 x 10 pixels are smaller than its window of 11 x 11"}
+    assert AvailableMetrics(torch.device("cpu"), size=(11, 64)).pair["ssim"]
