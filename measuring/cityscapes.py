@@ -51,7 +51,8 @@ def load_labels(path, size):
 class LabelScore:
     """Per-pixel accuracy, per-class accuracy and class IoU (CycleGAN paper, section 5.1.1).
 
-    The class means cover the classes that occur in the ground truth. Pixels whose true class is VOID are ignored."""
+    The class means leave out classes that do not occur in the ground truth. The measures that end in "_all" count these
+    as 0, as the authors' script does, which divides by 19. Pixels whose true class is VOID are ignored."""
 
     def __init__(self):
         n = len(CITYSCAPES)
@@ -68,14 +69,22 @@ class LabelScore:
         return (predicted[scored] == truth[scored]).mean() if scored.any() else np.nan
 
     def compute(self):
-        """Returns {"pixel_accuracy", "class_accuracy", "class_iou"} over all images so far, from 0 to 1."""
+        """Returns {"pixel_accuracy", "class_accuracy", "class_iou", "class_accuracy_all", "class_iou_all"} over all images
+        so far, from 0 to 1."""
         hits, true, predicted = np.diag(self.confusion), self.confusion.sum(1), self.confusion.sum(0)
+        accuracy, iou = hits / np.maximum(1, true), hits / np.maximum(1, true + predicted - hits)
         present = true > 0
         return {
             "pixel_accuracy": float(hits.sum() / max(1, true.sum())),
-            "class_accuracy": float((hits[present] / true[present]).mean()) if present.any() else 0.0,
-            "class_iou": float((hits[present] / (true + predicted - hits)[present]).mean()) if present.any() else 0.0,
+            "class_accuracy": float(accuracy[present].mean()) if present.any() else 0.0,
+            "class_iou": float(iou[present].mean()) if present.any() else 0.0,
+            "class_accuracy_all": float(np.where(present, accuracy, 0).mean()),
+            "class_iou_all": float(np.where(present, iou, 0).mean()),
         }
+
+    def absent(self):
+        """Returns the names of the classes that do not occur in the ground truth so far."""
+        return [name for name, n in zip(CITYSCAPES, self.confusion.sum(1)) if not n]
 
 
 def share_of_palette(path):
@@ -91,7 +100,7 @@ def label_references(train, test, size):
     training label at each pixel, which ignores the input: a lower bound.
 
     train, test: paths of label images
-    Returns {title: scores}.
+    Returns ({title: scores}, names of the classes that do not occur in `test`).
     """
     truth_score, constant_score = LabelScore(), LabelScore()
     constant = most_frequent_labels(train, size) if train else None
@@ -103,7 +112,7 @@ def label_references(train, test, size):
     references = {"the true labels": truth_score.compute()}
     if train:
         references["the most frequent training label at each pixel"] = constant_score.compute()
-    return references
+    return references, truth_score.absent()
 
 
 def most_frequent_labels(paths, size):

@@ -21,6 +21,7 @@ class EvaluationData:
     matched:      whether image i of test["A"] is the counterpart of image i of test["B"]
     label_domain: the domain that consists of label images to be scored, "A", "B" or None
     references:   scores of reference predictions for the labels, see cityscapes.label_references
+    absent:       names of the classes that do not occur in the true labels
     """
 
     root: str
@@ -29,6 +30,7 @@ class EvaluationData:
     matched: bool = False
     label_domain: str | None = None
     references: dict = dataclasses.field(default_factory=dict)
+    absent: list = dataclasses.field(default_factory=list)
 
     def counts(self):
         """Returns the number of images of each part, such as {"testA": 120, "trainA": 1067, ...}."""
@@ -71,7 +73,7 @@ def match_by_stem(test):
 
 
 def find_labels(data, palette, generators, directions, size):
-    """Detects which domain consists of label images, and sets data.label_domain and data.references.
+    """Detects which domain consists of label images, and sets data.label_domain, data.references and data.absent.
 
     palette:    name of the palette, for error messages
     generators: {direction: generator}
@@ -89,4 +91,5 @@ def find_labels(data, palette, generators, directions, size):
             f"--palette {palette}: domain {label_domain} has the labels, and --direction translates into the other one"
         )
     data.label_domain = label_domain
-    data.references = label_references(data.real[label_domain]["train"], data.test[label_domain], size)
+    train, test = data.real[label_domain]["train"], data.test[label_domain]
+    data.references, data.absent = label_references(train, test, size)

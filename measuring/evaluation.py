@@ -22,11 +22,10 @@ from media.images import stem
 from utils import InputError, as_rgb, bfloat16_pays, choose_device
 
 # Stored with the results, so that numbers are only compared if they were measured in the same way
-PROTOCOL = (
-    "all images resized to one size; translations rounded to 8 bits; FID and KID between all translated test images of "
-    "the source domain and the target's test images (test) or its train and test images (train_test); 2048 features of "
-    "the Inception network as published (torch-fidelity); SSIM over windows inside the image"
-)
+PROTOCOL = [
+    "all images are resized to one size; translations are rounded to 8 bits",
+    "SSIM is the mean over the windows inside the image",
+]
 
 
 @dataclasses.dataclass
@@ -88,7 +87,12 @@ def evaluate(checkpoint, *, counterpart=None, direction=None, all_checkpoints=Fa
     log = os.path.join(folder, "metrics.jsonl")
     append_line(log, "")  # fails now if the file cannot be written
     available = prepare_metrics(generators, directions, data, settings, inception_weights, lpips_weights, fid_resize)
-    protocol = protocol_lines(available, directions)
+    about = {
+        "data": root, "counts": data.counts(), "size": size, "precision": precision,
+        "protocol": [*PROTOCOL, *protocol_lines(available, directions)], "missing": available.missing,
+        "untranslated": measure_all_untranslated(generators, directions, data, available, settings, paired),
+        "references": data.references, "absent": data.absent, "versions": package_versions(),
+    }  # fmt: skip
 
     sheets, history = os.path.join("images", os.path.basename(os.path.abspath(folder))), {}
     if name != options.get("dataset_name", name):
@@ -98,14 +102,10 @@ def evaluate(checkpoint, *, counterpart=None, direction=None, all_checkpoints=Fa
             generators = {d: found.network for d, found in load_generators(path, direction, counterpart).items()}
         results = measure_checkpoint(path, generators, directions, data, available, settings, paired, sheets)
         print(f"\n{path}" + (f", epoch {epoch}" if epoch is not None else ""))
-        print("\n".join(results_table(results, data.references) + protocol) + "\n")
-        record = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "checkpoint": path, "epoch": epoch, "data": root,
-            "counts": data.counts(), "size": size, "precision": precision,
-            "protocol": "; ".join([PROTOCOL, *protocol]), "results": results,
-            "missing": available.missing, "references": data.references, "versions": package_versions(),
-        }  # fmt: skip
-        append_line(log, json.dumps(record))
+        lines = results_table(results, about["untranslated"], data.references, data.absent)
+        print("\n".join([*lines, *about["protocol"]]) + "\n")
+        now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        append_line(log, json.dumps({"time": now, "checkpoint": path, "epoch": epoch, "results": results} | about))
         history[epoch] = results
     if all_checkpoints:
         print("\n".join(best_epochs(history)))
@@ -180,17 +180,20 @@ def prepare_metrics(generators, directions, data, settings, inception_weights, l
 
 
 def protocol_lines(available, directions):
-    """Says how FID and KID are measured, as lines of text. Empty without the Inception network."""
+    """Says how FID and KID are measured -> lines of text, none without the Inception network."""
     resize, subsets = available.fid_resize, {}
     for direction in directions:
         for protocol, distance in available.distances.get(direction[1], {}).items():
             subsets[f"{arrow(direction)}, {protocol}"] = (distance.subsets, distance.subset_size)
     if not subsets:
         return []
-    lines = [f"FID and KID resize to 299 x 299 as {resize} does ({RESIZING[resize]})"]
+    lines = [
+        "FID and KID are between all translations of the source's test images and the target's real images; 2048 "
+        f"features of Inception as published; resized to 299 x 299 as {resize} does: {RESIZING[resize]}"
+    ]
     for drawn in sorted(set(subsets.values())):
         where = "; ".join(name for name, found in subsets.items() if found == drawn)
-        lines.append(f"KID of {drawn[0]} subset{'s' * (drawn[0] > 1)} of {drawn[1]} images ({where})")
+        lines.append(f"KID is of {drawn[0]} subset{'s' * (drawn[0] > 1)} of {drawn[1]} images ({where})")
     return lines
 
 
@@ -211,6 +214,33 @@ def measure_checkpoint(path, generators, directions, data, available, settings, 
         cases.save_sheet(sheet)
         print(f"{sheet}: best and worst cases of {cases.title}")
     return results
+
+
+def measure_all_untranslated(generators, directions, data, available, settings, paired):
+    """Returns {direction: result of measure_untranslated}, for directions where that makes sense."""
+    return {
+        d: measure_untranslated(d, data, available, settings, generators[d].channels, paired)
+        for d in directions
+        if (paired or data.label_domain == d[1]) and generators[d].channels == generators[d].out_channels
+    }
+
+
+@torch.no_grad()
+def measure_untranslated(direction, data, available, settings, channels, paired):
+    """Compares the inputs themselves with the ground truth -> {measure: value}, as measure_direction does with the
+    translations. A translation is only worth something if it is closer to the truth than its input was."""
+    source, target = direction
+    scores, truths, done = Scores(available), data.truths(direction), 0
+    label = f"{source} against {target}"
+    for images in image_batches(data.test[source], channels=channels, label=label, **settings.loading()):
+        counterparts = truths[done : done + len(images)]
+        done += len(images)
+        if paired:
+            truth = stack_images(counterparts, settings.size, channels).to(settings.device)
+            scores.add_pairs(from_uint8(images), from_uint8(truth))
+        if data.label_domain == target:
+            scores.add_labels(images, counterparts)
+    return scores.compute()
 
 
 @torch.no_grad()
@@ -248,9 +278,8 @@ def measure_direction(direction, generators, data, available, settings, paired):
         written = to_uint8(fake)  # what an image file would contain ...
         seen = from_uint8(written)  # ... and what its reader would see
         shown = [images, written]
-        errors = {"L1 to the input": l1(seen, x) if same_channels else torch.zeros(len(x))}
+        errors = {"L1 to the input": scores.add_change(x, seen)}
         scores.add_distribution(written)
-        scores.add_change(x, seen)
         if G_back:
             recovered = translate(G_back, fake)  # not from 8 bits: the cycle loss does not round either
             errors["cycle L1"] = scores.add_cycle(x, recovered)

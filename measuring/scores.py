@@ -67,11 +67,13 @@ class AvailableMetrics:
 class Scores:
     """Accumulates the measures of one direction.
 
-    Images are float batches (N, C, H, W) in [-1, 1] unless a method asks for uint8. `add_cycle` and `add_labels` return
-    the error of each image, (N,).
+    Images are float batches (N, C, H, W) in [-1, 1] unless a method asks for uint8. `add_change`, `add_cycle` and
+    `add_labels` return the error of each image, (N,).
+
+    target_domain: "A" or "B", for the distances of sets; None does not measure them
     """
 
-    def __init__(self, available, target_domain):
+    def __init__(self, available, target_domain=None):
         self.available = available
         self.distances = available.distances.get(target_domain, {})
         self.labels = None
@@ -90,9 +92,15 @@ class Scores:
                 distance.update(features, real=False)
 
     def add_change(self, source, translated):
-        """Adds the LPIPS distance between inputs and translations."""
+        """Adds the distances between inputs and translations, L1 and LPIPS. They may differ in channels; L1 is then not
+        measured. Returns the L1 of each image, or zeros."""
         if self.available.lpips:
             self.add("change_lpips", self.available.lpips(as_rgb(source), as_rgb(translated)))
+        if source.shape[1] != translated.shape[1]:
+            return torch.zeros(len(source))
+        changes = metrics.l1(translated, source)
+        self.add("change_l1", changes)
+        return changes
 
     def add_cycle(self, source, recovered):
         """Adds the distances between inputs and their reconstructions, L1 and LPIPS."""
@@ -103,13 +111,15 @@ class Scores:
         return errors
 
     def add_pairs(self, translated, truth):
-        """Adds L1, PSNR, SSIM and LPIPS between translations and their true counterparts."""
-        self.add("paired_l1", metrics.l1(translated, truth))
+        """Adds L1, PSNR, SSIM and LPIPS between translations and their true counterparts. Returns the L1 of each image."""
+        errors = metrics.l1(translated, truth)
+        self.add("paired_l1", errors)
         for name, measure in self.available.pair.items():
             if measure:
                 self.add(f"paired_{name}", measure(translated, truth))
         if self.available.lpips:
             self.add("paired_lpips", self.available.lpips(as_rgb(translated), as_rgb(truth)))
+        return errors
 
     def add_labels(self, translated, truths):
         """Compares uint8 translations with the true label images at the paths `truths`."""

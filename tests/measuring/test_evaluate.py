@@ -144,6 +144,10 @@ def test_label_score_by_hand():
     assert found["pixel_accuracy"] == pytest.approx(4 / 6)
     assert found["class_accuracy"] == pytest.approx((2 / 3 + 1 + 0) / 3)
     assert found["class_iou"] == pytest.approx((2 / 4 + 2 / 3 + 0) / 3)
+    # as the authors divide, by all 19 classes
+    assert found["class_accuracy_all"] == pytest.approx((2 / 3 + 1 + 0) / 19)
+    assert found["class_iou_all"] == pytest.approx((2 / 4 + 2 / 3 + 0) / 19)
+    assert score.absent() == list(cityscapes.CITYSCAPES)[3:]
 
 
 def test_nearest_class_and_void(tmp_path):
@@ -174,9 +178,12 @@ def test_references_are_the_truth_and_the_most_frequent_label(tmp_path):
     halves = np.repeat([[3] * 4 + [5] * 4], 8, 0)
     write_labels(tmp_path, [halves], ["test.png"])
     test.append(str(tmp_path / "test.png"))
-    truth, constant = cityscapes.label_references(train, test, (8, 8)).values()
-    assert set(truth.values()) == {1.0}
-    assert constant == {"pixel_accuracy": 0.5, "class_accuracy": 0.5, "class_iou": 0.25}
+    references, absent = cityscapes.label_references(train, test, (8, 8))
+    truth, constant = references.values()
+    assert list(truth.values()) == pytest.approx([1, 1, 1, 2 / 19, 2 / 19])
+    assert constant == pytest.approx({"pixel_accuracy": 0.5, "class_accuracy": 0.5, "class_iou": 0.25,
+                                      "class_accuracy_all": 1 / 19, "class_iou_all": 0.5 / 19})  # fmt: skip
+    assert len(absent) == 17 and not {"wall", "pole"} & set(absent)
 
 
 def test_palette_scores_the_direction_into_the_labels(run_folder, tmp_path, capsys):
@@ -196,7 +203,17 @@ def test_palette_scores_the_direction_into_the_labels(run_folder, tmp_path, caps
     assert record["results"]["BA"]["pixel_accuracy"] == pytest.approx(right, abs=2e-3)
     assert "pixel_accuracy" not in record["results"]["AB"]
     assert record["references"]["the true labels"]["class_iou"] == 1.0
-    assert "the most frequent training label" in capsys.readouterr().out
+    absent = [name for i, name in enumerate(cityscapes.CITYSCAPES) if not (classes == i).any()]
+    assert record["absent"] == absent and len(absent) > 0
+    results = record["results"]["BA"]
+    assert results["class_iou_all"] == pytest.approx(results["class_iou"] * (19 - len(absent)) / 19)
+    # a generator that changes nothing: its output has the classes of the nearest colours of its input
+    pixels = images(tmp_path / "data/tiny/testB", names).permute(0, 2, 3, 1).reshape(-1, 1, 3).float()
+    unchanged = (pixels - colours).square().sum(2).argmin(1).reshape(6, SIZE, SIZE).numpy()
+    assert record["untranslated"]["BA"]["pixel_accuracy"] == pytest.approx((unchanged == classes).mean(), abs=2e-3)
+    assert list(record["untranslated"]) == ["BA"]
+    out = capsys.readouterr().out
+    assert "the most frequent training label" in out and f"absent from the true labels: {', '.join(absent)}" in out
 
 
 ##############################
@@ -215,6 +232,8 @@ def test_every_number_of_an_unpaired_set(run_folder, tmp_path, capsys):
     found = record["results"]["AB"]
     assert found["cycle_l1"] == pytest.approx((recovered - scaled(a)).abs().mean().item() * 127.5, rel=1e-4)
     assert found["identity_l1"] == pytest.approx((same - scaled(b)).abs().mean().item() * 127.5, rel=1e-4)
+    assert found["change_l1"] == pytest.approx((scaled(written) - scaled(a)).abs().mean().item() * 127.5, rel=1e-4)
+    assert record["untranslated"] == {}
     assert found["cycle_lpips"] == pytest.approx((recovered - scaled(a)).square().mean().item(), rel=1e-4)
     assert found["change_lpips"] == pytest.approx((scaled(written) - scaled(a)).square().mean().item(), rel=1e-3)
     features = MeanColour()
@@ -224,7 +243,7 @@ def test_every_number_of_an_unpaired_set(run_folder, tmp_path, capsys):
         assert found[f"fid_{protocol}"] == pytest.approx(fid, rel=1e-3)
         assert np.isfinite(kid) and found[f"kid_{protocol}"] / 1000 == pytest.approx(kid, rel=1e-2)
     assert record["counts"] == {"testA": 6, "trainA": 5, "testB": 6, "trainB": 7}
-    assert record["epoch"] == 1 and record["size"] == [SIZE, SIZE] and "Inception" in record["protocol"]
+    assert record["epoch"] == 1 and record["size"] == [SIZE, SIZE] and "Inception" in " ".join(record["protocol"])
     assert set(record["results"]["BA"]) == set(found) and record["versions"]["torch"]
     output = capsys.readouterr().out
     assert all(MEASURES[name][0] in output for name in found)
@@ -236,7 +255,8 @@ def test_every_number_of_an_unpaired_set(run_folder, tmp_path, capsys):
 
 def test_paired(run_folder, tmp_path, capsys):
     os.rename(tmp_path / "data/tiny/testA/5.png", tmp_path / "data/tiny/testA/alone.png")
-    found = evaluate_it(run_folder, "--paired", "--batch_size", "2")[0]["results"]["AB"]
+    record = evaluate_it(run_folder, "--paired", "--batch_size", "2")[0]
+    found = record["results"]["AB"]
     G_AB = load_generator(str(run_folder / "G_AB_1.pth")).network
     names = [f"{i}.png" for i in range(5)]
     a, b = (images(tmp_path / f"data/tiny/test{d}", names) for d in "AB")
@@ -246,8 +266,21 @@ def test_paired(run_folder, tmp_path, capsys):
     assert found["paired_l1"] == pytest.approx((seen - scaled(b)).abs().mean().item() * 127.5, rel=1e-3)
     assert found["paired_psnr"] == pytest.approx((10 * torch.log10(4 / error)).mean().item(), rel=1e-3)
     assert found["paired_lpips"] == pytest.approx(error.mean().item(), rel=1e-3)
-    assert -1 <= found["paired_ssim"] <= 1
-    assert "2 test images have no counterpart" in capsys.readouterr().out
+    assert found["paired_ssim"] == pytest.approx(metrics.ssim(seen, scaled(b)).mean().item(), rel=1e-3)
+    output = capsys.readouterr().out
+    assert "2 test images have no counterpart" in output
+    error = (scaled(a) - scaled(b)).square().mean((1, 2, 3))
+    unchanged = {
+        "paired_l1": (scaled(a) - scaled(b)).abs().mean().item() * 127.5,
+        "paired_psnr": (10 * torch.log10(4 / error)).mean().item(),
+        "paired_ssim": metrics.ssim(scaled(a), scaled(b)).mean().item(),
+        "paired_lpips": error.mean().item(),
+    }
+    assert record["untranslated"]["AB"] == pytest.approx(unchanged, rel=1e-4)
+    assert record["untranslated"]["BA"] == pytest.approx(unchanged, rel=1e-4)  # these are symmetric
+    lines = output.splitlines()
+    after = lines[next(i for i, line in enumerate(lines) if line.startswith("paired ground truth, SSIM")) + 1]
+    assert after.split() == ["of", "the", "untranslated", "input", *[f"{unchanged['paired_ssim']:.4g}"] * 2]
 
 
 def test_psnr_and_ssim_of_equal_and_of_opposite_images():
@@ -278,7 +311,7 @@ def test_measures_the_rest_without_optional_packages(run_folder, monkeypatch, ca
     for module in ("torchmetrics", "torchmetrics.image.fid", "torchmetrics.functional.image", "torch_fidelity"):
         monkeypatch.setitem(sys.modules, module, None)
     record = evaluate_it(run_folder, "--paired")[0]
-    assert set(record["results"]["AB"]) == {"cycle_l1", "identity_l1", "paired_l1", "paired_ssim"}
+    assert set(record["results"]["AB"]) == {"cycle_l1", "identity_l1", "paired_l1", "paired_ssim", "change_l1"}
     output = capsys.readouterr().out
     assert output.count("pip install torchmetrics") == 3 and len(record["missing"]) == 3
 
