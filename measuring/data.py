@@ -7,6 +7,7 @@ import os
 
 from datasets import find_folder
 from measuring.cityscapes import label_references, share_of_palette
+from measuring.images import has_more_than_8_bits
 from media.images import ImageFiles, stem
 from utils import InputError
 
@@ -19,6 +20,7 @@ class EvaluationData:
     real:         {domain: {"test": paths, "train": paths}}, all images on disk
     test:         {domain: paths}, the images that are translated
     matched:      whether image i of test["A"] is the counterpart of image i of test["B"]
+    deep:         {domain: whether its test images have more than 8 bits}
     label_domain: the domain that consists of label images to be scored, "A", "B" or None
     references:   scores of reference predictions for the labels, see cityscapes.label_references
     absent:       names of the classes that do not occur in the true labels
@@ -28,6 +30,7 @@ class EvaluationData:
     real: dict
     test: dict
     matched: bool = False
+    deep: dict = dataclasses.field(default_factory=lambda: {"A": False, "B": False})
     label_domain: str | None = None
     references: dict = dataclasses.field(default_factory=dict)
     absent: list = dataclasses.field(default_factory=list)
@@ -36,15 +39,20 @@ class EvaluationData:
         """Returns the number of images of each part, such as {"testA": 120, "trainA": 1067, ...}."""
         return {f"{part}{domain}": len(paths) for domain in "AB" for part, paths in self.real[domain].items()}
 
+    def is_deep(self, direction):
+        """Returns whether images of a direction have more than 8 bits, on either side."""
+        return any(self.deep[domain] for domain in direction)
+
     def truths(self, direction):
         """Returns the true counterparts of the source images of a direction, or None if there are none."""
         return self.test[direction[1]] if self.matched else None
 
 
-def find_data(root, matched=False):
+def find_data(root, generators, matched=False):
     """Lists the images of a data set folder. Training images are optional, test images are not.
 
-    matched: keep only test images whose file stem exists in both domains, in pairs
+    generators: {direction: generator}, for their numbers of channels
+    matched:    keep only test images whose file stem exists in both domains, in pairs
     """
     real = {domain: {"test": list(ImageFiles(find_folder(root, "test", domain)))} for domain in "AB"}
     for domain in "AB":
@@ -55,7 +63,11 @@ def find_data(root, matched=False):
     test = {domain: real[domain]["test"] for domain in "AB"}
     if matched:
         test = match_by_stem(test)
-    return EvaluationData(root, real, test, matched)
+    data = EvaluationData(root, real, test, matched)
+    for (source, target), G in generators.items():
+        for domain, channels in ((source, G.channels), (target, G.out_channels)):
+            data.deep[domain] = has_more_than_8_bits(test[domain], channels)
+    return data
 
 
 def match_by_stem(test):

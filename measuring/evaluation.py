@@ -14,7 +14,7 @@ import torch
 from inference.exported import is_exported
 from inference.load import load_generators, options_beside
 from measuring.data import find_data, find_labels
-from measuring.images import from_uint8, image_batches, stack_images, to_uint8
+from measuring.images import from_uint8, image_batches, in_8_bits, stack_images, to_float, to_uint8
 from measuring.metrics import RESIZING, l1
 from measuring.report import Cases, arrow, best_epochs, draw_curves, results_table
 from measuring.scores import AvailableMetrics, Scores
@@ -22,10 +22,12 @@ from media.images import stem
 from utils import InputError, as_rgb, bfloat16_pays, choose_device
 
 # Stored with the results, so that numbers are only compared if they were measured in the same way
-PROTOCOL = [
-    "all images are resized to one size; translations are rounded to 8 bits",
-    "SSIM is the mean over the windows inside the image",
-]
+PROTOCOL = {
+    "size": "all images are resized to one size",
+    "8 bits": "translations are rounded to 8 bits",
+    "more bits": "images have more than 8 bits: translations are not rounded; FID, KID and LPIPS see 8 bits",
+    "ssim": "SSIM is the mean over the windows inside the image",
+}
 
 
 @dataclasses.dataclass
@@ -69,15 +71,16 @@ def evaluate(checkpoint, *, counterpart=None, direction=None, all_checkpoints=Fa
     Returns {epoch: {direction: {measure: value}}}, with the measures of report.MEASURES. Raises InputError.
     """
     device = choose_device(device)
-    amp = bfloat16_pays(device) if amp is None else amp
     generators, epoch, options = open_generators(checkpoint, direction, counterpart)
     checkpoints = find_checkpoints(checkpoint, epoch, direction) if all_checkpoints else {epoch: checkpoint}
     size = image_size(generators, img_height or options.get("img_height"), img_width or options.get("img_width"))
-    settings = Settings(size, device, amp, batch_size, n_cpu)
     name = dataset_name or options.get("dataset_name")
     root = find_dataset(checkpoint, name, data_dir or options.get("data_dir"))
     directions = [direction] if direction else sorted(generators)
-    data = find_data(root, matched=bool(paired or palette))
+    data = find_data(root, generators, matched=bool(paired or palette))
+    if amp is None:  # bfloat16 has 8 significant bits
+        amp = bfloat16_pays(device) and not any(map(data.is_deep, directions))
+    settings = Settings(size, device, amp, batch_size, n_cpu)
     if palette:
         find_labels(data, palette, generators, directions, size)
 
@@ -89,7 +92,7 @@ def evaluate(checkpoint, *, counterpart=None, direction=None, all_checkpoints=Fa
     available = prepare_metrics(generators, directions, data, settings, inception_weights, lpips_weights, fid_resize)
     about = {
         "data": root, "counts": data.counts(), "size": size, "precision": precision,
-        "protocol": [*PROTOCOL, *protocol_lines(available, directions)], "missing": available.missing,
+        "protocol": protocol_lines(data, available, directions), "missing": available.missing,
         "untranslated": measure_all_untranslated(generators, directions, data, available, settings, paired),
         "references": data.references, "absent": data.absent, "versions": package_versions(),
     }  # fmt: skip
@@ -179,18 +182,23 @@ def prepare_metrics(generators, directions, data, settings, inception_weights, l
     return available
 
 
-def protocol_lines(available, directions):
-    """Says how FID and KID are measured -> lines of text, none without the Inception network."""
+def protocol_lines(data, available, directions):
+    """Says how things are measured, as lines of text."""
+    deep = [direction for direction in directions if data.is_deep(direction)]
+    lines = [PROTOCOL["size"], PROTOCOL["ssim"]]
+    if deep:
+        lines.append(f"{', '.join(map(arrow, deep))}: {PROTOCOL['more bits']}")
+    if len(deep) < len(directions):
+        lines.append(("otherwise, " if deep else "") + PROTOCOL["8 bits"])
     resize, subsets = available.fid_resize, {}
     for direction in directions:
         for protocol, distance in available.distances.get(direction[1], {}).items():
             subsets[f"{arrow(direction)}, {protocol}"] = (distance.subsets, distance.subset_size)
-    if not subsets:
-        return []
-    lines = [
-        "FID and KID are between all translations of the source's test images and the target's real images; 2048 "
-        f"features of Inception as published; resized to 299 x 299 as {resize} does: {RESIZING[resize]}"
-    ]
+    if subsets:
+        lines.append(
+            "FID and KID are between all translations of the source's test images and the target's real images; 2048 "
+            f"features of Inception as published; resized to 299 x 299 as {resize} does: {RESIZING[resize]}"
+        )
     for drawn in sorted(set(subsets.values())):
         where = "; ".join(name for name, found in subsets.items() if found == drawn)
         lines.append(f"KID is of {drawn[0]} subset{'s' * (drawn[0] > 1)} of {drawn[1]} images ({where})")
@@ -230,16 +238,16 @@ def measure_untranslated(direction, data, available, settings, channels, paired)
     """Compares the inputs themselves with the ground truth -> {measure: value}, as measure_direction does with the
     translations. A translation is only worth something if it is closer to the truth than its input was."""
     source, target = direction
-    scores, truths, done = Scores(available), data.truths(direction), 0
-    label = f"{source} against {target}"
-    for images in image_batches(data.test[source], channels=channels, label=label, **settings.loading()):
+    scores, truths, done = Scores(available, deep=data.is_deep(direction)), data.truths(direction), 0
+    loading = settings.loading() | dict(channels=channels, deep=data.deep[source], label=f"{source} against {target}")
+    for images in image_batches(data.test[source], **loading):
         counterparts = truths[done : done + len(images)]
         done += len(images)
         if paired:
-            truth = stack_images(counterparts, settings.size, channels).to(settings.device)
-            scores.add_pairs(from_uint8(images), from_uint8(truth))
+            truth = stack_images(counterparts, settings.size, channels, data.deep[target]).to(settings.device)
+            scores.add_pairs(to_float(images), to_float(truth))
         if data.label_domain == target:
-            scores.add_labels(images, counterparts)
+            scores.add_labels(in_8_bits(images), counterparts)
     return scores.compute()
 
 
@@ -252,7 +260,7 @@ def measure_direction(direction, generators, data, available, settings, paired):
     """
     source, target = direction
     G, G_back = generators[direction], generators.get(target + source)
-    same_channels, is_label = G.channels == G.out_channels, data.label_domain == target
+    is_deep, is_label = data.is_deep(direction), data.label_domain == target
     truths = data.truths(direction)
     if is_label:
         criterion = "share of wrong pixels"
@@ -263,21 +271,22 @@ def measure_direction(direction, generators, data, available, settings, paired):
     else:
         criterion = "L1 to the input"
     columns = ["input", "translation"] + ["recovered"] * bool(G_back) + ["truth"] * bool(truths)
-    scores, cases = Scores(available, target), Cases(f"{arrow(direction)}, by {criterion}", columns)
+    scores, cases = Scores(available, target, is_deep), Cases(f"{arrow(direction)}, by {criterion}", columns)
 
     def translate(G, x):
         with torch.autocast(settings.device.type, torch.bfloat16, enabled=settings.amp):
             return G(x).float()
 
     done = 0
-    for images in image_batches(data.test[source], channels=G.channels, label=arrow(direction), **settings.loading()):
+    loading = settings.loading() | dict(channels=G.channels, deep=data.deep[source], label=arrow(direction))
+    for images in image_batches(data.test[source], **loading):
         batch = slice(done, done + len(images))
         done += len(images)
-        x = from_uint8(images)
+        x = to_float(images)
         fake = translate(G, x)
         written = to_uint8(fake)  # what an image file would contain ...
-        seen = from_uint8(written)  # ... and what its reader would see
-        shown = [images, written]
+        seen = fake.clamp(-1, 1) if is_deep else from_uint8(written)  # ... and what its reader would see
+        shown = [in_8_bits(images), written]
         errors = {"L1 to the input": scores.add_change(x, seen)}
         scores.add_distribution(written)
         if G_back:
@@ -285,8 +294,9 @@ def measure_direction(direction, generators, data, available, settings, paired):
             errors["cycle L1"] = scores.add_cycle(x, recovered)
             shown.append(to_uint8(recovered))
         if truths:
-            shown.append(stack_images(truths[batch], settings.size, G.out_channels).to(settings.device))
-            truth = from_uint8(shown[-1])
+            truth = stack_images(truths[batch], settings.size, G.out_channels, data.deep[target]).to(settings.device)
+            shown.append(in_8_bits(truth))
+            truth = to_float(truth)
             errors["L1 to the truth"] = l1(seen, truth)
             if paired:
                 scores.add_pairs(seen, truth)
@@ -295,10 +305,10 @@ def measure_direction(direction, generators, data, available, settings, paired):
         for i, path in enumerate(data.test[source][batch]):
             cases.add(errors[criterion][i].item(), path, [as_rgb(column[i : i + 1])[0] for column in shown])
 
-    label = f"{target} kept by {arrow(direction)}"
-    unchanged = data.test[target] if same_channels else []
-    for images in image_batches(unchanged, channels=G.channels, label=label, **settings.loading()):
-        x = from_uint8(images)
+    unchanged = data.test[target] if G.channels == G.out_channels else []
+    loading |= dict(deep=data.deep[target], label=f"{target} kept by {arrow(direction)}")
+    for images in image_batches(unchanged, **loading):
+        x = to_float(images)
         scores.add("identity_l1", l1(translate(G, x), x))
     return scores.compute(), cases
 

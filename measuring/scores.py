@@ -6,7 +6,7 @@ import torch
 
 from measuring import metrics
 from measuring.cityscapes import LabelScore, load_labels, nearest_class
-from measuring.images import image_batches
+from measuring.images import from_uint8, image_batches, to_uint8
 from utils import as_rgb
 
 
@@ -71,10 +71,11 @@ class Scores:
     `add_labels` return the error of each image, (N,).
 
     target_domain: "A" or "B", for the distances of sets; None does not measure them
+    deep:          images have more than 8 bits; LPIPS then sees them rounded to 8
     """
 
-    def __init__(self, available, target_domain=None):
-        self.available = available
+    def __init__(self, available, target_domain=None, deep=False):
+        self.available, self.deep = available, deep
         self.distances = available.distances.get(target_domain, {})
         self.labels = None
         self.sums, self.counts = {}, {}
@@ -83,6 +84,13 @@ class Scores:
         """Adds values (N,) of a measure; `compute` reports their mean."""
         self.sums[name] = self.sums.get(name, 0.0) + values.double().sum().item()
         self.counts[name] = self.counts.get(name, 0) + len(values)
+
+    def add_lpips(self, name, a, b):
+        """Adds the LPIPS distance between images, if available."""
+        if self.available.lpips:
+            if self.deep:
+                a, b = from_uint8(to_uint8(a)), from_uint8(to_uint8(b))
+            self.add(name, self.available.lpips(as_rgb(a), as_rgb(b)))
 
     def add_distribution(self, translated):
         """Adds uint8 translations to the distributions that FID and KID compare."""
@@ -94,8 +102,7 @@ class Scores:
     def add_change(self, source, translated):
         """Adds the distances between inputs and translations, L1 and LPIPS. They may differ in channels; L1 is then not
         measured. Returns the L1 of each image, or zeros."""
-        if self.available.lpips:
-            self.add("change_lpips", self.available.lpips(as_rgb(source), as_rgb(translated)))
+        self.add_lpips("change_lpips", source, translated)
         if source.shape[1] != translated.shape[1]:
             return torch.zeros(len(source))
         changes = metrics.l1(translated, source)
@@ -106,8 +113,7 @@ class Scores:
         """Adds the distances between inputs and their reconstructions, L1 and LPIPS."""
         errors = metrics.l1(recovered, source)
         self.add("cycle_l1", errors)
-        if self.available.lpips:
-            self.add("cycle_lpips", self.available.lpips(as_rgb(source), as_rgb(recovered)))
+        self.add_lpips("cycle_lpips", source, recovered)
         return errors
 
     def add_pairs(self, translated, truth):
@@ -117,8 +123,7 @@ class Scores:
         for name, measure in self.available.pair.items():
             if measure:
                 self.add(f"paired_{name}", measure(translated, truth))
-        if self.available.lpips:
-            self.add("paired_lpips", self.available.lpips(as_rgb(translated), as_rgb(truth)))
+        self.add_lpips("paired_lpips", translated, truth)
         return errors
 
     def add_labels(self, translated, truths):

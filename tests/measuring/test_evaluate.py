@@ -432,3 +432,76 @@ def test_an_incomplete_line_of_a_killed_run_does_not_swallow_the_next(tmp_path):
     evaluation.append_line(path, "2")
     evaluation.append_line(path, "3")
     assert open(path).read() == "1\nhalf\n2\n3\n"
+
+
+##############################
+#     More than 8 bits
+##############################
+
+
+def gray_set(folder, tmp_path, values):
+    """Writes 16-bit gray test images with equal stems in both domains, and gray generators. values: {domain: uint16 (N, H,
+    W)}"""
+    for domain, several in values.items():
+        for i, pixels in enumerate(several):
+            Image.fromarray(pixels).save(tmp_path / f"data/tiny/test{domain}/{i}.png")
+    for i, name in enumerate(("G_AB", "G_BA")):
+        torch.manual_seed(i)
+        save_file(GeneratorResNet(1, 1, 8).apply(weights_init_normal).state_dict(), str(folder / f"{name}_1.pth"))
+
+
+def test_images_of_16_bits_are_measured_in_float32(run_folder, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    # details of less than one of 255 gray levels, which 8 bits do not have
+    values = {domain: rng.integers(30_000, 30_200, (6, SIZE, SIZE)).astype(np.uint16) for domain in "AB"}
+    gray_set(run_folder, tmp_path, values)
+    record = evaluate_it(run_folder, "--paired")[0]
+    a, b = (torch.from_numpy(values[d] / 65535 * 2 - 1).float()[:, None] for d in "AB")
+    G_AB, G_BA = (load_generator(str(run_folder / f"G_{d}_1.pth")).network for d in ("AB", "BA"))
+    with torch.no_grad():
+        fake, same = G_AB(a), G_AB(b)
+        recovered = G_BA(fake)
+
+    def l1(x, y):
+        return (x - y).abs().mean().item() * 127.5
+
+    found = record["results"]["AB"]
+    assert found["cycle_l1"] == pytest.approx(l1(recovered, a), rel=1e-5)
+    assert found["identity_l1"] == pytest.approx(l1(same, b), rel=1e-5)
+    assert found["change_l1"] == pytest.approx(l1(fake, a), rel=1e-5)
+    assert found["paired_l1"] == pytest.approx(l1(fake, b), rel=1e-5)
+    assert found["paired_psnr"] == pytest.approx(
+        (10 * torch.log10(4 / (fake - b).square().mean((1, 2, 3)))).mean().item()
+    )
+    assert found["paired_ssim"] == pytest.approx(metrics.ssim(fake, b).mean().item(), rel=1e-5)
+    in_8_bits = [scaled(((x + 1) * 127.5).round().byte()) for x in (fake, b)]
+    assert found["paired_lpips"] == pytest.approx((in_8_bits[0] - in_8_bits[1]).square().mean().item(), rel=1e-4)
+    assert record["untranslated"]["AB"]["paired_l1"] == pytest.approx(l1(a, b), rel=1e-5)
+    features = MeanColour()
+    real, written = (((x + 1) * 127.5).round().byte().expand(-1, 3, -1, -1) for x in (b, fake))
+    assert found["fid_test"] == pytest.approx(distance(features(real), features(written)).compute()[0], rel=1e-3)
+    sentence = f"A -> B, B -> A: {evaluation.PROTOCOL['more bits']}"
+    assert sentence in record["protocol"] and sentence in capsys.readouterr().out
+    assert evaluation.PROTOCOL["8 bits"] not in record["protocol"]
+
+
+def test_values_of_8_bits_in_files_of_16_give_the_numbers_of_8_bits(run_folder, tmp_path):
+    rng = np.random.default_rng(0)
+    values = {domain: rng.integers(0, 256, (6, SIZE, SIZE)).astype(np.uint8) for domain in "AB"}
+    results = []
+    for several in (values, {domain: v.astype(np.uint16) * 257 for domain, v in values.items()}):
+        gray_set(run_folder, tmp_path, several)
+        results.append(evaluate_it(run_folder, "--paired")[-1])
+    assert results[0]["results"] == results[1]["results"] and results[0]["protocol"] == results[1]["protocol"]
+
+
+def test_images_of_16_bits_are_translated_in_float32_unless_asked(run_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(evaluation, "bfloat16_pays", lambda device: True)
+    checkpoint = ["--checkpoint", str(run_folder / "G_AB_1.pth"), "--dataset_name", "tiny", "--img_height", "32",
+                  "--img_width", "32", "--n_cpu", "0"]  # fmt: skip
+    evaluate.main(checkpoint)
+    assert "32 x 32 pixels, bfloat16" in capsys.readouterr().out  # the set has 8 bits
+    gray_set(run_folder, tmp_path, {"B": np.full((6, SIZE, SIZE), 1000, np.uint16)})
+    for options, precision in (([], "float32"), (["--amp"], "bfloat16")):
+        evaluate.main([*checkpoint, *options])
+        assert f"32 x 32 pixels, {precision}" in capsys.readouterr().out

@@ -10,6 +10,7 @@ from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics
 from torch_fidelity.metric_kid import kid_features_to_metric
 
 from measuring import evaluation, metrics
+from measuring.data import EvaluationData
 from measuring.scores import AvailableMetrics
 from utils import InputError
 from variants import distances
@@ -114,14 +115,16 @@ def test_the_protocol_names_the_resizing_and_the_subsets(monkeypatch):
     monkeypatch.setattr(metrics, "lpips", lambda weights: torch.nn.Identity())
     monkeypatch.setattr(metrics, "inception", lambda weights, resize: torch.nn.Identity())
     available = AvailableMetrics(torch.device("cpu"), fid_resize="clean-fid")
-    assert evaluation.protocol_lines(available, ["AB"]) == []
+    data = EvaluationData("data/tiny", {}, {})
+    assert not any("FID" in line for line in evaluation.protocol_lines(data, available, ["AB"]))
     available.distances["B"] = {
         "test": metrics.SetDistance(4, 120, 120), "train_test": metrics.SetDistance(4, 1300, 120)
     }  # fmt: skip
     available.distances["A"] = {"test": metrics.SetDistance(4, 1400, 2000)}
-    resizing, *subsets = evaluation.protocol_lines(available, ["AB", "BA"])
+    *general, resizing, one, two, three = evaluation.protocol_lines(data, available, ["AB", "BA"])
+    assert "translations are rounded to 8 bits" in general
     assert "299 x 299 as clean-fid does: bicubic with antialiasing" in resizing
-    assert subsets == [
+    assert [one, two, three] == [
         "KID is of 1 subset of 120 images (A -> B, test)",
         "KID is of 100 subsets of 120 images (A -> B, train_test)",
         "KID is of 100 subsets of 1000 images (B -> A, test)",
