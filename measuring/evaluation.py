@@ -64,11 +64,11 @@ def evaluate(checkpoint, *, counterpart=None, direction=None, all_checkpoints=Fa
     direction:             "AB" or "BA" to measure one direction; None measures both if both generators exist
     all_checkpoints:       measure every G_AB_N.pth in the folder of the checkpoint
     dataset_name, data_dir, img_height, img_width: default to those of the training
-    paired, palette:       compare with the ground truth; A and B are matched by file stem
+    paired, palette:       compare with the ground truth; A and B are matched by file stem. palette: see data.find_labels
     inception_weights, lpips_weights: local files, see metrics.inception and metrics.lpips
     fid_resize:            "torch-fidelity" or "clean-fid", see metrics.Inception
     device, amp:           default to the best device, and to bfloat16 where the device supports it
-    Returns {epoch: {direction: {measure: value}}}, with the measures of report.MEASURES. Raises InputError.
+    Returns {epoch: {direction: {measure: value}}}, see Scores.compute. Raises InputError.
     """
     device = choose_device(device)
     generators, epoch, options = open_generators(checkpoint, direction, counterpart)
@@ -94,7 +94,8 @@ def evaluate(checkpoint, *, counterpart=None, direction=None, all_checkpoints=Fa
         "data": root, "counts": data.counts(), "size": size, "precision": precision,
         "protocol": protocol_lines(data, available, directions), "missing": available.missing,
         "untranslated": measure_all_untranslated(generators, directions, data, available, settings, paired),
-        "references": data.references, "absent": data.absent, "versions": package_versions(),
+        "references": data.references, "absent": data.absent,
+        "palette": data.palette and dataclasses.asdict(data.palette), "versions": package_versions(),
     }  # fmt: skip
 
     sheets, history = os.path.join("images", os.path.basename(os.path.abspath(folder))), {}
@@ -247,7 +248,7 @@ def measure_untranslated(direction, data, available, settings, channels, paired)
             truth = stack_images(counterparts, settings.size, channels, data.deep[target]).to(settings.device)
             scores.add_pairs(to_float(images), to_float(truth))
         if data.label_domain == target:
-            scores.add_labels(in_8_bits(images), counterparts)
+            scores.add_labels(in_8_bits(images), counterparts, data.palette)
     return scores.compute()
 
 
@@ -301,7 +302,7 @@ def measure_direction(direction, generators, data, available, settings, paired):
             if paired:
                 scores.add_pairs(seen, truth)
         if is_label:
-            errors["share of wrong pixels"] = scores.add_labels(written, truths[batch])
+            errors["share of wrong pixels"] = scores.add_labels(written, truths[batch], data.palette)
         for i, path in enumerate(data.test[source][batch]):
             cases.add(errors[criterion][i].item(), path, [as_rgb(column[i : i + 1])[0] for column in shown])
 

@@ -5,6 +5,7 @@ Presents the results of an evaluation: a table, curves over the epochs, sheets o
 import heapq
 import math
 import os
+import textwrap
 
 from torchvision.transforms.functional import to_pil_image
 
@@ -50,7 +51,7 @@ def results_table(results, untranslated, references, absent):
 
     results:      {direction: {measure: value}}
     untranslated: the same for the input itself, shown below the measures that both contain
-    references:   {title: scores} from cityscapes.label_references; {} without labels
+    references:   {title: scores} from labels.label_references; {} without labels
     absent:       names of the classes that do not occur in the true labels
     """
     directions = list(results)
@@ -68,6 +69,9 @@ def results_table(results, untranslated, references, absent):
         lines.append(f"for comparison, {' / '.join(names)}, of")
     for title, values in references.items():
         lines.append(f"  {title}: " + " / ".join(f"{value:.3f}" for value in values.values()))
+    for direction, values in results.items():
+        ious = ", ".join(f"{name} {value:.3f}" for name, value in values.get("iou_by_class", {}).items())
+        lines += textwrap.wrap(f"{arrow(direction)}, IoU by class: {ious}", 110, subsequent_indent="  ") if ious else []
     if absent:
         lines.append(f"absent from the true labels: {', '.join(absent)}")
     return lines

@@ -5,8 +5,8 @@ Collects the measures of one direction over the batches of an evaluation.
 import torch
 
 from measuring import metrics
-from measuring.cityscapes import LabelScore, load_labels, nearest_class
 from measuring.images import from_uint8, image_batches, to_uint8
+from measuring.labels import LabelScore, load_labels, nearest_class
 from utils import as_rgb
 
 
@@ -126,19 +126,19 @@ class Scores:
         self.add_lpips("paired_lpips", translated, truth)
         return errors
 
-    def add_labels(self, translated, truths):
+    def add_labels(self, translated, truths, palette):
         """Compares uint8 translations with the true label images at the paths `truths`."""
-        self.labels = self.labels or LabelScore()
+        self.labels = self.labels or LabelScore(palette)
         size = tuple(translated.shape[2:])
-        predicted = nearest_class(translated.permute(0, 2, 3, 1).cpu().numpy())
-        correct = [self.labels.update(p, load_labels(path, size)) for p, path in zip(predicted, truths)]
+        predicted = nearest_class(translated.permute(0, 2, 3, 1).cpu().numpy(), palette)
+        correct = [self.labels.update(p, load_labels(path, size, palette)) for p, path in zip(predicted, truths)]
         return 1 - torch.tensor(correct)
 
     def compute(self):
-        """Returns {name in report.MEASURES: value}."""
+        """Returns {name in report.MEASURES: value}, and with labels "iou_by_class": {class: value}."""
         values = {name: self.sums[name] / self.counts[name] for name in self.sums}
         if self.labels:
-            values |= self.labels.compute()
+            values |= self.labels.compute() | {"iou_by_class": self.labels.ious()}
         for protocol, distance in self.distances.items():
             fid, kid = distance.compute()
             values |= {f"fid_{protocol}": fid, f"kid_{protocol}": kid * 1000}

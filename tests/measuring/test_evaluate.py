@@ -13,7 +13,8 @@ from PIL import Image
 import cyclegan
 import evaluate
 from inference.load import load_generator
-from measuring import cityscapes, evaluation, metrics
+from measuring import evaluation, labels, metrics
+from measuring.palettes import CITYSCAPES, VOID
 from measuring.report import MEASURES, N_CASES, Cases
 from media.files import save_file
 from media.images import load_image
@@ -136,8 +137,8 @@ def test_kid_keeps_a_bounded_number_of_features(monkeypatch):
 
 
 def test_label_score_by_hand():
-    score = cityscapes.LabelScore()
-    truth = np.array([[0, 0, 0, 1], [1, 2, cityscapes.VOID, cityscapes.VOID]], np.uint8)
+    score = labels.LabelScore(CITYSCAPES)
+    truth = np.array([[0, 0, 0, 1], [1, 2, VOID, VOID]], np.uint8)
     predicted = np.array([[0, 0, 1, 1], [1, 0, 5, 0]], np.uint8)
     assert score.update(predicted, truth) == pytest.approx(4 / 6)
     found = score.compute()
@@ -147,25 +148,25 @@ def test_label_score_by_hand():
     # as the authors divide, by all 19 classes
     assert found["class_accuracy_all"] == pytest.approx((2 / 3 + 1 + 0) / 19)
     assert found["class_iou_all"] == pytest.approx((2 / 4 + 2 / 3 + 0) / 19)
-    assert score.absent() == list(cityscapes.CITYSCAPES)[3:]
+    assert score.absent() == list(CITYSCAPES.classes)[3:]
 
 
 def test_nearest_class_and_void(tmp_path):
-    colours = list(cityscapes.CITYSCAPES.values())
-    assert (cityscapes.nearest_class(np.array(colours, np.uint8)) == np.arange(19)).all() and len(colours) == 19
+    colours = list(CITYSCAPES.classes.values())
+    assert (labels.nearest_class(np.array(colours, np.uint8), CITYSCAPES) == np.arange(19)).all() and len(colours) == 19
     near = np.array([[130, 60, 125], [3, 2, 1]], np.uint8)
-    assert cityscapes.nearest_class(near).tolist()[0] == 0
-    assert cityscapes.nearest_class(near, with_void=True).tolist() == [0, cityscapes.VOID]
+    assert labels.nearest_class(near, CITYSCAPES).tolist()[0] == 0
+    assert labels.nearest_class(near, CITYSCAPES, with_void=True).tolist() == [0, VOID]
     palette = Image.new("P", (2, 2))
     palette.putpalette([*colours[0], *colours[10], 0, 0, 0])
     palette.putdata([0, 1, 2, 2])
     palette.save(tmp_path / "label.png")
-    labels = cityscapes.load_labels(str(tmp_path / "label.png"), (4, 4))
-    assert labels[0].tolist() == [0, 0, 10, 10] and (labels[2:] == cityscapes.VOID).all()
+    found = labels.load_labels(str(tmp_path / "label.png"), (4, 4), CITYSCAPES)
+    assert found[0].tolist() == [0, 0, 10, 10] and (found[2:] == VOID).all()
 
 
 def write_labels(folder, classes, names):
-    colours = np.array(list(cityscapes.CITYSCAPES.values()), np.uint8)
+    colours = np.array(list(CITYSCAPES.classes.values()), np.uint8)
     for name, c in zip(names, classes):
         Image.fromarray(colours[np.asarray(c)]).save(os.path.join(folder, name))
 
@@ -178,7 +179,7 @@ def test_references_are_the_truth_and_the_most_frequent_label(tmp_path):
     halves = np.repeat([[3] * 4 + [5] * 4], 8, 0)
     write_labels(tmp_path, [halves], ["test.png"])
     test.append(str(tmp_path / "test.png"))
-    references, absent = cityscapes.label_references(train, test, (8, 8))
+    references, absent = labels.label_references(train, test, (8, 8), CITYSCAPES)
     truth, constant = references.values()
     assert list(truth.values()) == pytest.approx([1, 1, 1, 2 / 19, 2 / 19])
     assert constant == pytest.approx({"pixel_accuracy": 0.5, "class_accuracy": 0.5, "class_iou": 0.25,
@@ -196,14 +197,14 @@ def test_palette_scores_the_direction_into_the_labels(run_folder, tmp_path, caps
     G_BA = load_generator(str(run_folder / "G_BA_1.pth")).network
     with torch.no_grad():
         fake = ((G_BA(scaled(images(tmp_path / "data/tiny/testB", names))) + 1) * 127.5).round().byte()
-    colours = torch.tensor(list(cityscapes.CITYSCAPES.values())).float()
+    colours = torch.tensor(list(CITYSCAPES.classes.values())).float()
     pixels = fake.permute(0, 2, 3, 1).reshape(-1, 1, 3).float()
     predicted = (pixels - colours).square().sum(2).argmin(1).reshape(6, SIZE, SIZE).numpy()
     right = (predicted == classes).mean()
     assert record["results"]["BA"]["pixel_accuracy"] == pytest.approx(right, abs=2e-3)
     assert "pixel_accuracy" not in record["results"]["AB"]
     assert record["references"]["the true labels"]["class_iou"] == 1.0
-    absent = [name for i, name in enumerate(cityscapes.CITYSCAPES) if not (classes == i).any()]
+    absent = [name for i, name in enumerate(CITYSCAPES.classes) if not (classes == i).any()]
     assert record["absent"] == absent and len(absent) > 0
     results = record["results"]["BA"]
     assert results["class_iou_all"] == pytest.approx(results["class_iou"] * (19 - len(absent)) / 19)
@@ -212,6 +213,9 @@ def test_palette_scores_the_direction_into_the_labels(run_folder, tmp_path, caps
     unchanged = (pixels - colours).square().sum(2).argmin(1).reshape(6, SIZE, SIZE).numpy()
     assert record["untranslated"]["BA"]["pixel_accuracy"] == pytest.approx((unchanged == classes).mean(), abs=2e-3)
     assert list(record["untranslated"]) == ["BA"]
+    ious = results["iou_by_class"]
+    assert list(ious) == [name for name in CITYSCAPES.classes if name not in absent]
+    assert np.mean(list(ious.values())) == pytest.approx(results["class_iou"])
     out = capsys.readouterr().out
     assert "the most frequent training label" in out and f"absent from the true labels: {', '.join(absent)}" in out
 
