@@ -91,7 +91,7 @@ def find_labels(data, palette, generators, directions, size):
     """Detects which domain consists of label images, and sets data.label_domain, data.palette, data.references and
     data.absent.
 
-    palette:    "cityscapes", "auto" to take the colours of the label images, or the path of a palettes.read_palette file
+    palette:    "cityscapes", "auto" to take the colours of the label images, or a file for palettes.read_palette
     generators: {direction: generator}
     directions: directions that will be measured
     size:       (height, width) at which labels are scored

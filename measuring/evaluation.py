@@ -64,7 +64,7 @@ def evaluate(checkpoint, *, counterpart=None, direction=None, all_checkpoints=Fa
     direction:             "AB" or "BA" to measure one direction; None measures both if both generators exist
     all_checkpoints:       measure every G_AB_N.pth in the folder of the checkpoint
     dataset_name, data_dir, img_height, img_width: default to those of the training
-    paired, palette:       compare with the ground truth; A and B are matched by file stem. palette: see data.find_labels
+    paired, palette:       compare with the ground truth; A and B are matched by file stem. See data.find_labels
     inception_weights, lpips_weights: local files, see metrics.inception and metrics.lpips
     fid_resize:            "torch-fidelity" or "clean-fid", see metrics.Inception
     device, amp:           default to the best device, and to bfloat16 where the device supports it

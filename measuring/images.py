@@ -1,6 +1,6 @@
 """
-Loads images for measuring: resized, not augmented, in batches of 8-bit tensors, or of float32 where files have more than
-8 bits.
+Loads images for measuring: resized, not augmented, in batches of 8-bit tensors, or of float32 where files have more
+than 8 bits.
 """
 
 import time
@@ -16,8 +16,8 @@ from training.loading import outlive_signals
 
 
 class ResizedImages(torch.utils.data.Dataset):
-    """Reads images and resizes them, without any other change. An item is (channels, height, width): uint8, or float32 in
-    [-1, 1] if `deep`.
+    """Reads images and resizes them, without any other change. An item is (channels, height, width): uint8, or float32
+    in [-1, 1] if `deep`.
 
     paths: image files
     size:  (height, width) in pixels
@@ -42,8 +42,8 @@ class ResizedImages(torch.utils.data.Dataset):
 
 
 def has_more_than_8_bits(paths, channels, n=8):
-    """Whether any of `n` images, evenly spaced in a list, needs more than 8 bits. An array of 8-bit integers does not, nor
-    does a 16-bit file with the values of an 8-bit one."""
+    """Whether any of `n` images, evenly spaced in a list, needs more than 8 bits. An array of 8-bit integers does not,
+    nor does a 16-bit file with the values of an 8-bit one."""
     for path in paths[:: -(-len(paths) // n)]:
         if is_array(path, channels):
             values = load_array(path, channels) * 255

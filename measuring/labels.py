@@ -1,6 +1,6 @@
 """
-Scores label images, whose colours are classes (CycleGAN paper, section 5.1.1). A translated label image is compared with
-the true one, pixel by pixel.
+Scores label images, whose colours are classes (CycleGAN paper, section 5.1.1). A translated label image is compared
+with the true one, pixel by pixel.
 """
 
 import numpy as np
@@ -56,8 +56,8 @@ class LabelScore:
         return (predicted[scored] == truth[scored]).mean() if scored.any() else np.nan
 
     def compute(self):
-        """Returns {"pixel_accuracy", "class_accuracy", "class_iou", "class_accuracy_all", "class_iou_all"} over all images
-        so far, from 0 to 1."""
+        """Returns {"pixel_accuracy", "class_accuracy", "class_iou", "class_accuracy_all", "class_iou_all"} over all
+        images so far, from 0 to 1."""
         present, accuracy, iou = self.present(), *self.by_class()
         hits, true = np.diag(self.confusion), self.confusion.sum(1)
         return {

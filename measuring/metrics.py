@@ -2,7 +2,7 @@
 Metrics for the quality of translations. They process one batch at a time and keep sums, so memory use does not grow
 with the number of images.
 
-FID, KID, LPIPS and PSNR are torchmetrics' implementations, the Inception network is torch-fidelity's. The weights of the
+FID, KID, LPIPS and PSNR are torchmetrics' implementation, the Inception network is torch-fidelity's. The weights of the
 networks are downloaded on first use, or read from a file.
 """
 
@@ -97,7 +97,7 @@ class SetDistance(torch.nn.Module):
         return values
 
 
-# How images get to the 299 x 299 pixels of the Inception network: the name of the package with that definition, and what
+# How images get to the 299 x 299 pixels of the Inception network: name of the package with that definition, and what
 # it does. Numbers are only comparable if they were measured in the same way.
 RESIZING = {
     "torch-fidelity": "bilinear as in TensorFlow 1, without antialiasing",
@@ -204,8 +204,8 @@ def lpips(weights=None):
 
 
 def load_psnr():
-    """Returns a function: two batches in [-1, 1] -> PSNR of each pair in dB, (N,), at most 100. It is torchmetrics'. `psnr`
-    below serves other purposes: it averages over a batch and needs no extra package.
+    """Returns a function: two batches in [-1, 1] -> PSNR of each pair in dB, (N,), at most 100. It is torchmetrics'.
+    `psnr` below serves other purposes: it averages over a batch and needs no extra package.
 
     Raises Unavailable if a package is missing."""
     try:
@@ -224,8 +224,8 @@ SSIM_WINDOW = 11  # pixels
 
 
 def ssim(a, b):
-    """Returns the structural similarity of each pair, float64 (N,), as defined by Wang et al., 2004: a Gaussian window of
-    11 x 11 pixels with a standard deviation of 1.5, and the mean over all windows inside the image and over the
+    """Returns the structural similarity of each pair, float64 (N,), as defined by Wang et al., 2004: a Gaussian window
+    of 11 x 11 pixels with a standard deviation of 1.5, and the mean over all windows inside the image and over the
     channels. It is 1 for equal images. Equals scikit-image's with the options of that paper.
 
     a, b: (N, C, H, W) in [-1, 1], at least 11 x 11 pixels

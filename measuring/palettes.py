@@ -1,6 +1,6 @@
 """
-Palettes: the colours of the classes in label images. Cityscapes' is built in, others are read from a file or off the label
-images themselves.
+Palettes: the colours of the classes in label images. Cityscapes' is built in, others are read from a file or off the
+label images themselves.
 """
 
 import dataclasses
@@ -102,12 +102,12 @@ def read_palette(path):
 
 
 def palette_of_images(paths):
-    """Finds the colours of label images -> Palette, or None if they are not label images with at most MAX_CLASSES colours.
-    Classes are named by their colours, such as "#ffaa00", the most frequent first.
+    """Finds the colours of label images -> Palette, or None if they are not label images with at most MAX_CLASSES
+    colours. Classes are named by their colours, such as "#ffaa00", the most frequent first.
 
-    Images from JPEG files have many more colours. Of these, the colours of flat areas are taken: where a pixel equals its
-    neighbours on the right and below. They make up at least 1/10,000 of the flat areas, and differ from more frequent
-    ones by more than 24 in a channel."""
+    Images from JPEG files have many more colours. Of these, the colours of flat areas are taken: where a pixel equals
+    its neighbours on the right and below. They make up at least 1/10,000 of the flat areas, and differ from more
+    frequent ones by more than 24 in a channel."""
     everywhere, flat = (np.zeros(1 << 24, np.int64) for _ in range(2))  # numbers of pixels of each colour
     for path in paths:
         codes = load_image(path).astype(np.int64) @ (1 << 16, 1 << 8, 1)
@@ -138,7 +138,7 @@ def by_frequency(counts):
 
 
 def share_of_palette(paths, palette, n=8):
-    """Returns the share of pixels, 0 to 1, in the colours of a palette up to MAX_NOISE, in `n` images, evenly spaced."""
+    """Returns the share of pixels, 0 to 1, in the colours of a palette up to MAX_NOISE, in `n` evenly spaced images."""
     shares = []
     for path in paths[:: -(-len(paths) // n)]:
         pixels = load_image(path).reshape(-1, 3).astype(np.int16)

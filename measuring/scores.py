@@ -117,7 +117,7 @@ class Scores:
         return errors
 
     def add_pairs(self, translated, truth):
-        """Adds L1, PSNR, SSIM and LPIPS between translations and their true counterparts. Returns the L1 of each image."""
+        """Adds L1, PSNR, SSIM and LPIPS between translations and their counterparts. Returns the L1 of each image."""
         errors = metrics.l1(translated, truth)
         self.add("paired_l1", errors)
         for name, measure in self.available.pair.items():

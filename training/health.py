@@ -14,8 +14,8 @@ from utils import DivergedError
 USUAL = {"loss_D": (0.1, 0.3), "loss_GAN": (0.2, 0.6), "loss_cycle": (0.03, 0.2)}
 
 COLOURS_COLLAPSE = (
-    "all translations have nearly the same mean colour, and real images do not. Try --norm none: instance norm removes the "
-    "mean colour of an image, which may be what the translation depends on"
+    "all translations have nearly the same mean colour, and real images do not. Try --norm none: instance norm removes "
+    "the mean colour of an image, which may be what the translation depends on"
 )
 ADVICE = {
     "D too strong": "the generators learn little. Try --lr_D at half of --lr, --label_smoothing 0.1 or "
@@ -30,10 +30,11 @@ ADVICE = {
     "colours collapse, A -> B": COLOURS_COLLAPSE,
     "colours collapse, B -> A": COLOURS_COLLAPSE,
 }
-# Colours only count as collapsed if those of real images of the target domain differ by more than this, in gray levels of
-# 255. The mean colours of the demo's scenes differ by 6, those of horses and their paintings by 35 and 45, of Cityscapes'
-# photos by 11. Five images are few: the thresholds in look_at raise a false alarm for 0 to 0.5% of random samples of such
-# sets (1.6% of Cityscapes' photos, which have outliers). A collapsed run had 0.14 to 0.23 of the target's differences.
+# Colours only count as collapsed if those of real images of the target domain differ by more than this, in gray
+# levels of 255. The mean colours of the demo's scenes differ by 6, those of horses and their paintings by 35 and 45,
+# those of Cityscapes' photos by 11. Five images are few: the thresholds in look_at raise a false alarm for 0 to 0.7%
+# of random samples of such sets (1.6% of Cityscapes' photos, which have outliers). A collapsed run had 0.14 to 0.23
+# of the target's differences.
 VARIED = 8
 SETTLED = 200  # steps to average over; nothing is reported as unusual before this step
 
@@ -68,8 +69,8 @@ class Health:
                 self.averages[name] = sum(n * values[name] for n, values in self.recent) / total
 
     def look_at(self, columns, scores_A, scores_B):
-        """Measures the translations of a sample grid. Returns {measure: mean of both directions}, and the measures that end
-        in AB or BA, which are of one direction.
+        """Measures the translations of a sample grid. Returns {measure: mean of both directions}, and the measures that
+        end in AB or BA, which are of one direction.
 
         columns:  see utils.sample_images
         scores_A: scores that D_A gives to (real A, fake A)

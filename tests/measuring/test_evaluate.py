@@ -444,8 +444,8 @@ def test_an_incomplete_line_of_a_killed_run_does_not_swallow_the_next(tmp_path):
 
 
 def gray_set(folder, tmp_path, values):
-    """Writes 16-bit gray test images with equal stems in both domains, and gray generators. values: {domain: uint16 (N, H,
-    W)}"""
+    """Writes 16-bit gray test images with equal stems in both domains, and gray generators.
+    values: {domain: uint16 (N, H, W)}"""
     for domain, several in values.items():
         for i, pixels in enumerate(several):
             Image.fromarray(pixels).save(tmp_path / f"data/tiny/test{domain}/{i}.png")
