@@ -14,6 +14,7 @@ import argparse
 from command_line.parser import argument_parser, between
 from command_line.run import run_script
 from measuring.evaluation import evaluate
+from measuring.metrics import RESIZING
 
 
 def get_parser():
@@ -31,9 +32,10 @@ def get_parser():
     add("--img_height", type=between(32, 16384), help="height in pixels (default: as trained, or 256)")
     add("--img_width", type=between(32, 16384), help="width in pixels (default: as trained, or 256)")
     add("--paired", action="store_true", help="compare with the ground truth: images of A and B with equal file stems")
-    add("--palette", choices=("cityscapes",), help="score label images by class; matches A and B by file stem")
+    add("--palette", help="score label images by class: cityscapes, auto (their own colours), or a file of classes")
     add("--inception_weights", help="local file with the weights for FID and KID (default: download)")
     add("--lpips_weights", help="local file with AlexNet's weights for LPIPS (default: download)")
+    add("--fid_resize", choices=tuple(RESIZING), default="torch-fidelity", help="how FID and KID resize images to 299")
     add("--batch_size", type=between(1, 4096), default=8, help="images per batch")
     add("--n_cpu", type=between(0, 256), default=2, help="worker processes that load images")
     add("--device", help="cuda, cuda:1, mps or cpu (default: the best available)")

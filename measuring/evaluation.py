@@ -14,19 +14,20 @@ import torch
 from inference.exported import is_exported
 from inference.load import load_generators, options_beside
 from measuring.data import find_data, find_labels
-from measuring.images import from_uint8, image_batches, stack_images, to_uint8
-from measuring.metrics import l1
+from measuring.images import from_uint8, image_batches, in_8_bits, stack_images, to_float, to_uint8
+from measuring.metrics import RESIZING, l1
 from measuring.report import Cases, arrow, best_epochs, draw_curves, results_table
 from measuring.scores import AvailableMetrics, Scores
 from media.images import stem
 from utils import InputError, as_rgb, bfloat16_pays, choose_device
 
 # Stored with the results, so that numbers are only compared if they were measured in the same way
-PROTOCOL = (
-    "all images resized to one size; translations rounded to 8 bits; FID and KID between all translated test images of "
-    "the source domain and the target's test images (test) or its train and test images (train_test); Inception as "
-    "published (torch-fidelity), 2048 features"
-)
+PROTOCOL = {
+    "size": "all images are resized to one size",
+    "8 bits": "translations are rounded to 8 bits",
+    "more bits": "images have more than 8 bits: translations are not rounded; FID, KID and LPIPS see 8 bits",
+    "ssim": "SSIM is the mean over the windows inside the image",
+}
 
 
 @dataclasses.dataclass
@@ -52,7 +53,7 @@ class Settings:
 
 def evaluate(checkpoint, *, counterpart=None, direction=None, all_checkpoints=False, dataset_name=None, data_dir=None,
              img_height=None, img_width=None, paired=False, palette=None, inception_weights=None, lpips_weights=None,
-             batch_size=8, n_cpu=2, device=None, amp=None):  # fmt: skip
+             fid_resize="torch-fidelity", batch_size=8, n_cpu=2, device=None, amp=None):  # fmt: skip
     """Measures the quality of trained generators on the test images of a data set.
 
     Prints a table for each checkpoint, appends a JSON line to metrics.jsonl in the folder of the checkpoint, and writes
@@ -63,21 +64,23 @@ def evaluate(checkpoint, *, counterpart=None, direction=None, all_checkpoints=Fa
     direction:             "AB" or "BA" to measure one direction; None measures both if both generators exist
     all_checkpoints:       measure every G_AB_N.pth in the folder of the checkpoint
     dataset_name, data_dir, img_height, img_width: default to those of the training
-    paired, palette:       compare with the ground truth; A and B are matched by file stem
+    paired, palette:       compare with the ground truth; A and B are matched by file stem. See data.find_labels
     inception_weights, lpips_weights: local files, see metrics.inception and metrics.lpips
+    fid_resize:            "torch-fidelity" or "clean-fid", see metrics.Inception
     device, amp:           default to the best device, and to bfloat16 where the device supports it
-    Returns {epoch: {direction: {measure: value}}}, with the measures of report.MEASURES. Raises InputError.
+    Returns {epoch: {direction: {measure: value}}}, see Scores.compute. Raises InputError.
     """
     device = choose_device(device)
-    amp = bfloat16_pays(device) if amp is None else amp
     generators, epoch, options = open_generators(checkpoint, direction, counterpart)
     checkpoints = find_checkpoints(checkpoint, epoch, direction) if all_checkpoints else {epoch: checkpoint}
     size = image_size(generators, img_height, img_width, options)
-    settings = Settings(size, device, amp, batch_size, n_cpu)
     name = dataset_name or options.get("dataset_name")
     root = find_dataset(checkpoint, name, data_dir or options.get("data_dir"))
     directions = [direction] if direction else sorted(generators)
-    data = find_data(root, matched=bool(paired or palette))
+    data = find_data(root, generators, matched=bool(paired or palette))
+    if amp is None:  # bfloat16 has 8 significant bits
+        amp = bfloat16_pays(device) and not any(map(data.is_deep, directions))
+    settings = Settings(size, device, amp, batch_size, n_cpu)
     if palette:
         find_labels(data, palette, generators, directions, size)
 
@@ -86,7 +89,14 @@ def evaluate(checkpoint, *, counterpart=None, direction=None, all_checkpoints=Fa
     folder = os.path.dirname(checkpoint) or "."
     log = os.path.join(folder, "metrics.jsonl")
     append_line(log, "")  # fails now if the file cannot be written
-    available = prepare_metrics(generators, directions, data, settings, inception_weights, lpips_weights)
+    available = prepare_metrics(generators, directions, data, settings, inception_weights, lpips_weights, fid_resize)
+    about = {
+        "data": root, "counts": data.counts(), "size": size, "precision": precision,
+        "protocol": protocol_lines(data, available, directions), "missing": available.missing,
+        "untranslated": measure_all_untranslated(generators, directions, data, available, settings, paired),
+        "references": data.references, "absent": data.absent,
+        "palette": data.palette and dataclasses.asdict(data.palette), "versions": package_versions(),
+    }  # fmt: skip
 
     sheets, history = os.path.join("images", os.path.basename(os.path.abspath(folder))), {}
     if name != options.get("dataset_name", name):
@@ -96,13 +106,10 @@ def evaluate(checkpoint, *, counterpart=None, direction=None, all_checkpoints=Fa
             generators = {d: found.network for d, found in load_generators(path, direction, counterpart).items()}
         results = measure_checkpoint(path, generators, directions, data, available, settings, paired, sheets)
         print(f"\n{path}" + (f", epoch {epoch}" if epoch is not None else ""))
-        print("\n".join(results_table(results, data.references)) + "\n")
-        record = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "checkpoint": path, "epoch": epoch, "data": root,
-            "counts": data.counts(), "size": size, "precision": precision, "protocol": PROTOCOL, "results": results,
-            "missing": available.missing, "references": data.references, "versions": package_versions(),
-        }  # fmt: skip
-        append_line(log, json.dumps(record))
+        lines = results_table(results, about["untranslated"], data.references, data.absent)
+        print("\n".join([*lines, *about["protocol"]]) + "\n")
+        now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        append_line(log, json.dumps({"time": now, "checkpoint": path, "epoch": epoch, "results": results} | about))
         history[epoch] = results
     if all_checkpoints:
         print("\n".join(best_epochs(history)))
@@ -167,9 +174,9 @@ def find_checkpoints(checkpoint, epoch, direction):
 ##############################
 
 
-def prepare_metrics(generators, directions, data, settings, inception_weights, lpips_weights):
+def prepare_metrics(generators, directions, data, settings, inception_weights, lpips_weights, fid_resize):
     """Loads the metrics and processes the real images. Prints a note for each metric that is not available."""
-    available = AvailableMetrics(settings.device, inception_weights, lpips_weights)
+    available = AvailableMetrics(settings.device, inception_weights, lpips_weights, fid_resize, settings.size)
     for direction in directions:
         source, target = direction
         channels = generators[direction].out_channels
@@ -181,6 +188,29 @@ def prepare_metrics(generators, directions, data, settings, inception_weights, l
     for measure, reason in available.missing.items():
         print(f"note: no {measure}: {reason}")
     return available
+
+
+def protocol_lines(data, available, directions):
+    """Says how things are measured, as lines of text."""
+    deep = [direction for direction in directions if data.is_deep(direction)]
+    lines = [PROTOCOL["size"], PROTOCOL["ssim"]]
+    if deep:
+        lines.append(f"{', '.join(map(arrow, deep))}: {PROTOCOL['more bits']}")
+    if len(deep) < len(directions):
+        lines.append(("otherwise, " if deep else "") + PROTOCOL["8 bits"])
+    resize, subsets = available.fid_resize, {}
+    for direction in directions:
+        for protocol, distance in available.distances.get(direction[1], {}).items():
+            subsets[f"{arrow(direction)}, {protocol}"] = (distance.subsets, distance.subset_size)
+    if subsets:
+        lines.append(
+            "FID and KID are between all translations of the source's test images and the target's real images; 2048 "
+            f"features of Inception as published; resized to 299 x 299 as {resize} does: {RESIZING[resize]}"
+        )
+    for drawn in sorted(set(subsets.values())):
+        where = "; ".join(name for name, found in subsets.items() if found == drawn)
+        lines.append(f"KID is of {drawn[0]} subset{'s' * (drawn[0] > 1)} of {drawn[1]} images ({where})")
+    return lines
 
 
 def measure_checkpoint(path, generators, directions, data, available, settings, paired, sheets):
@@ -202,6 +232,33 @@ def measure_checkpoint(path, generators, directions, data, available, settings, 
     return results
 
 
+def measure_all_untranslated(generators, directions, data, available, settings, paired):
+    """Returns {direction: result of measure_untranslated}, for directions where that makes sense."""
+    return {
+        d: measure_untranslated(d, data, available, settings, generators[d].channels, paired)
+        for d in directions
+        if (paired or data.label_domain == d[1]) and generators[d].channels == generators[d].out_channels
+    }
+
+
+@torch.no_grad()
+def measure_untranslated(direction, data, available, settings, channels, paired):
+    """Compares the inputs themselves with the ground truth -> {measure: value}, as measure_direction does with the
+    translations. A translation is only worth something if it is closer to the truth than its input was."""
+    source, target = direction
+    scores, truths, done = Scores(available, deep=data.is_deep(direction)), data.truths(direction), 0
+    loading = settings.loading() | dict(channels=channels, deep=data.deep[source], label=f"{source} against {target}")
+    for images in image_batches(data.test[source], **loading):
+        counterparts = truths[done : done + len(images)]
+        done += len(images)
+        if paired:
+            truth = stack_images(counterparts, settings.size, channels, data.deep[target]).to(settings.device)
+            scores.add_pairs(to_float(images), to_float(truth))
+        if data.label_domain == target:
+            scores.add_labels(in_8_bits(images), counterparts, data.palette)
+    return scores.compute()
+
+
 @torch.no_grad()
 def measure_direction(direction, generators, data, available, settings, paired):
     """Measures one direction -> ({measure: value}, report.Cases).
@@ -211,7 +268,7 @@ def measure_direction(direction, generators, data, available, settings, paired):
     """
     source, target = direction
     G, G_back = generators[direction], generators.get(target + source)
-    same_channels, is_label = G.channels == G.out_channels, data.label_domain == target
+    is_deep, is_label = data.is_deep(direction), data.label_domain == target
     truths = data.truths(direction)
     if is_label:
         criterion = "share of wrong pixels"
@@ -222,43 +279,44 @@ def measure_direction(direction, generators, data, available, settings, paired):
     else:
         criterion = "L1 to the input"
     columns = ["input", "translation"] + ["recovered"] * bool(G_back) + ["truth"] * bool(truths)
-    scores, cases = Scores(available, target), Cases(f"{arrow(direction)}, by {criterion}", columns)
+    scores, cases = Scores(available, target, is_deep), Cases(f"{arrow(direction)}, by {criterion}", columns)
 
     def translate(G, x):
         with torch.autocast(settings.device.type, torch.bfloat16, enabled=settings.amp):
             return G(x).float()
 
     done = 0
-    for images in image_batches(data.test[source], channels=G.channels, label=arrow(direction), **settings.loading()):
+    loading = settings.loading() | dict(channels=G.channels, deep=data.deep[source], label=arrow(direction))
+    for images in image_batches(data.test[source], **loading):
         batch = slice(done, done + len(images))
         done += len(images)
-        x = from_uint8(images)
+        x = to_float(images)
         fake = translate(G, x)
         written = to_uint8(fake)  # what an image file would contain ...
-        seen = from_uint8(written)  # ... and what its reader would see
-        shown = [images, written]
-        errors = {"L1 to the input": l1(seen, x) if same_channels else torch.zeros(len(x))}
+        seen = fake.clamp(-1, 1) if is_deep else from_uint8(written)  # ... and what its reader would see
+        shown = [in_8_bits(images), written]
+        errors = {"L1 to the input": scores.add_change(x, seen)}
         scores.add_distribution(written)
-        scores.add_change(x, seen)
         if G_back:
             recovered = translate(G_back, fake)  # not from 8 bits: the cycle loss does not round either
             errors["cycle L1"] = scores.add_cycle(x, recovered)
             shown.append(to_uint8(recovered))
         if truths:
-            shown.append(stack_images(truths[batch], settings.size, G.out_channels).to(settings.device))
-            truth = from_uint8(shown[-1])
+            truth = stack_images(truths[batch], settings.size, G.out_channels, data.deep[target]).to(settings.device)
+            shown.append(in_8_bits(truth))
+            truth = to_float(truth)
             errors["L1 to the truth"] = l1(seen, truth)
             if paired:
                 scores.add_pairs(seen, truth)
         if is_label:
-            errors["share of wrong pixels"] = scores.add_labels(written, truths[batch])
+            errors["share of wrong pixels"] = scores.add_labels(written, truths[batch], data.palette)
         for i, path in enumerate(data.test[source][batch]):
             cases.add(errors[criterion][i].item(), path, [as_rgb(column[i : i + 1])[0] for column in shown])
 
-    label = f"{target} kept by {arrow(direction)}"
-    unchanged = data.test[target] if same_channels else []
-    for images in image_batches(unchanged, channels=G.channels, label=label, **settings.loading()):
-        x = from_uint8(images)
+    unchanged = data.test[target] if G.channels == G.out_channels else []
+    loading |= dict(deep=data.deep[target], label=f"{target} kept by {arrow(direction)}")
+    for images in image_batches(unchanged, **loading):
+        x = to_float(images)
         scores.add("identity_l1", l1(translate(G, x), x))
     return scores.compute(), cases
 

@@ -2,18 +2,21 @@
 Metrics for the quality of translations. They process one batch at a time and keep sums, so memory use does not grow
 with the number of images.
 
-FID, KID and LPIPS are torchmetrics' implementations. The weights of their networks are downloaded on first use, or
-read from a file.
+FID, KID, LPIPS and PSNR are torchmetrics' implementation, the Inception network is torch-fidelity's. The weights of the
+networks are downloaded on first use, or read from a file.
 """
 
+import contextlib
 import math
 import os
-import shutil
 import tempfile
 import warnings
 
+import numpy as np
 import torch
+from PIL import Image
 
+from media.files import load_file
 from utils import InputError
 
 KID_LIMIT = 10_000  # KID stores features; it gets at most this many images a set, evenly spaced. KID stays unbiased.
@@ -45,8 +48,13 @@ class SetDistance(torch.nn.Module):
     """FID (Heusel et al., 2017, arXiv:1706.08500) and KID (Bińkowski et al., 2018, arXiv:1801.01401) between a set of
     real images and a set of translations.
 
+    The formula of FID is torch-fidelity's and the original authors'. KID is the mean over 100 random subsets of 1000
+    images of each set, as published. If a set is smaller, the subsets have its size; if both sets have at most that
+    size, there is one subset, which is everything.
+
     n_features:     number of features that describe an image
     n_real, n_fake: number of images in each set
+    subsets, subset_size: (attributes) number of subsets of KID, and the number of images of each set in them
     """
 
     def __init__(self, n_features, n_real, n_fake):
@@ -60,14 +68,12 @@ class SetDistance(torch.nn.Module):
         self.fid = FrechetInceptionDistance(features, reset_real_features=False).set_dtype(torch.float64)
         self.strides = {True: -(-n_real // KID_LIMIT), False: -(-n_fake // KID_LIMIT)}
         kept = [-(-n_real // self.strides[True]), -(-n_fake // self.strides[False])]
-        subset_size = min(1000, *kept)
+        self.subset_size = min(1000, *kept)
+        self.subsets = 100 if max(kept) > self.subset_size else 1  # of all images, they would be equal
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # it warns about memory, which KID_LIMIT bounds
             self.kid = KernelInceptionDistance(
-                features,
-                subsets=100 if max(kept) > subset_size else 1,
-                subset_size=subset_size,
-                reset_real_features=False,
+                features, subsets=self.subsets, subset_size=self.subset_size, reset_real_features=False
             )
         self.seen = {True: 0, False: 0}
 
@@ -91,22 +97,83 @@ class SetDistance(torch.nn.Module):
         return values
 
 
-def inception(weights=None):
-    """Loads the Inception network of the published FID and KID, which maps uint8 images (N, 3, H, W) to features
-    (N, 2048).
+# How images get to the 299 x 299 pixels of the Inception network: name of the package with that definition, and what
+# it does. Numbers are only comparable if they were measured in the same way.
+RESIZING = {
+    "torch-fidelity": "bilinear as in TensorFlow 1, without antialiasing",
+    "clean-fid": "bicubic with antialiasing, by Pillow, per channel in float32",
+}
+
+
+class Inception(torch.nn.Module):
+    """The Inception network of the published FID and KID: uint8 images (N, 3, H, W) -> features (N, 2048).
+
+    network: torch-fidelity's FeatureExtractorInceptionV3
+    resize:  "torch-fidelity" for the features of that package, bit for bit, which are those of the original
+             implementation; "clean-fid" resizes as Parmar et al., 2022, arXiv:2104.11222
+    """
+
+    def __init__(self, network, resize="torch-fidelity"):
+        super().__init__()
+        self.network, self.resize = network, resize
+
+    def forward(self, images):
+        if self.resize == "torch-fidelity":
+            return self.network(images)[0]
+        x = (resize_clean(images) - 128) / 128
+        for name, layer in self.network.named_children():  # they are in the order in which forward calls them
+            if name != "fc":
+                x = layer(x)
+        return x.flatten(1)
+
+
+def resize_clean(images, size=299):
+    """Resizes images as clean-fid does: uint8 (N, C, H, W) -> float32 (N, C, size, size), from 0 to 255, not rounded.
+    The filter is Pillow's bicubic, which is as wide as the scale requires, on one channel at a time."""
+    planes = images.flatten(0, 1).cpu().float().numpy()
+    resized = [np.asarray(Image.fromarray(plane).resize((size, size), Image.Resampling.BICUBIC)) for plane in planes]
+    return torch.from_numpy(np.stack(resized).clip(0, 255)).unflatten(0, images.shape[:2]).to(images.device)
+
+
+def inception(weights=None, resize="torch-fidelity"):
+    """Loads the network of the published FID and KID -> Inception.
 
     weights: path of weights-inception-2015-12-05-6726825d.pth; None downloads it
+    resize:  see Inception
     Raises Unavailable if a package is missing or the download fails, InputError if the file is wrong.
     """
     try:
-        import torch_fidelity  # noqa: F401 (torchmetrics takes the network from it)
-        from torchmetrics.image.fid import NoTrainInceptionV3
+        import torchmetrics  # noqa: F401 (SetDistance needs it)
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     except ImportError:
         raise Unavailable("pip install torchmetrics torch-fidelity")
+    name = "weights-inception-2015-12-05-6726825d.pth"
     try:
-        return NoTrainInceptionV3("inception-v3-compat", ["2048"], weights)
+        with weights_folder(weights, name) as folder:
+            path = f"{folder}/checkpoints/{name}" if weights else None
+            return Inception(FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], path), resize)
     except Exception as error:  # no network, a proxy, a corrupt file
-        raise weights_error("--inception_weights", weights, "weights-inception-2015-12-05-6726825d.pth", error)
+        raise weights_error("--inception_weights", weights, name, error)
+
+
+@contextlib.contextmanager
+def weights_folder(path, name):
+    """For a `with` block: the folder where torch.hub finds weights before it downloads them. If `path` is a file, this
+    is a temporary folder with its weights, called `name`.
+
+    The packages load weights with torch.load(weights_only=False), which executes code in a file. So they get a copy,
+    written here from what load_file accepts.
+    """
+    hub = torch.hub.get_dir()
+    with tempfile.TemporaryDirectory() as folder:
+        if path:
+            os.makedirs(f"{folder}/checkpoints")
+            torch.save(load_file(path), f"{folder}/checkpoints/{name}")
+            torch.hub.set_dir(folder)
+        try:
+            yield torch.hub.get_dir()
+        finally:
+            torch.hub.set_dir(hub)
 
 
 def lpips(weights=None):
@@ -123,19 +190,12 @@ def lpips(weights=None):
         raise Unavailable("pip install torchmetrics")
     from torchvision.models import AlexNet_Weights
 
-    hub = torch.hub.get_dir()
+    url = AlexNet_Weights.IMAGENET1K_V1.url
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            if weights:  # torch looks in this folder before it downloads
-                os.makedirs(f"{folder}/checkpoints")
-                shutil.copyfile(weights, f"{folder}/checkpoints/{os.path.basename(AlexNet_Weights.IMAGENET1K_V1.url)}")
-                torch.hub.set_dir(folder)
-            metric = LearnedPerceptualImagePatchSimilarity("alex", reduction="none")
+        with weights_folder(weights, os.path.basename(url)):
+            return LearnedPerceptualImagePatchSimilarity("alex", reduction="none")
     except Exception as error:
-        raise weights_error("--lpips_weights", weights, AlexNet_Weights.IMAGENET1K_V1.url, error)
-    finally:
-        torch.hub.set_dir(hub)
-    return metric
+        raise weights_error("--lpips_weights", weights, url, error)
 
 
 ##############################
@@ -143,15 +203,13 @@ def lpips(weights=None):
 ##############################
 
 
-def pair_measures():
-    """Returns {"psnr": function, "ssim": function}. Each maps two batches in [-1, 1] to one value per pair, (N,).
+def load_psnr():
+    """Returns a function: two batches in [-1, 1] -> PSNR of each pair in dB, (N,), at most 100. It is torchmetrics'.
+    `psnr` below serves other purposes: it averages over a batch and needs no extra package.
 
-    PSNR is in dB and at most 100. SSIM (Wang et al., 2004) has an 11 x 11 window and reflects images at the border; it
-    is 1 for equal images. Both are torchmetrics', so they can be compared with published numbers. `psnr` below and the
-    loss in variants/losses.py serve other purposes: they average over a batch and need no extra package.
-    """
+    Raises Unavailable if a package is missing."""
     try:
-        from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+        from torchmetrics.functional.image import peak_signal_noise_ratio
     except ImportError:
         raise Unavailable("pip install torchmetrics")
 
@@ -159,11 +217,39 @@ def pair_measures():
         each = [peak_signal_noise_ratio(x, y, data_range=(-1.0, 1.0)) for x, y in zip(a, b)]
         return torch.stack(each).clamp(max=100)  # it is infinite for equal images
 
-    def ssim(a, b):
-        a, b = (a + 1) / 2, (b + 1) / 2  # SSIM's luminance term is defined for values that are not negative
-        return structural_similarity_index_measure(a, b, data_range=1.0, reduction="none")
+    return psnr
 
-    return {"psnr": psnr, "ssim": ssim}
+
+SSIM_WINDOW = 11  # pixels
+
+
+def ssim(a, b):
+    """Returns the structural similarity of each pair, float64 (N,), as defined by Wang et al., 2004: a Gaussian window
+    of 11 x 11 pixels with a standard deviation of 1.5, and the mean over all windows inside the image and over the
+    channels. It is 1 for equal images. Equals scikit-image's with the options of that paper.
+
+    a, b: (N, C, H, W) in [-1, 1], at least 11 x 11 pixels
+    """
+    # float32 has too few digits for variances in flat areas, and torchmetrics reflects images at their border
+    a, b = ((z if z.device.type != "mps" else z.cpu()).double().add(1).div(2) for z in (a, b))
+    gauss = torch.exp(-((torch.arange(SSIM_WINDOW) - SSIM_WINDOW // 2) ** 2) / (2 * 1.5**2)).double()
+    gauss = (gauss / gauss.sum()).tolist()
+
+    def blur(z):  # along columns, then along rows
+        for axis in (2, 3):
+            length = z.shape[axis] - SSIM_WINDOW + 1
+            blurred = z.narrow(axis, 0, length) * gauss[0]
+            for i, weight in enumerate(gauss[1:], 1):
+                blurred.add_(z.narrow(axis, i, length), alpha=weight)
+            z = blurred
+        return z
+
+    mean_a, mean_b = blur(a), blur(b)
+    variances = blur(a * a + b * b) - mean_a**2 - mean_b**2  # their sum
+    covariance = blur(a * b) - mean_a * mean_b
+    c1, c2 = 0.01**2, 0.03**2  # relative to the range of values, which is 1
+    luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
+    return (luminance * (2 * covariance + c2) / (variances + c2)).mean((1, 2, 3))
 
 
 def l1(a, b):

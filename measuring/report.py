@@ -5,6 +5,7 @@ Presents the results of an evaluation: a table, curves over the epochs, sheets o
 import heapq
 import math
 import os
+import textwrap
 
 from torchvision.transforms.functional import to_pil_image
 
@@ -20,6 +21,7 @@ MEASURES = {
     "cycle_l1": ("cycle reconstruction, L1", "of 255", False),
     "cycle_lpips": ("cycle reconstruction, LPIPS", "", False),
     "identity_l1": ("identity mapping, L1", "of 255", False),
+    "change_l1": ("input vs. translation, L1", "of 255", None),
     "change_lpips": ("input vs. translation, LPIPS", "", None),
     "paired_l1": ("paired ground truth, L1", "of 255", False),
     "paired_psnr": ("paired ground truth, PSNR", "dB", True),
@@ -28,6 +30,8 @@ MEASURES = {
     "pixel_accuracy": ("labels: per-pixel accuracy", "", True),
     "class_accuracy": ("labels: per-class accuracy", "", True),
     "class_iou": ("labels: class IoU", "", True),
+    "class_accuracy_all": ("labels: per-class accuracy, absent as 0", "", True),
+    "class_iou_all": ("labels: class IoU, absent as 0", "", True),
 }
 BETTER = {True: "  (higher is better)", False: "  (lower is better)", None: ""}
 N_CASES = 4  # number of best cases in a sheet, and of worst cases
@@ -42,22 +46,34 @@ def with_unit(title, unit):
     return f"{title}, {unit}" if unit else title
 
 
-def results_table(results, references):
+def results_table(results, untranslated, references, absent):
     """Formats the results of one checkpoint as lines of text.
 
-    results:    {direction: {measure: value}}
-    references: {title: scores} from cityscapes.label_references; {} without labels
+    results:      {direction: {measure: value}}
+    untranslated: the same for the input itself, shown below the measures that both contain
+    references:   {title: scores} from labels.label_references; {} without labels
+    absent:       names of the classes that do not occur in the true labels
     """
     directions = list(results)
     lines = [" " * 46 + "".join(arrow(d).rjust(12) for d in directions)]
     for name, (title, unit, higher_is_better) in MEASURES.items():
-        if any(name in results[d] for d in directions):
-            values = [f"{results[d][name]:12.4g}" if name in results[d] else " " * 11 + "-" for d in directions]
-            lines.append(f"{with_unit(title, unit):46}{''.join(values)}{BETTER[higher_is_better]}")
+        rows = [(with_unit(title, unit), results, BETTER[higher_is_better])]
+        rows.append(("  of the untranslated input", untranslated, ""))
+        for label, values_of, better in rows:
+            values = [values_of.get(d, {}).get(name) for d in directions]
+            if any(value is not None for value in values):
+                cells = ["-".rjust(12) if value is None else f"{value:12.4g}" for value in values]
+                lines.append(f"{label:46}{''.join(cells)}{better}")
     if references:
-        lines.append("for comparison, per-pixel accuracy / per-class accuracy / class IoU of")
+        names = [MEASURES[name][0].removeprefix("labels: ") for name in next(iter(references.values()))]
+        lines.append(f"for comparison, {' / '.join(names)}, of")
     for title, values in references.items():
         lines.append(f"  {title}: " + " / ".join(f"{value:.3f}" for value in values.values()))
+    for direction, values in results.items():
+        ious = ", ".join(f"{name} {value:.3f}" for name, value in values.get("iou_by_class", {}).items())
+        lines += textwrap.wrap(f"{arrow(direction)}, IoU by class: {ious}", 110, subsequent_indent="  ") if ious else []
+    if absent:
+        lines.append(f"absent from the true labels: {', '.join(absent)}")
     return lines
 
 

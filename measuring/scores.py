@@ -5,24 +5,30 @@ Collects the measures of one direction over the batches of an evaluation.
 import torch
 
 from measuring import metrics
-from measuring.cityscapes import LabelScore, load_labels, nearest_class
-from measuring.images import image_batches
+from measuring.images import from_uint8, image_batches, to_uint8
+from measuring.labels import LabelScore, load_labels, nearest_class
 from utils import as_rgb
 
 
 class AvailableMetrics:
     """The metrics that can be computed on this machine, and the features of the real images.
 
-    extractor, lpips, pair: the Inception network, LPIPS, and functions for pairs; None where unavailable
+    extractor, lpips:       the Inception network and LPIPS; None where unavailable
+    pair:                   {name: function} for pairs, or {name: None} where unavailable
+    fid_resize:             how images are resized for FID and KID, see metrics.Inception
+    size:                   (height, width) of the images, or None if it does not limit what can be measured
     missing:                {metric: reason} for the unavailable ones
     distances:              {domain: {protocol: metrics.SetDistance}}, filled by `add_real_images`
     """
 
-    def __init__(self, device, inception_weights=None, lpips_weights=None):
-        self.missing, self.distances = {}, {}
-        self.extractor = self._load("FID, KID", lambda: metrics.inception(inception_weights).to(device))
+    def __init__(self, device, inception_weights=None, lpips_weights=None, fid_resize="torch-fidelity", size=None):
+        self.missing, self.distances, self.fid_resize = {}, {}, fid_resize
+        self.extractor = self._load("FID, KID", lambda: metrics.inception(inception_weights, fid_resize).to(device))
         self.lpips = self._load("LPIPS", lambda: metrics.lpips(lpips_weights).to(device))
-        self.pair = self._load("PSNR, SSIM", metrics.pair_measures)
+        self.pair = {"psnr": self._load("PSNR", metrics.load_psnr), "ssim": metrics.ssim}
+        if size and min(size) < metrics.SSIM_WINDOW:
+            self.pair["ssim"] = None
+            self.missing["SSIM"] = f"images of {size[1]} x {size[0]} pixels are smaller than its window of 11 x 11"
 
     def _load(self, name, load):
         try:
@@ -61,12 +67,15 @@ class AvailableMetrics:
 class Scores:
     """Accumulates the measures of one direction.
 
-    Images are float batches (N, C, H, W) in [-1, 1] unless a method asks for uint8. `add_cycle` and `add_labels` return
-    the error of each image, (N,).
+    Images are float batches (N, C, H, W) in [-1, 1] unless a method asks for uint8. `add_change`, `add_cycle` and
+    `add_labels` return the error of each image, (N,).
+
+    target_domain: "A" or "B", for the distances of sets; None does not measure them
+    deep:          images have more than 8 bits; LPIPS then sees them rounded to 8
     """
 
-    def __init__(self, available, target_domain):
-        self.available = available
+    def __init__(self, available, target_domain=None, deep=False):
+        self.available, self.deep = available, deep
         self.distances = available.distances.get(target_domain, {})
         self.labels = None
         self.sums, self.counts = {}, {}
@@ -76,6 +85,13 @@ class Scores:
         self.sums[name] = self.sums.get(name, 0.0) + values.double().sum().item()
         self.counts[name] = self.counts.get(name, 0) + len(values)
 
+    def add_lpips(self, name, a, b):
+        """Adds the LPIPS distance between images, if available."""
+        if self.available.lpips:
+            if self.deep:
+                a, b = from_uint8(to_uint8(a)), from_uint8(to_uint8(b))
+            self.add(name, self.available.lpips(as_rgb(a), as_rgb(b)))
+
     def add_distribution(self, translated):
         """Adds uint8 translations to the distributions that FID and KID compare."""
         if self.distances:
@@ -84,40 +100,45 @@ class Scores:
                 distance.update(features, real=False)
 
     def add_change(self, source, translated):
-        """Adds the LPIPS distance between inputs and translations."""
-        if self.available.lpips:
-            self.add("change_lpips", self.available.lpips(as_rgb(source), as_rgb(translated)))
+        """Adds the distances between inputs and translations, L1 and LPIPS. They may differ in channels; L1 is then not
+        measured. Returns the L1 of each image, or zeros."""
+        self.add_lpips("change_lpips", source, translated)
+        if source.shape[1] != translated.shape[1]:
+            return torch.zeros(len(source))
+        changes = metrics.l1(translated, source)
+        self.add("change_l1", changes)
+        return changes
 
     def add_cycle(self, source, recovered):
         """Adds the distances between inputs and their reconstructions, L1 and LPIPS."""
         errors = metrics.l1(recovered, source)
         self.add("cycle_l1", errors)
-        if self.available.lpips:
-            self.add("cycle_lpips", self.available.lpips(as_rgb(source), as_rgb(recovered)))
+        self.add_lpips("cycle_lpips", source, recovered)
         return errors
 
     def add_pairs(self, translated, truth):
-        """Adds L1, PSNR, SSIM and LPIPS between translations and their true counterparts."""
-        self.add("paired_l1", metrics.l1(translated, truth))
-        if self.available.pair:
-            self.add("paired_psnr", self.available.pair["psnr"](translated, truth))
-            self.add("paired_ssim", self.available.pair["ssim"](translated, truth))
-        if self.available.lpips:
-            self.add("paired_lpips", self.available.lpips(as_rgb(translated), as_rgb(truth)))
+        """Adds L1, PSNR, SSIM and LPIPS between translations and their counterparts. Returns the L1 of each image."""
+        errors = metrics.l1(translated, truth)
+        self.add("paired_l1", errors)
+        for name, measure in self.available.pair.items():
+            if measure:
+                self.add(f"paired_{name}", measure(translated, truth))
+        self.add_lpips("paired_lpips", translated, truth)
+        return errors
 
-    def add_labels(self, translated, truths):
+    def add_labels(self, translated, truths, palette):
         """Compares uint8 translations with the true label images at the paths `truths`."""
-        self.labels = self.labels or LabelScore()
+        self.labels = self.labels or LabelScore(palette)
         size = tuple(translated.shape[2:])
-        predicted = nearest_class(translated.permute(0, 2, 3, 1).cpu().numpy())
-        correct = [self.labels.update(p, load_labels(path, size)) for p, path in zip(predicted, truths)]
+        predicted = nearest_class(translated.permute(0, 2, 3, 1).cpu().numpy(), palette)
+        correct = [self.labels.update(p, load_labels(path, size, palette)) for p, path in zip(predicted, truths)]
         return 1 - torch.tensor(correct)
 
     def compute(self):
-        """Returns {name in report.MEASURES: value}."""
+        """Returns {name in report.MEASURES: value}, and with labels "iou_by_class": {class: value}."""
         values = {name: self.sums[name] / self.counts[name] for name in self.sums}
         if self.labels:
-            values |= self.labels.compute()
+            values |= self.labels.compute() | {"iou_by_class": self.labels.ious()}
         for protocol, distance in self.distances.items():
             fid, kid = distance.compute()
             values |= {f"fid_{protocol}": fid, f"kid_{protocol}": kid * 1000}

@@ -39,7 +39,7 @@ def no_downloads(monkeypatch):
     """The networks that evaluate.py measures with are not to be had, which is said at once."""
     from measuring import metrics
 
-    def cannot(weights):
+    def cannot(*options):
         raise metrics.Unavailable("no network")
 
     for name in ("inception", "lpips"):

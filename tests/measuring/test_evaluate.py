@@ -13,7 +13,8 @@ from PIL import Image
 import cyclegan
 import evaluate
 from inference.load import load_generator
-from measuring import cityscapes, evaluation, metrics
+from measuring import evaluation, labels, metrics
+from measuring.palettes import CITYSCAPES, VOID
 from measuring.report import MEASURES, N_CASES, Cases
 from media.files import save_file
 from media.images import load_image
@@ -54,7 +55,7 @@ def run_folder(tmp_path, monkeypatch, make_set):
             torch.manual_seed(10 * epoch + i)
             G = GeneratorResNet(3, 1, 8).apply(weights_init_normal)
             save_file(G.state_dict(), str(folder / f"{name}_{epoch}.pth"))
-    monkeypatch.setattr(metrics, "inception", lambda weights: MeanColour())
+    monkeypatch.setattr(metrics, "inception", lambda weights, resize: MeanColour())
     monkeypatch.setattr(metrics, "lpips", lambda weights: Difference())
     return folder
 
@@ -136,32 +137,36 @@ def test_kid_keeps_a_bounded_number_of_features(monkeypatch):
 
 
 def test_label_score_by_hand():
-    score = cityscapes.LabelScore()
-    truth = np.array([[0, 0, 0, 1], [1, 2, cityscapes.VOID, cityscapes.VOID]], np.uint8)
+    score = labels.LabelScore(CITYSCAPES)
+    truth = np.array([[0, 0, 0, 1], [1, 2, VOID, VOID]], np.uint8)
     predicted = np.array([[0, 0, 1, 1], [1, 0, 5, 0]], np.uint8)
     assert score.update(predicted, truth) == pytest.approx(4 / 6)
     found = score.compute()
     assert found["pixel_accuracy"] == pytest.approx(4 / 6)
     assert found["class_accuracy"] == pytest.approx((2 / 3 + 1 + 0) / 3)
     assert found["class_iou"] == pytest.approx((2 / 4 + 2 / 3 + 0) / 3)
+    # as the authors divide, by all 19 classes
+    assert found["class_accuracy_all"] == pytest.approx((2 / 3 + 1 + 0) / 19)
+    assert found["class_iou_all"] == pytest.approx((2 / 4 + 2 / 3 + 0) / 19)
+    assert score.absent() == list(CITYSCAPES.classes)[3:]
 
 
 def test_nearest_class_and_void(tmp_path):
-    colours = list(cityscapes.CITYSCAPES.values())
-    assert (cityscapes.nearest_class(np.array(colours, np.uint8)) == np.arange(19)).all() and len(colours) == 19
+    colours = list(CITYSCAPES.classes.values())
+    assert (labels.nearest_class(np.array(colours, np.uint8), CITYSCAPES) == np.arange(19)).all() and len(colours) == 19
     near = np.array([[130, 60, 125], [3, 2, 1]], np.uint8)
-    assert cityscapes.nearest_class(near).tolist()[0] == 0
-    assert cityscapes.nearest_class(near, with_void=True).tolist() == [0, cityscapes.VOID]
+    assert labels.nearest_class(near, CITYSCAPES).tolist()[0] == 0
+    assert labels.nearest_class(near, CITYSCAPES, with_void=True).tolist() == [0, VOID]
     palette = Image.new("P", (2, 2))
     palette.putpalette([*colours[0], *colours[10], 0, 0, 0])
     palette.putdata([0, 1, 2, 2])
     palette.save(tmp_path / "label.png")
-    labels = cityscapes.load_labels(str(tmp_path / "label.png"), (4, 4))
-    assert labels[0].tolist() == [0, 0, 10, 10] and (labels[2:] == cityscapes.VOID).all()
+    found = labels.load_labels(str(tmp_path / "label.png"), (4, 4), CITYSCAPES)
+    assert found[0].tolist() == [0, 0, 10, 10] and (found[2:] == VOID).all()
 
 
 def write_labels(folder, classes, names):
-    colours = np.array(list(cityscapes.CITYSCAPES.values()), np.uint8)
+    colours = np.array(list(CITYSCAPES.classes.values()), np.uint8)
     for name, c in zip(names, classes):
         Image.fromarray(colours[np.asarray(c)]).save(os.path.join(folder, name))
 
@@ -174,9 +179,12 @@ def test_references_are_the_truth_and_the_most_frequent_label(tmp_path):
     halves = np.repeat([[3] * 4 + [5] * 4], 8, 0)
     write_labels(tmp_path, [halves], ["test.png"])
     test.append(str(tmp_path / "test.png"))
-    truth, constant = cityscapes.label_references(train, test, (8, 8)).values()
-    assert set(truth.values()) == {1.0}
-    assert constant == {"pixel_accuracy": 0.5, "class_accuracy": 0.5, "class_iou": 0.25}
+    references, absent = labels.label_references(train, test, (8, 8), CITYSCAPES)
+    truth, constant = references.values()
+    assert list(truth.values()) == pytest.approx([1, 1, 1, 2 / 19, 2 / 19])
+    assert constant == pytest.approx({"pixel_accuracy": 0.5, "class_accuracy": 0.5, "class_iou": 0.25,
+                                      "class_accuracy_all": 1 / 19, "class_iou_all": 0.5 / 19})  # fmt: skip
+    assert len(absent) == 17 and not {"wall", "pole"} & set(absent)
 
 
 def test_palette_scores_the_direction_into_the_labels(run_folder, tmp_path, capsys):
@@ -189,14 +197,27 @@ def test_palette_scores_the_direction_into_the_labels(run_folder, tmp_path, caps
     G_BA = load_generator(str(run_folder / "G_BA_1.pth")).network
     with torch.no_grad():
         fake = ((G_BA(scaled(images(tmp_path / "data/tiny/testB", names))) + 1) * 127.5).round().byte()
-    colours = torch.tensor(list(cityscapes.CITYSCAPES.values())).float()
+    colours = torch.tensor(list(CITYSCAPES.classes.values())).float()
     pixels = fake.permute(0, 2, 3, 1).reshape(-1, 1, 3).float()
     predicted = (pixels - colours).square().sum(2).argmin(1).reshape(6, SIZE, SIZE).numpy()
     right = (predicted == classes).mean()
     assert record["results"]["BA"]["pixel_accuracy"] == pytest.approx(right, abs=2e-3)
     assert "pixel_accuracy" not in record["results"]["AB"]
     assert record["references"]["the true labels"]["class_iou"] == 1.0
-    assert "the most frequent training label" in capsys.readouterr().out
+    absent = [name for i, name in enumerate(CITYSCAPES.classes) if not (classes == i).any()]
+    assert record["absent"] == absent and len(absent) > 0
+    results = record["results"]["BA"]
+    assert results["class_iou_all"] == pytest.approx(results["class_iou"] * (19 - len(absent)) / 19)
+    # a generator that changes nothing: its output has the classes of the nearest colours of its input
+    pixels = images(tmp_path / "data/tiny/testB", names).permute(0, 2, 3, 1).reshape(-1, 1, 3).float()
+    unchanged = (pixels - colours).square().sum(2).argmin(1).reshape(6, SIZE, SIZE).numpy()
+    assert record["untranslated"]["BA"]["pixel_accuracy"] == pytest.approx((unchanged == classes).mean(), abs=2e-3)
+    assert list(record["untranslated"]) == ["BA"]
+    ious = results["iou_by_class"]
+    assert list(ious) == [name for name in CITYSCAPES.classes if name not in absent]
+    assert np.mean(list(ious.values())) == pytest.approx(results["class_iou"])
+    out = capsys.readouterr().out
+    assert "the most frequent training label" in out and f"absent from the true labels: {', '.join(absent)}" in out
 
 
 ##############################
@@ -215,6 +236,8 @@ def test_every_number_of_an_unpaired_set(run_folder, tmp_path, capsys):
     found = record["results"]["AB"]
     assert found["cycle_l1"] == pytest.approx((recovered - scaled(a)).abs().mean().item() * 127.5, rel=1e-4)
     assert found["identity_l1"] == pytest.approx((same - scaled(b)).abs().mean().item() * 127.5, rel=1e-4)
+    assert found["change_l1"] == pytest.approx((scaled(written) - scaled(a)).abs().mean().item() * 127.5, rel=1e-4)
+    assert record["untranslated"] == {}
     assert found["cycle_lpips"] == pytest.approx((recovered - scaled(a)).square().mean().item(), rel=1e-4)
     assert found["change_lpips"] == pytest.approx((scaled(written) - scaled(a)).square().mean().item(), rel=1e-3)
     features = MeanColour()
@@ -224,7 +247,7 @@ def test_every_number_of_an_unpaired_set(run_folder, tmp_path, capsys):
         assert found[f"fid_{protocol}"] == pytest.approx(fid, rel=1e-3)
         assert np.isfinite(kid) and found[f"kid_{protocol}"] / 1000 == pytest.approx(kid, rel=1e-2)
     assert record["counts"] == {"testA": 6, "trainA": 5, "testB": 6, "trainB": 7}
-    assert record["epoch"] == 1 and record["size"] == [SIZE, SIZE] and "Inception" in record["protocol"]
+    assert record["epoch"] == 1 and record["size"] == [SIZE, SIZE] and "Inception" in " ".join(record["protocol"])
     assert set(record["results"]["BA"]) == set(found) and record["versions"]["torch"]
     output = capsys.readouterr().out
     assert all(MEASURES[name][0] in output for name in found)
@@ -236,7 +259,8 @@ def test_every_number_of_an_unpaired_set(run_folder, tmp_path, capsys):
 
 def test_paired(run_folder, tmp_path, capsys):
     os.rename(tmp_path / "data/tiny/testA/5.png", tmp_path / "data/tiny/testA/alone.png")
-    found = evaluate_it(run_folder, "--paired", "--batch_size", "2")[0]["results"]["AB"]
+    record = evaluate_it(run_folder, "--paired", "--batch_size", "2")[0]
+    found = record["results"]["AB"]
     G_AB = load_generator(str(run_folder / "G_AB_1.pth")).network
     names = [f"{i}.png" for i in range(5)]
     a, b = (images(tmp_path / f"data/tiny/test{d}", names) for d in "AB")
@@ -246,17 +270,30 @@ def test_paired(run_folder, tmp_path, capsys):
     assert found["paired_l1"] == pytest.approx((seen - scaled(b)).abs().mean().item() * 127.5, rel=1e-3)
     assert found["paired_psnr"] == pytest.approx((10 * torch.log10(4 / error)).mean().item(), rel=1e-3)
     assert found["paired_lpips"] == pytest.approx(error.mean().item(), rel=1e-3)
-    assert -1 <= found["paired_ssim"] <= 1
-    assert "2 test images have no counterpart" in capsys.readouterr().out
+    assert found["paired_ssim"] == pytest.approx(metrics.ssim(seen, scaled(b)).mean().item(), rel=1e-3)
+    output = capsys.readouterr().out
+    assert "2 test images have no counterpart" in output
+    error = (scaled(a) - scaled(b)).square().mean((1, 2, 3))
+    unchanged = {
+        "paired_l1": (scaled(a) - scaled(b)).abs().mean().item() * 127.5,
+        "paired_psnr": (10 * torch.log10(4 / error)).mean().item(),
+        "paired_ssim": metrics.ssim(scaled(a), scaled(b)).mean().item(),
+        "paired_lpips": error.mean().item(),
+    }
+    assert record["untranslated"]["AB"] == pytest.approx(unchanged, rel=1e-4)
+    assert record["untranslated"]["BA"] == pytest.approx(unchanged, rel=1e-4)  # these are symmetric
+    lines = output.splitlines()
+    after = lines[next(i for i, line in enumerate(lines) if line.startswith("paired ground truth, SSIM")) + 1]
+    assert after.split() == ["of", "the", "untranslated", "input", *[f"{unchanged['paired_ssim']:.4g}"] * 2]
 
 
 def test_psnr_and_ssim_of_equal_and_of_opposite_images():
-    measures = metrics.pair_measures()
+    psnr = metrics.load_psnr()
     x = torch.rand(2, 3, SIZE, SIZE) * 2 - 1
-    assert measures["ssim"](x, x).tolist() == pytest.approx([1, 1]) and measures["psnr"](x, x).tolist() == [100, 100]
-    assert (measures["ssim"](x, -x) < -0.9).all()
+    assert metrics.ssim(x, x).tolist() == pytest.approx([1, 1]) and psnr(x, x).tolist() == [100, 100]
+    assert (metrics.ssim(x, -x) < -0.9).all()
     black, white = -torch.ones_like(x), torch.ones_like(x)
-    assert measures["psnr"](black, white).tolist() == pytest.approx([0, 0], abs=1e-5)
+    assert psnr(black, white).tolist() == pytest.approx([0, 0], abs=1e-5)
     assert metrics.l1(black, white).tolist() == [255, 255]
 
 
@@ -278,7 +315,7 @@ def test_measures_the_rest_without_optional_packages(run_folder, monkeypatch, ca
     for module in ("torchmetrics", "torchmetrics.image.fid", "torchmetrics.functional.image", "torch_fidelity"):
         monkeypatch.setitem(sys.modules, module, None)
     record = evaluate_it(run_folder, "--paired")[0]
-    assert set(record["results"]["AB"]) == {"cycle_l1", "identity_l1", "paired_l1"}
+    assert set(record["results"]["AB"]) == {"cycle_l1", "identity_l1", "paired_l1", "paired_ssim", "change_l1"}
     output = capsys.readouterr().out
     assert output.count("pip install torchmetrics") == 3 and len(record["missing"]) == 3
 
@@ -313,7 +350,7 @@ def test_a_full_checkpoint_provides_size_and_data_set(make_set, tmp_path, monkey
     make_set((48, 40))
     cyclegan.main(["--dataset_name", "tiny", "--img_height", "40", "--img_width", "36", "--n_residual_blocks", "1",
                    "--ngf", "4", "--ndf", "4", "--n_epochs", "1", "--sample_interval", "0"])  # fmt: skip
-    monkeypatch.setattr(metrics, "inception", lambda weights: MeanColour())
+    monkeypatch.setattr(metrics, "inception", lambda weights, resize: MeanColour())
     monkeypatch.setattr(metrics, "lpips", lambda weights: Difference())
     for name in ("latest.pth", "G_BA_1.pth"):
         evaluate.main(["--checkpoint", f"saved_models/tiny/{name}"])
@@ -399,3 +436,76 @@ def test_an_incomplete_line_of_a_killed_run_does_not_swallow_the_next(tmp_path):
     evaluation.append_line(path, "2")
     evaluation.append_line(path, "3")
     assert open(path).read() == "1\nhalf\n2\n3\n"
+
+
+##############################
+#     More than 8 bits
+##############################
+
+
+def gray_set(folder, tmp_path, values):
+    """Writes 16-bit gray test images with equal stems in both domains, and gray generators.
+    values: {domain: uint16 (N, H, W)}"""
+    for domain, several in values.items():
+        for i, pixels in enumerate(several):
+            Image.fromarray(pixels).save(tmp_path / f"data/tiny/test{domain}/{i}.png")
+    for i, name in enumerate(("G_AB", "G_BA")):
+        torch.manual_seed(i)
+        save_file(GeneratorResNet(1, 1, 8).apply(weights_init_normal).state_dict(), str(folder / f"{name}_1.pth"))
+
+
+def test_images_of_16_bits_are_measured_in_float32(run_folder, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    # details of less than one of 255 gray levels, which 8 bits do not have
+    values = {domain: rng.integers(30_000, 30_200, (6, SIZE, SIZE)).astype(np.uint16) for domain in "AB"}
+    gray_set(run_folder, tmp_path, values)
+    record = evaluate_it(run_folder, "--paired")[0]
+    a, b = (torch.from_numpy(values[d] / 65535 * 2 - 1).float()[:, None] for d in "AB")
+    G_AB, G_BA = (load_generator(str(run_folder / f"G_{d}_1.pth")).network for d in ("AB", "BA"))
+    with torch.no_grad():
+        fake, same = G_AB(a), G_AB(b)
+        recovered = G_BA(fake)
+
+    def l1(x, y):
+        return (x - y).abs().mean().item() * 127.5
+
+    found = record["results"]["AB"]
+    assert found["cycle_l1"] == pytest.approx(l1(recovered, a), rel=1e-5)
+    assert found["identity_l1"] == pytest.approx(l1(same, b), rel=1e-5)
+    assert found["change_l1"] == pytest.approx(l1(fake, a), rel=1e-5)
+    assert found["paired_l1"] == pytest.approx(l1(fake, b), rel=1e-5)
+    assert found["paired_psnr"] == pytest.approx(
+        (10 * torch.log10(4 / (fake - b).square().mean((1, 2, 3)))).mean().item()
+    )
+    assert found["paired_ssim"] == pytest.approx(metrics.ssim(fake, b).mean().item(), rel=1e-5)
+    in_8_bits = [scaled(((x + 1) * 127.5).round().byte()) for x in (fake, b)]
+    assert found["paired_lpips"] == pytest.approx((in_8_bits[0] - in_8_bits[1]).square().mean().item(), rel=1e-4)
+    assert record["untranslated"]["AB"]["paired_l1"] == pytest.approx(l1(a, b), rel=1e-5)
+    features = MeanColour()
+    real, written = (((x + 1) * 127.5).round().byte().expand(-1, 3, -1, -1) for x in (b, fake))
+    assert found["fid_test"] == pytest.approx(distance(features(real), features(written)).compute()[0], rel=1e-3)
+    sentence = f"A -> B, B -> A: {evaluation.PROTOCOL['more bits']}"
+    assert sentence in record["protocol"] and sentence in capsys.readouterr().out
+    assert evaluation.PROTOCOL["8 bits"] not in record["protocol"]
+
+
+def test_values_of_8_bits_in_files_of_16_give_the_numbers_of_8_bits(run_folder, tmp_path):
+    rng = np.random.default_rng(0)
+    values = {domain: rng.integers(0, 256, (6, SIZE, SIZE)).astype(np.uint8) for domain in "AB"}
+    results = []
+    for several in (values, {domain: v.astype(np.uint16) * 257 for domain, v in values.items()}):
+        gray_set(run_folder, tmp_path, several)
+        results.append(evaluate_it(run_folder, "--paired")[-1])
+    assert results[0]["results"] == results[1]["results"] and results[0]["protocol"] == results[1]["protocol"]
+
+
+def test_images_of_16_bits_are_translated_in_float32_unless_asked(run_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(evaluation, "bfloat16_pays", lambda device: True)
+    checkpoint = ["--checkpoint", str(run_folder / "G_AB_1.pth"), "--dataset_name", "tiny", "--img_height", "32",
+                  "--img_width", "32", "--n_cpu", "0"]  # fmt: skip
+    evaluate.main(checkpoint)
+    assert "32 x 32 pixels, bfloat16" in capsys.readouterr().out  # the set has 8 bits
+    gray_set(run_folder, tmp_path, {"B": np.full((6, SIZE, SIZE), 1000, np.uint16)})
+    for options, precision in (([], "float32"), (["--amp"], "bfloat16")):
+        evaluate.main([*checkpoint, *options])
+        assert f"32 x 32 pixels, {precision}" in capsys.readouterr().out

@@ -58,6 +58,64 @@ def test_conditions_are_detected(condition, G, facts):
     assert conditions(G, G, **facts, step=200) == []  # too early to tell
 
 
+def flat(seed, n=5, size=32):
+    """Images of nearly uniform colours, which differ from image to image."""
+    g = torch.Generator().manual_seed(seed)
+    noise = 0.05 * torch.randn(n, 3, size, size, generator=g)
+    return (torch.rand(n, 3, 1, 1, generator=g) * 1.6 - 0.8 + noise).clamp(-1, 1)
+
+
+def without_colour(x):
+    """What instance norm leaves: the structure of the input, in one colour."""
+    return 0.6 * (x - x.mean((2, 3), keepdim=True)) + torch.tensor([0.5, 0.0, -0.3]).view(1, 3, 1, 1)
+
+
+def look(G_AB, G_BA, real_A, real_B):
+    health = Health()
+    for at in (900, 1000):
+        health.losses(at, FINE)
+    measures = health.look_at(sample_images(G_AB, G_BA, real_A, real_B), MIXED, MIXED)
+    return health, measures
+
+
+def test_collapsed_colours_are_named_with_their_direction():
+    structured, uniform = pictures(0), flat(1)
+    health, measures = look(without_colour, lambda x: x, structured, uniform)
+    assert measures["variety"] > 0.3  # over all pixels, nothing is wrong
+    assert measures["colours_AB"] < 0.01 and health.conditions(1000) == ["colours collapse, A -> B"]
+    assert "--norm none" in health.line(1000)[1] and health.line(1000)[1].startswith("  colours collapse, A -> B: all ")
+    assert health.conditions(200) == []
+    health, measures = look(lambda x: x, without_colour, uniform, structured)
+    assert health.conditions(1000) == ["colours collapse, B -> A"] and measures["colours_BA"] < 0.01
+    assert look(without_colour, without_colour, pictures(0), pictures(1))[0].conditions(1000) == [
+        "colours collapse, A -> B", "colours collapse, B -> A"
+    ]  # fmt: skip
+
+
+def test_the_measure_of_colours_is_the_ratio_of_their_differences():
+    a, b = flat(1), flat(2)
+    means = [x.mean((2, 3)) for x in (0.5 * a, b)]
+    difference = [sum((m[i] - m[j]).abs().mean() for i in range(5) for j in range(5)).item() for m in means]
+    _, measures = look(lambda x: 0.5 * x, lambda x: x, a, b)
+    assert measures["colours_AB"] == pytest.approx(difference[0] / difference[1], rel=1e-4)
+    health, measures = look(lambda x: x, lambda x: x, a[:1], b[:1])
+    assert "colours_AB" not in measures and health.conditions(1000) == []
+
+
+def test_no_false_alarm_where_colours_do_not_matter():
+    # the colours of real images hardly differ, as in the demo
+    assert (
+        look(without_colour, without_colour, without_colour(flat(1)), without_colour(flat(2)))[0].conditions(1000) == []
+    )
+    # inputs of one colour give translations of one colour: the generator is not to blame
+    gray = without_colour(pictures(0))
+    health, measures = look(lambda x: x.roll(1, 1), lambda x: x, gray, flat(1))
+    assert measures["colours_AB"] < 0.01 and health.conditions(1000) == []
+    # translations that keep the colours of the input, or take a third of them
+    for G in (lambda x: x.roll(1, 1), lambda x: 0.34 * x):
+        assert look(G, G, flat(1), flat(2))[0].conditions(1000) == []
+
+
 @pytest.mark.parametrize("gan_loss, tells", [("lsgan", 0.5), ("vanilla", 1.0), ("hinge", 1.0)])
 def test_which_scores_mean_real_depends_on_the_loss(gan_loss, tells):
     scores = torch.full((5, 1, 4, 4), 0.2), torch.full((5, 1, 4, 4), -0.2)
