@@ -23,9 +23,10 @@ from inference.detail import KeepSize
 from inference.jobs import check_jobs, is_too_large, translate_pictures, translate_video_file, write_features
 from inference.load import describe, load_generator
 from inference.translator import Translator, check_count
-from media.images import decoding, load_image, make_resize
+from media.images import load_image
 from media.inputs import is_camera, is_video, plan_jobs
-from media.pictures import format_of
+from media.limits import decoding
+from media.pictures import format_of, make_resize
 from utils import InputError, choose_device
 
 

@@ -2,7 +2,6 @@
 Running a script as a command.
 """
 
-import os
 import sys
 import traceback
 
@@ -10,33 +9,6 @@ import torch
 import torch.distributed as dist
 
 from utils import DivergedError, InputError
-
-
-class Unbreakable:
-    """A stream to print to that never raises an error: once the terminal or the program that reads it is gone, such as
-    the `tee` of a pipe after Ctrl-C, what is printed is dropped."""
-
-    def __init__(self, stream):
-        self.stream = stream
-
-    def write(self, text):
-        try:
-            return self.stream.write(text)
-        except OSError:
-            return self.drop()
-
-    def flush(self):
-        try:
-            self.stream.flush()
-        except OSError:
-            self.drop()
-
-    def drop(self):
-        self.stream = open(os.devnull, "w")
-        return 0
-
-    def __getattr__(self, name):
-        return getattr(self.stream, name)
 
 
 def run_script(main, needs_reader=True):
@@ -47,6 +19,8 @@ def run_script(main, needs_reader=True):
     """
     sys.stdout.reconfigure(errors="backslashreplace")  # the names of files may not be printable
     if not needs_reader:
+        from command_line.output import Unbreakable
+
         sys.stdout, sys.stderr = Unbreakable(sys.stdout), Unbreakable(sys.stderr)
     try:
         status = main()

@@ -25,7 +25,7 @@ class KeepSize:
     through the new stripes, and where nothing changes the result is exactly the input.
 
     translator: translates the reduced images; it must not change the number of channels
-    resize:     function (width, height) -> (width, height) of the reduced image, see media.images.make_resize
+    resize:     function (width, height) -> (width, height) of the reduced image, see media.pictures.make_resize
 
     Attributes and call as of Translator.
     """

@@ -11,9 +11,9 @@ from inference.detail import KeepSize
 from inference.load import load_generator
 from inference.translator import Translator, check_count
 from media.arrays import resize_array
-from media.images import image_to_array, load_image, make_resize
+from media.images import image_to_array, load_image
 from media.masks import fit_mask
-from media.pictures import image_to_picture, picture_to_images, replace_pixels
+from media.pictures import image_to_picture, make_resize, picture_to_images, replace_pixels
 from utils import InputError, choose_device
 
 

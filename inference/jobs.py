@@ -23,10 +23,10 @@ from command_line.run import out_of_memory
 from inference.features import feature_maps
 from inference.load import architecture
 from media import camera
-from media.images import make_resize, open_image
+from media.images import open_image
 from media.inputs import is_camera, is_video
 from media.masks import load_mask
-from media.pictures import Picture, format_of, read_picture, replace_pixels, write_picture
+from media.pictures import Picture, format_of, make_resize, read_picture, replace_pixels, write_picture
 from media.sheets import draw_sheet
 from media.video import translate_video
 from models import GeneratorResNet
@@ -90,7 +90,7 @@ def translate_pictures(jobs, translator, report, *, size=None, mask=None, n_thre
 
     translator: Translator
     report:     see above
-    size:       resize the inputs before translation, see media.images.make_resize
+    size:       resize the inputs before translation, see media.pictures.make_resize
     mask:       gray image, or folder with one for each input, see media.masks.load_mask
     n_threads:  number of threads. About this many images and one batch wait before the generator, and as many after it
     Raises OSError if the disk is full or read-only.

@@ -3,6 +3,7 @@ Image and video files: finding, reading and writing them.
 
     files      safe reading and writing of any file; checkpoints
     images     decode an image for training, as 8-bit pixels; list the images of a folder
+    depth      whether an image has more than 8 bits; limits: whether it is too large
     colours    profiles, gamma and CMYK: conversion to sRGB
     metadata   EXIF, XMP, IPTC and the like
     arrays     16-bit, float and multi-channel images: TIFF, .npy, and PNG, PPM and JPEG 2000

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from media.arrays import is_array, load_pixels
-from media.images import ImageFiles, open_image
+from media.depth import is_array
+from media.images import ImageFiles, load_image, open_image
 from utils import InputError
 
 CHECK_LIMIT = 100_000  # without a cache, only this many images per domain are checked before training
@@ -19,7 +19,7 @@ CHECK_LIMIT = 100_000  # without a cache, only this many images per domain are c
 class Domain:
     """A sequence of the images in one folder, decoded and resized: tensors (height, width, channels).
 
-    Images are uint8, or float32 from 0 to 1 if the first file is read at full precision; see arrays.is_array.
+    Images are uint8, or float32 from 0 to 1 if the first file is read at full precision; see depth.is_array.
 
     size:            (height, width) to resize images to
     channels:        1 for gray and 3 for RGB; TIFF and .npy files may have any number
@@ -40,7 +40,11 @@ class Domain:
 
     def load(self, path, size, smallest=None):
         """Returns an image file as a tensor (H, W, channels): uint8, or float32 from 0 to 1. Raises InputError."""
-        return torch.from_numpy(load_pixels(path, self.channels, size, smallest, self.is_float))
+        if self.is_float:
+            from media.arrays import load_pixels  # imported here, because photos do not need it
+
+            return torch.from_numpy(load_pixels(path, self.channels, size, smallest, as_float=True))
+        return torch.from_numpy(load_image(path, self.channels, size, smallest))
 
     def n_bytes(self):
         """Returns the size in memory of all images, in bytes."""

@@ -7,13 +7,10 @@ Also here: the list of image files in a folder.
 
 import contextlib
 import os
-import re
-import warnings
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps, JpegImagePlugin
+from PIL import Image, ImageOps
 
-from media.colours import to_srgb
 from media.files import reading
 from utils import InputError
 
@@ -32,58 +29,24 @@ def open_image(path, smallest=None, needed=None):
     needed:   function (width, height) -> the longest side that is needed, or None for all of the image. A JPEG is then
               decoded at a reduced size, at least twice that long, which is faster
     Raises InputError, naming the path, if anything goes wrong in the block, or if the image has more pixels than
-    max_pixels().
+    limits.max_pixels().
     """
     register_heif(path)
-    with reading(path), open_of_any_size(path) as image:
-        check_image_size(path, image, smallest)
-        if needed and (side := needed(*image.size)):
-            image.draft(None, (2 * side, 2 * side))
-        if image.width * image.height > max_pixels():
-            raise too_large(path, f"{image.width} x {image.height}")
-        yield image
-
-
-@contextlib.contextmanager
-def open_of_any_size(path):
-    """Image.open; but a JPEG may have any size, because it can be decoded at a reduced one."""
-    with open(path, "rb") as file:  # Pillow 12 forgets the orientation of some TIFF files that it opens by name
+    with reading(path), open(path, "rb") as file:  # Pillow 12 forgets the orientation of some TIFF files opened by name
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or float("inf"))
         try:
             image = Image.open(file)
-        except Image.DecompressionBombError as error:
-            try:
-                file.seek(0)
-                image = JpegImagePlugin.JpegImageFile(file)
-            except SyntaxError:  # Pillow's error for other formats
-                raise too_large(path, re.search(r"\d+", str(error))[0])
+        except Image.DecompressionBombError:
+            from media import limits
+
+            image = limits.open_jpeg(file, path)
         with image:
+            check_image_size(path, image, smallest)
+            if needed and (side := needed(*image.size)):
+                image.draft(None, (2 * side, 2 * side))
+            if image.width * image.height > limit:
+                raise limits.too_large(path, image.size)
             yield image
-
-
-@contextlib.contextmanager
-def decoding(pixels, allow_truncated=False):
-    """Sets for a `with` block how many pixels an image may have, and whether the part of a truncated image that can be
-    decoded is used. Both are settings of Pillow, for all threads."""
-    before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
-    Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = pixels / 2, allow_truncated
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # at half of the limit
-            yield
-    finally:
-        Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = before
-
-
-def max_pixels():
-    """The number of pixels above which Pillow refuses an image, which may be made to fill the memory."""
-    return int(2 * (Image.MAX_IMAGE_PIXELS or 1e18))
-
-
-def too_large(path, size):
-    return InputError(
-        f"{path}: {size} pixels, more than the limit of {max_pixels()}. If you trust the file, raise the limit with "
-        "--max_pixels of translate.py; a JPEG can also be translated with --size. To train on it, make it smaller"
-    )
 
 
 def register_heif(path):
@@ -134,6 +97,8 @@ def as_seen(image, channels):
     straight: `seen` before it was composited, or None without transparency
     Training, evaluation and translation use this function, so that networks see the same in each.
     """
+    from media.colours import to_srgb  # imported here, so that `import cyclegan` is fast
+
     mode, colours = {1: "L", 3: "RGB"}[channels], to_srgb(image)
     if not image.has_transparency_data:
         return colours.convert(mode), None, None
@@ -183,24 +148,6 @@ def check_smallest(path, height, width, smallest):
             f"{path}: {width} x {height} pixels, smaller than the crop of {smallest[1]} x {smallest[0]}. "
             "Train with a smaller --img_height and --img_width, or scale such images up with --enlarge"
         )
-
-
-def make_resize(size, step=1):
-    """The option --size -> function (width, height) -> (width, height) to resize to, or None.
-
-    size: length of the shorter side, (width, height), or None
-    step: for a single length, both sides become multiples of it
-    """
-    if size is None:
-        return None
-    if isinstance(size, tuple):
-        return lambda width, height: size
-
-    def resize(width, height):
-        factor = size / min(width, height) / step
-        return tuple(max(step, round(side * factor) * step) for side in (width, height))
-
-    return resize
 
 
 class ImageFiles:

@@ -22,7 +22,8 @@ from media.arrays import (
     write_array,
 )
 from media.colours import is_converted
-from media.images import apply_orientation, as_seen, max_pixels, open_image
+from media.images import apply_orientation, as_seen, open_image
+from media.limits import max_pixels
 from media.metadata import GEO_TAGS, metadata_to_keep, save_options
 from utils import InputError, whole_file
 
@@ -65,6 +66,24 @@ def format_of(path):
         return "NPY"
     kind = Image.registered_extensions().get(os.path.splitext(path)[1].lower())
     return kind if kind in WRITABLE and kind in Image.SAVE else None
+
+
+def make_resize(size, step=1):
+    """The option --size -> function (width, height) -> (width, height) to resize to, or None.
+
+    size: length of the shorter side, (width, height), or None
+    step: for a single length, both sides become multiples of it
+    """
+    if size is None:
+        return None
+    if isinstance(size, tuple):
+        return lambda width, height: size
+
+    def resize(width, height):
+        factor = size / min(width, height) / step
+        return tuple(max(step, round(side * factor) * step) for side in (width, height))
+
+    return resize
 
 
 ##############################
