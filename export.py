@@ -37,13 +37,13 @@ def get_parser():
     parser = argument_parser("Export a trained generator.", "python export.py --checkpoint FILE [options]")
     add = parser.add_argument
     # fmt: off
-    add("--checkpoint", required=True, help="latest.pth, or any other generator that translate.py accepts")
+    add("--checkpoint", required=True, metavar="FILE", help="latest.pth, or any other generator that translate.py accepts")
     add("--direction", choices=("AB", "BA"), help="generator of a full checkpoint (default: AB)")
     add("--format", nargs="+", choices=FORMATS, help="one or more formats; ts is deprecated (default: onnx)")
     add("--size", type=parse_size, metavar="WIDTHxHEIGHT", help="fixed input size, 256 is 256x256 (default: any size)")
-    add("--output", help="output file (default: next to the checkpoint, such as G_AB_200.onnx)")
-    add("--images", help="folder of images to compare on (default: test images of the data set)")
-    add("--calibration", help="int8: folder of images, of which 32 are used (default: training images)")
+    add("--output", metavar="FILE", help="output file (default: next to the checkpoint, such as G_AB_200.onnx)")
+    add("--images", metavar="DIR", help="folder of images to compare on (default: test images of the data set)")
+    add("--calibration", metavar="DIR", help="int8: folder of images, of which 32 are used (default: training images)")
     add("--psnr", type=between(10.0, 80.0), default=35.0, help="int8: required PSNR to float32, in dB")
     add("--benchmark", action="store_true",
         help="time PyTorch, TorchScript, ONNX and INT8, at --size or 256x256, instead of writing a file")

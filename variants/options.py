@@ -27,7 +27,7 @@ def add_variants(parser):
     """Adds the options of all variants to a parser."""
     hidden = []
     parser.add_argument("--help_all", action=HelpAll, nargs=0, const=hidden, default=argparse.SUPPRESS,
-                        help="show the options of all variants too, and exit")  # fmt: skip
+                        help="show all options, those of the variants too, and exit")  # fmt: skip
     for add_group in (add_networks, add_losses, add_schedules, add_machine):
         actions = add_group(parser)
         for action in actions:
@@ -108,11 +108,11 @@ def add_machine(parser):
     add, actions = adder(parser, "memory, speed, unusual data, logs")
     switch = argparse.BooleanOptionalAction
     add("--cache", action=switch, help="keep decoded images in memory (default: if they fit into 4 GiB)")
-    add("--n_cpu", type=between(0), help="worker processes that load images (default: 0 if cached; else 8 for a GPU, 1 for a CPU)")
-    add("--skip_bad_images", action=switch, default=False, help="train without corrupt and too small images")
+    add("--n_cpu", type=between(0), help="worker processes that load images (default: 0 if cached; else up to 8 for a GPU, 1 for a CPU)")
+    add("--skip_bad_images", action=switch, default=False, help="skip images that are corrupt or too small")
     add("--enlarge", action=switch, default=False, help="accept images smaller than the crop")
     add("--accumulate", type=between(1, 10**6), default=1, help="number of batches to sum gradients over before a step")
-    add("--checkpoint_activations", action=switch, default=False, help="uses less memory and a third more time")
+    add("--checkpoint_activations", action=switch, default=False, help="save memory; a step takes a third longer")
     add("--graph", action=switch, help="replay the step as one CUDA graph (default: with one process on CUDA)")
     add("--compile", action=switch, default=False, help="torch.compile: slower to start, faster steps")
     add("--val_interval", type=between(0), default=0, help="epochs between measurements of the losses on test images; 0: none")
