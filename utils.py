@@ -89,8 +89,7 @@ class ReplayBuffer:
 
 def linear_decay(n_epochs, decay_epoch):
     """The paper's schedule, for LambdaLR (section 7.1): a factor of 1 up to epoch `decay_epoch`, counted from 0, then a
-    straight line that would reach 0 at `n_epochs`. In the last epoch it is still above 0. No decay if decay_epoch >=
-    n_epochs."""
+    straight line that would reach 0 at `n_epochs`, after the last epoch. No decay if decay_epoch >= n_epochs."""
     return lambda epoch: 1.0 - max(0, epoch - decay_epoch) / max(1, n_epochs - decay_epoch)
 
 
@@ -147,7 +146,8 @@ def whole_file(path):
         yield temporary
         os.replace(temporary, path)
     except OSError as error:  # a full disk, for example: name the file, and not the temporary one
-        error.filename = path
+        with contextlib.suppress(AttributeError):  # errors of PyAV cannot be changed
+            error.filename = path
         raise
     finally:
         if os.path.exists(temporary):

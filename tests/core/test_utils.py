@@ -20,7 +20,7 @@ from training import checkpoints, processes
 from training.checkpoints import copy_to_cpu, cut_log, find_checkpoint
 from training.monitor import save_png
 from training.run import Background
-from utils import InputError, ReplayBuffer, linear_decay
+from utils import InputError, ReplayBuffer, linear_decay, whole_file
 
 
 def image(value):
@@ -350,3 +350,11 @@ def test_a_copy_of_a_state_stays_when_training_goes_on():
     weights.zero_()
     assert copy["G"]["w"].tolist() == copy["ranks"][0]["pool"].tolist() == [1, 1, 1]
     assert copy["betas"] == (0.5, 0.999) and copy["epoch"] == 3
+
+
+def test_an_error_while_writing_names_the_file(tmp_path):
+    path = str(tmp_path / "x.png")
+    with pytest.raises(OSError, match="No space left on device") as error, whole_file(path) as temporary:
+        open(temporary, "w").close()
+        raise OSError(28, "No space left on device")
+    assert error.value.filename == path and not list(tmp_path.iterdir())
