@@ -36,10 +36,10 @@ def open_image(path, smallest=None, needed=None):
         limit = 2 * (Image.MAX_IMAGE_PIXELS or float("inf"))
         try:
             image = Image.open(file)
-        except Image.DecompressionBombError:
+        except Image.DecompressionBombError as error:
             from media import limits
 
-            image = limits.open_jpeg(file, path)
+            image = limits.open_jpeg(file, path, error)
         with image:
             check_image_size(path, image, smallest)
             if needed and (side := needed(*image.size)):

@@ -190,21 +190,25 @@ def plan_jobs(inputs, *, output=None, format=None, features=False, resume=False,
     for (source, _), target in zip(found.files, wanted):
         check_job(source, target, output, features)
     targets = distinct_targets(found.files, wanted, found.notes)
+    existing = [target for target in targets if os.path.lexists(target)]
+    check_targets(targets, existing if not resume and not overwrite else [], output)
+    skipped = set(existing if resume else ())
+    jobs = [(source, target) for target, source in targets.items() if target not in skipped]
+    return Plan(jobs, output, len(skipped), found.notes, found.failures)
+
+
+def check_targets(targets, existing, output):
+    """Raises InputError if a target is also an input, or if there are targets in the list `existing`."""
     sources = {os.path.realpath(source) for source in targets.values()}
     for target in targets:
         if os.path.realpath(target) in sources:
             raise InputError(f"--output {output}: {target} is itself an input. Name another folder")
-
-    existing = [target for target in targets if os.path.lexists(target)]
-    if existing and not resume and not overwrite:
+    if existing:
         n_more = len(existing) - 1
         more = f", and so {'do' if n_more > 1 else 'does'} {n_more} more" if n_more else ""
         raise InputError(
             f"{existing[0]}: already exists{more}. --resume skips existing files, --overwrite replaces them"
         )
-    skipped = set(existing if resume else ())
-    jobs = [(source, target) for target, source in targets.items() if target not in skipped]
-    return Plan(jobs, output, len(skipped), found.notes, found.failures)
 
 
 def default_output(inputs, is_one_file, format, features):

@@ -3,6 +3,7 @@ Images so large that they may be made to fill the memory: how many pixels are ac
 """
 
 import contextlib
+import re
 import warnings
 
 from PIL import Image, ImageFile, JpegImagePlugin
@@ -10,14 +11,16 @@ from PIL import Image, ImageFile, JpegImagePlugin
 from utils import InputError
 
 
-def open_jpeg(file, path):
-    """Opens a JPEG above the limit, because it can be decoded at a reduced size -> PIL image. Raises InputError for other
-    formats."""
+def open_jpeg(file, path, error):
+    """Opens a JPEG above the limit, because it can be decoded at a reduced size -> PIL image
+
+    error: what Pillow said about the file; an InputError repeats its number of pixels, for files of other formats
+    """
     file.seek(0)
     try:
         return JpegImagePlugin.JpegImageFile(file)
     except SyntaxError:  # Pillow's error for other formats
-        raise InputError(f"{path}: {advice()}")
+        raise InputError(f"{path}: {re.search(r'[0-9]+', str(error))[0]} pixels, {advice()}")
 
 
 @contextlib.contextmanager
