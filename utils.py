@@ -141,7 +141,7 @@ def whole_file(path):
     """Gives a temporary name to write to in a `with` block and renames it to `path` afterwards, so `path` is always the
     old file or the complete new one. After an error, the temporary file is removed."""
     folder, name = os.path.split(path)
-    temporary = os.path.join(folder, name[:60] + ".tmp") if len(os.fsencode(name)) > 251 else path + ".tmp"
+    temporary = os.path.join(folder, f"{name[:40]}{hash(name)}.tmp") if len(os.fsencode(name)) > 251 else path + ".tmp"
     try:
         yield temporary
         os.replace(temporary, path)

@@ -31,20 +31,19 @@ def open_image(path, smallest=None, needed=None):
     Raises InputError, naming the path, if anything goes wrong in the block, or if the image has more pixels than
     limits.max_pixels().
     """
+    from media import limits  # imported here, so that `import cyclegan` is fast
+
     register_heif(path)
     with reading(path), open(path, "rb") as file:  # Pillow 12 forgets the orientation of some TIFF files opened by name
-        limit = 2 * (Image.MAX_IMAGE_PIXELS or float("inf"))
         try:
             image = Image.open(file)
         except Image.DecompressionBombError as error:
-            from media import limits
-
             image = limits.open_jpeg(file, path, error)
         with image:
             check_image_size(path, image, smallest)
             if needed and (side := needed(*image.size)):
                 image.draft(None, (2 * side, 2 * side))
-            if image.width * image.height > limit:
+            if image.width * image.height > limits.max_pixels():
                 raise limits.too_large(path, image.size)
             yield image
 
