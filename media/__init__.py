@@ -6,7 +6,7 @@ Image and video files: finding, reading and writing them.
     depth      whether an image has more than 8 bits; limits: whether it is too large
     colours    profiles, gamma and CMYK: conversion to sRGB
     metadata   EXIF, XMP, IPTC and the like
-    arrays     16-bit, float and multi-channel images: TIFF, .npy, and PNG, PPM and JPEG 2000
+    arrays     16-bit, float and multi-channel images: TIFF, .npy, and PNG, PPM and JPEG 2000; array_writer writes them
     pictures   decode an image for translation, with all that its file holds, and write it back
     masks      which part of an image to translate
     video      translate a video; video_files decodes it, video_writer encodes it, tracks copies its sound and all the

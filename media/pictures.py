@@ -12,15 +12,8 @@ import os
 import numpy as np
 from PIL import Image, ImageSequence
 
-from media.arrays import (
-    can_write,
-    is_array,
-    read_arrays,
-    resize_array,
-    to_channels,
-    to_unit_range,
-    write_array,
-)
+from media.array_writer import can_write, write_array
+from media.arrays import is_array, read_arrays, resize_array, to_channels, to_unit_range
 from media.colours import is_converted
 from media.images import apply_orientation, as_seen, open_image
 from media.limits import max_pixels
@@ -286,7 +279,7 @@ def is_deep_gray(picture, kind):
 
 
 def needs_array(picture, kind):
-    """Whether a Picture must be written with arrays.write_array, and can be"""
+    """Whether a Picture must be written with array_writer.write_array, and can be"""
     channels = picture.pixels.shape[3]
     if kind == "NPY" or (kind == "TIFF" and channels not in (1, 3)):
         return True

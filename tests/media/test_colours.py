@@ -14,7 +14,8 @@ from datasets import ImageDataset
 from inference import load_translator
 from inference.detail import KeepSize, carry_over
 from inference.translator import Translator
-from media.arrays import resize_array, write_array
+from media.array_writer import write_array
+from media.arrays import resize_array
 from media.colours import ADOBE_RGB, D65, SRGB, convert_colours, deep_to_srgb, profile_transform
 from media.images import load_image
 from media.pictures import read_picture

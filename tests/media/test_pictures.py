@@ -8,7 +8,8 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms, IptcImagePlugin, PngImagePlugin
 
-from media.arrays import decode_deep, write_array
+from media.array_writer import write_array
+from media.arrays import decode_deep
 from media.depth import has_imagecodecs
 from media.images import load_image
 from media.metadata import iptc_segment
