@@ -13,7 +13,6 @@ from media.metadata import save_options
 from utils import InputError, whole_file
 
 
-
 def can_write(kind, dtype, n_channels):
     """Whether write_array can write pixels of this type and number of channels, alpha included, in a format."""
     if kind == "NPY" or kind == "TIFF":
