@@ -68,24 +68,30 @@ def carry_over(image, small, translated, device):
     small, translated: (h, w, channels), of the same type: the reduced image before and after
     -> float32 (H, W, channels), in the range of the type
     """
-    top = np.iinfo(image.dtype).max
+    top, size = np.iinfo(image.dtype).max, image.shape[:2]
     result = np.empty(image.shape, np.float32)
     for channel in range(image.shape[2]):  # one at a time, which takes less memory
         full, before, after = (
             torch.from_numpy(values[..., channel].astype(np.float32) / top).to(device)[None, None]
             for values in (image, small, translated)
         )
-
-        def mean(x):
-            return avg_pool2d(x, WINDOW, 1, WINDOW // 2, count_include_pad=False)
-
-        def enlarge(x, shape=full.shape[2:]):
-            return interpolate(x, shape, mode="bicubic", align_corners=False)
-
-        variance = (mean(before**2) - mean(before) ** 2).clamp(min=0)
-        covariance = mean(before * after) - mean(before) * mean(after)
-        gain = ((covariance + NOISE) / (variance + NOISE)).clamp(-LARGEST_GAIN, LARGEST_GAIN)
-        gain = interpolate(gain, full.shape[2:], mode="bilinear", align_corners=False)
-        detail = full - enlarge(before)
-        result[..., channel] = ((enlarge(after) + gain * detail).clamp(0, 1) * top)[0, 0].cpu().numpy()
+        gain = interpolate(local_gain(before, after), size, mode="bilinear", align_corners=False)
+        detail = full - enlarge(before, size)
+        result[..., channel] = ((enlarge(after, size) + gain * detail).clamp(0, 1) * top)[0, 0].cpu().numpy()
     return result
+
+
+def local_gain(before, after):
+    """By what factor the contrast changes around each pixel: the regression coefficient of `after` on `before`, both
+    (1, 1, h, w), in a window -> the same shape"""
+    variance = (local_mean(before**2) - local_mean(before) ** 2).clamp(min=0)
+    covariance = local_mean(before * after) - local_mean(before) * local_mean(after)
+    return ((covariance + NOISE) / (variance + NOISE)).clamp(-LARGEST_GAIN, LARGEST_GAIN)
+
+
+def local_mean(x):
+    return avg_pool2d(x, WINDOW, 1, WINDOW // 2, count_include_pad=False)
+
+
+def enlarge(x, size):
+    return interpolate(x, size, mode="bicubic", align_corners=False)
