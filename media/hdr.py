@@ -9,15 +9,17 @@ import struct
 
 import numpy as np
 
+from media.colours import D65, to_xyz
+
 # FFmpeg's constants (AVCOL_*)
 PQ, HLG = 16, 18  # transfer characteristics
 BT709, BT2020, DISPLAY_P3 = 1, 9, 12  # primaries
 CHROMATICITIES = {  # x and y of red, green and blue; white is D65 in each
-    BT709: ((0.64, 0.33), (0.30, 0.60), (0.15, 0.06)),
-    BT2020: ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046)),
-    DISPLAY_P3: ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060)),
+    BT709: (0.64, 0.33, 0.30, 0.60, 0.15, 0.06),
+    BT2020: (0.708, 0.292, 0.170, 0.797, 0.131, 0.046),
+    DISPLAY_P3: (0.680, 0.320, 0.265, 0.690, 0.150, 0.060),
 }
-WHITE = 203.0  # cd/m2 of diffuse white in HDR, which becomes SDR's white, but for the highlights' share of the range
+WHITE = 203.0  # cd/m2 of diffuse white in HDR. It becomes about 230 of 255, so that highlights can be brighter
 GAMMA = 2.4  # of SDR displays
 HLG_PEAK = 1000.0  # cd/m2 of the display that HLG is shown on
 
@@ -44,8 +46,9 @@ class Converter:
         self.is_hlg, self.is_hdr = transfer == HLG, transfer in (PQ, HLG)
         if primaries not in CHROMATICITIES:
             primaries = BT2020
-        self.matrix = (np.linalg.inv(to_xyz(BT709)) @ to_xyz(primaries)).astype(np.float32)
-        self.luma = to_xyz(primaries)[1].astype(np.float32)
+        from_rgb = to_xyz(D65, CHROMATICITIES[primaries])
+        self.matrix = (np.linalg.inv(to_xyz(D65, CHROMATICITIES[BT709])) @ from_rgb).astype(np.float32)
+        self.luma = from_rgb[1].astype(np.float32)
         signal = np.linspace(0, 1, 65536)
         decode = {PQ: lambda x: pq_to_luminance(x) / WHITE, HLG: hlg_to_scene}.get(transfer, lambda x: x**GAMMA)
         self.table = decode(signal).astype(np.float32)  # signal -> light, linear
@@ -75,13 +78,6 @@ class Converter:
 
 def to_16_bit(x):
     return (np.minimum(x, 1) * 65535 + 0.5).astype(np.uint16)
-
-
-def to_xyz(primaries):
-    """-> float64 (3, 3), linear RGB to CIE XYZ, where white has the luminance 1."""
-    columns = np.array([(x / y, 1, (1 - x - y) / y) for x, y in CHROMATICITIES[primaries]]).T
-    white = np.array((0.3127 / 0.3290, 1, (1 - 0.3127 - 0.3290) / 0.3290))
-    return columns * np.linalg.solve(columns, white)
 
 
 def pq_to_luminance(signal):

@@ -269,7 +269,7 @@ class Subtitles:
 ##############################
 
 
-def metadata_to_keep(metadata):
+def general_metadata(metadata):
     """The metadata of a container, without what describes the container itself. Apple's names of the most important
     entries, such as the place, are joined by those that all containers know."""
     kept = {key: value for key, value in metadata.items() if key.lower() not in OF_THE_CONTAINER}

@@ -10,7 +10,7 @@ import numpy as np
 
 from media import hdr
 from media.containers import is_moving, open_file
-from media.tracks import describe_unreadable, metadata_to_keep, shifted
+from media.tracks import describe_unreadable, general_metadata, shifted
 from utils import InputError
 
 # FFmpeg's constants (AVCOL_*) for how a video encodes colours. The matrices are BT.709, FCC, BT.601 twice, SMPTE 240M
@@ -90,7 +90,7 @@ class VideoReader:
         self.tracks = {track.index: track for track in known if track.codec_context}
         self.left_out, self.notes = describe_unreadable(self.container), []
         self.start = Fraction(self.container.start_time or 0, 1_000_000)
-        self.metadata = metadata_to_keep(self.container.metadata)
+        self.metadata = general_metadata(self.container.metadata)
         self.chapters = shifted(self.container.chapters(), self.start)
         self.duration, self.end = (self.container.duration or 0) / 1_000_000, 0.0  # by the header; decoded so far
 

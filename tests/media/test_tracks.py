@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from media.tracks import metadata_to_keep
+from media.tracks import general_metadata
 from media.video import translate_video
 from media.video_files import over_white
 from media.video_writer import without_white
@@ -173,7 +173,7 @@ def test_metadata_of_phones(tmp_path):
 def test_names_of_metadata():
     source = {"major_brand": "qt", "com.apple.quicktime.creationdate": "2020", "Title": "x", "encoder": "y"}
     source["com.apple.quicktime.title"] = "z"
-    assert metadata_to_keep(source) == {
+    assert general_metadata(source) == {
         "com.apple.quicktime.creationdate": "2020",
         "com.apple.quicktime.title": "z",
         "date": "2020",
