@@ -105,28 +105,32 @@ class Report:
     """Counts what is written, collects what failed, and shows the progress.
 
     n_images: number of images to translate. Videos come after them, and show their frames instead
-    failures: list of messages
-    notes:    list of messages
+    failures: list of messages, on what failed before
+    notes:    list of messages, on what was found before
     """
 
     def __init__(self, n_images, failures, notes):
-        self.n_images, self.failures, self.notes, self.n_written = n_images, failures, notes, 0
+        self.n_images, self.failures, self.notes, self.n_written = n_images, list(failures), list(notes), 0
         self.progress, self.started = Progress(), time.monotonic()
 
-    def __call__(self, failure=None, note=None):
-        if note:
-            self.notes.append(note)
-            return
-        if failure:
-            self.failures.append(failure)
-        else:
-            self.n_written += 1
+    def written(self):
+        self.n_written += 1
+        self.show()
+
+    def failed(self, message):
+        self.failures.append(message)
+        self.show()
+
+    def note(self, message):
+        self.notes.append(message)
+
+    def show(self):
         done = self.n_written + len(self.failures)
         if done <= self.n_images:
             self.progress.tick(done, self.n_images, "images", self.started)
 
 
-def translate_one_video(source, target, translator, report, opt):
+def translate_one_video(source, target, translator, report, size, opt):
     """Translates a video, and prints what was written."""
     progress, started = Progress(), time.monotonic()
 
@@ -137,30 +141,30 @@ def translate_one_video(source, target, translator, report, opt):
         print("press Ctrl-C to stop", flush=True)
     try:
         result = translate_video_file(
-            source, target, translator, size=opt.size, mask=opt.mask, smooth=opt.smooth, progress=show
+            source, target, translator, size=size, mask=opt.mask, smooth=opt.smooth, progress=show
         )
     except InputError as error:
         progress.end_line()
-        return report(str(error))
+        return report.failed(str(error))
     progress.end_line()
     print("\n".join(result.describe(target)))
     if result.broken:
-        return report(f"{source}: broken ({result.broken}); its first {result.frames} frames are in {target}")
-    report()
+        return report.failed(f"{source}: broken ({result.broken}); its first {result.frames} frames are in {target}")
+    report.written()
 
 
-def translate_all(jobs, translator, report, opt):
+def translate_all(jobs, translator, report, size, opt):
     """Translates all jobs -> True if Ctrl-C stopped it."""
     videos = [job for job in jobs if is_video(job[1])]
     images = [job for job in jobs if not is_video(job[1])]
     try:
         if opt.features:
-            write_features(images, translator, report, size=opt.size)
+            write_features(images, translator, report, size=size)
         else:
-            translate_pictures(images, translator, report, size=opt.size, mask=opt.mask, n_threads=opt.n_cpu)
+            translate_pictures(images, translator, report, size=size, mask=opt.mask, n_threads=opt.n_cpu)
         report.progress.end_line()
         for source, target in videos:
-            translate_one_video(source, target, translator, report, opt)
+            translate_one_video(source, target, translator, report, size, opt)
     except KeyboardInterrupt:
         report.progress.end_line()
         return True
@@ -204,11 +208,12 @@ def translate_inputs(opt):
         )
     print(f"{len(plan.jobs)} to translate, on {device}, {translator.precision}".removesuffix(", "))
 
+    size = opt.size  # to resize the inputs to
     if opt.keep_size:
-        translator, opt.size = KeepSize(translator, make_resize(opt.size)), None
+        translator, size = KeepSize(translator, make_resize(opt.size)), None  # it resizes them itself
     report = Report(sum(not is_video(target) for _, target in plan.jobs), plan.failures, plan.notes)
-    stopped = translate_all(plan.jobs, translator, report, opt)
-    for line in plan.notes:
+    stopped = translate_all(plan.jobs, translator, report, size, opt)
+    for line in report.notes:
         print("note: " + line)
     for line in report.failures:
         print("not translated: " + line.replace("\n", "\\n"), file=sys.stderr)

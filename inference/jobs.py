@@ -4,8 +4,8 @@ translate.py decides what to translate.
 
 A job is a pair (source, target) of paths. A file that cannot be translated does not stop the others:
 
-    report: called as report() for each file written, as report(message) for each file that failed, and as
-            report(note=message) for what a written file lacks
+    report: an object that is told what happens, translate.Report: written() is called for each file that was written,
+            failed(message) for each that was not, and note(message) for what a written file lacks
 """
 
 import collections
@@ -127,12 +127,15 @@ def load_in_batches(jobs, load, pool, translator, report, n_threads):
     loading = collections.deque(pool.submit(load, *job) for job in itertools.islice(todo, n_ahead))
     while loading:
         future = loading.popleft()
-        room = max(0 if loading else 1, n_ahead - len(loading) - sum(map(len, waiting.values())))
+        # images that are loading or wait for their batch take memory, so only n_ahead of them may; but one is always
+        # loading, or the loop would end
+        n_held = len(loading) + sum(map(len, waiting.values()))
+        room = max(n_ahead - n_held, 0 if loading else 1)
         loading.extend(pool.submit(load, *job) for job in itertools.islice(todo, room))
         try:
             loaded = future.result()
         except InputError as error:
-            report(str(error))
+            report.failed(str(error))
             continue
         pixels = loaded.picture.pixels
         key = pixels.shape[1:], pixels.dtype
@@ -159,7 +162,7 @@ def translate_together(batch, translator, report):
         if not out_of_memory(error):
             raise
         for loaded in batch:
-            report(f"{loaded.source}: out of memory. Try a smaller --tile, --batch_size or --size")
+            report.failed(f"{loaded.source}: out of memory. Try a smaller --tile, --batch_size or --size")
         return []
     results = [dataclasses.replace(picture, pages=pages) for picture, pages in zip(first, others)]
     return list(zip(batch, results))
@@ -181,15 +184,15 @@ def finish_oldest(writing, report):
     target, future = writing[0]
     try:
         for note in future.result():
-            report(note=note)
-        report()
+            report.note(note)
+        report.written()
     except Exception as error:  # encoders raise many kinds of errors
         code = getattr(error, "errno", None)
         if code is None and shutil.disk_usage(os.path.dirname(target) or ".").free < 2**16:
             code = errno.ENOSPC  # encoders of TIFF and arrays do not say so
         if code in DISK_ERRORS:
             raise OSError(code, os.strerror(code), target) from error
-        report(f"{target}: cannot be written ({type(error).__name__}: {error})")
+        report.failed(f"{target}: cannot be written ({type(error).__name__}: {error})")
     writing.popleft()
 
 
@@ -250,7 +253,7 @@ def write_features(jobs, translator, report, *, size=None):
         try:
             picture = read_picture(source, translator.channels, make_resize(size))
         except InputError as error:
-            report(str(error))
+            report.failed(str(error))
             continue
         x = translator.to_input(picture.pixels[:1])
         cell = (256, max(1, round(256 * x.shape[2] / x.shape[3])))
@@ -261,6 +264,6 @@ def write_features(jobs, translator, report, *, size=None):
         try:
             rows = [cells[i : i + 4] for i in range(0, len(cells), 4)]
             draw_sheet(target, rows, f"{source}: mean activations", format_of(target))
-            report()
+            report.written()
         except ValueError as error:  # some formats limit the height of an image
-            report(f"{target}: cannot be written ({error})")
+            report.failed(f"{target}: cannot be written ({error})")

@@ -84,8 +84,10 @@ class Translator:
         amp = self.amp if pixels.dtype == np.uint8 else self.amp_if_deep
         if amp not in self.prepared:
             # bfloat16 weights give the same result as autocast, which would convert them again for each batch
-            low = [G if isinstance(G, Exported) else copy.deepcopy(G).bfloat16() for G in self.generators if amp]
-            self.prepared[amp] = low or self.generators
+            generators = self.generators
+            if amp:
+                generators = [G if isinstance(G, Exported) else copy.deepcopy(G).bfloat16() for G in generators]
+            self.prepared[amp] = generators
             for G in self.prepared[amp] if self.compile else ():
                 # on a GPU, CUDA graphs launch all kernels at once, so that it does not wait for Python
                 G.compile(mode="reduce-overhead" if self.device.type == "cuda" else None)
