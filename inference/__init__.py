@@ -6,10 +6,11 @@ Applying trained generators to images of any size, from any kind of checkpoint.
     translate = load_translator("saved_models/horse2zebra/latest.pth", direction="AB")
     translate(Image.open("horse.jpg")).save("zebra.jpg")
 
-    load              checkpoint -> generator; exported reads the files of export.py
+    load              checkpoint -> generator, with what its file says about it (generator); exported reads the files of
+                      export.py
     translator        generator -> function from pixels to pixels; bands handles large images, detail --keep_size
     image_translator  load_translator, for use from Python
-    jobs              files -> translated files, for translate.py
+    jobs              files -> translated files, for translate.py; features draws what the layers of a generator see
 
 May import utils, command_line, media, models, datasets and variants. Does not import training.
 """

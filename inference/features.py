@@ -17,16 +17,16 @@ def feature_maps(G, x):
        scaled so that the smallest is 0 and the largest 255
     """
     encoder, blocks, decoder = G.stages
-    ends = [layer for layer in encoder + decoder if isinstance(layer, torch.nn.ReLU)]
-    names = [*zip(ends, ("c7s1-", "d", "d", "u", "u")), *((block, f"{i}. R") for i, block in enumerate(blocks, 1))]
-    seen = []
+    relus = [layer for layer in encoder + decoder if isinstance(layer, torch.nn.ReLU)]
+    names = [*zip(relus, ("c7s1-", "d", "d", "u", "u")), *((block, f"{i}. R") for i, block in enumerate(blocks, 1))]
+    maps = []
 
     def record(name):
         def hook(layer, input, output):
             mean = output[0].float().abs().mean(0)
             mean = (mean - mean.min()) / (mean.max() - mean.min()).clamp(min=1e-12)
             channels, height, width = output.shape[1:]
-            seen.append((f"{name}{channels}: {width} x {height}", (mean * 255).byte().cpu().numpy()))
+            maps.append((f"{name}{channels}: {width} x {height}", (mean * 255).byte().cpu().numpy()))
 
         return hook
 
@@ -34,8 +34,8 @@ def feature_maps(G, x):
     output = G(x)
     for hook in hooks:
         hook.remove()
-    ends = [
+    before, after = (
         ((as_rgb(values)[0].float() + 1) * 127.5).round().byte().permute(1, 2, 0).cpu().numpy()
         for values in (x, output)
-    ]
-    return [("input", ends[0]), *seen, ("output", ends[1])]
+    )
+    return [("input", before), *maps, ("output", after)]

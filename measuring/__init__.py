@@ -1,5 +1,14 @@
 """
-Quality and speed: metrics, evaluation, timing.
+Quality and speed of trained generators.
+
+    evaluation  evaluates checkpoints, for evaluate.py: everything below, in order
+    data        which images to measure on: test images, pairs, label images
+    images      loads them, resized to one size
+    metrics     the formulas: FID, KID, LPIPS, SSIM, PSNR, L1
+    labels      the scores of label images, with the classes of palettes
+    scores      collects the measures of one direction over all batches
+    report      the table, the curves, the sheets of the best and worst cases
+    timing      time, memory and operation counts
 
 May import cyclegan.py and everything below it.
 """
