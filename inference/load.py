@@ -27,15 +27,18 @@ EXPECTED = (
 )
 
 
-def load_generator(path, direction=None):
+def load_generator(path, direction=None, trust=False):
     """Loads a generator from its file alone -> TrainedGenerator.
 
     path:      a full checkpoint of cyclegan.py, the state dict of one generator (its architecture is inferred from keys
                and shapes), or a file written by export.py
     direction: "AB" or "BA", the generator to take from a full checkpoint. None takes AB
+    trust:     load .pt2 and .ts files, which are programs
     Raises InputError if the file holds no generator, or if it holds only one, of the other direction.
     """
-    return load_exported(path, direction) if is_exported(path) else generator_in(load_file(path), path, direction)
+    if is_exported(path):
+        return load_exported(path, direction, trust)
+    return generator_in(load_file(path), path, direction)
 
 
 def generator_in(state, path, direction):
@@ -96,14 +99,14 @@ def build(state, path):
     return rebuild(state, path).eval()
 
 
-def load_generators(path, direction=None, counterpart=None):
+def load_generators(path, direction=None, counterpart=None, trust=False):
     """Loads the generators of both directions, as far as they can be found -> {direction: TrainedGenerator}, direction
     being "AB" and "BA", or one of them.
 
     A full checkpoint holds both. For a file with one generator, the other one is loaded from the file `counterpart`, or
     from a file with the matching name in the same folder."""
     if is_exported(path):
-        generator, state = load_exported(path, direction), {}
+        generator, state = load_exported(path, direction, trust), {}
     else:
         state = load_file(path)  # read it once only, a full checkpoint is large
         generator = generator_in(state, path, direction)
@@ -111,7 +114,7 @@ def load_generators(path, direction=None, counterpart=None):
     other = "BA" if "AB" in found else "AB"
     folder, name = os.path.split(path)
     if counterpart:
-        found[other] = load_generator(counterpart, other)
+        found[other] = load_generator(counterpart, other, trust)
     elif generator.is_full:
         if "G_" + other in state:
             found[other] = generator_in(state, path, other)
@@ -119,7 +122,7 @@ def load_generators(path, direction=None, counterpart=None):
         for a, b in (("G_AB", "G_BA"), ("A2B", "B2A"), ("net_G_A", "net_G_B")):
             counterpart = os.path.join(folder, name.replace(a, b) if a in name else name.replace(b, a))
             if counterpart != path and os.path.exists(counterpart):
-                found[other] = load_generator(counterpart, other)
+                found[other] = load_generator(counterpart, other, trust)
     return found
 
 
