@@ -223,7 +223,7 @@ def read_zip(path):
     """The contents of a zip file, as written by PyTorch, after verifying its checksums -> io.BytesIO."""
     with open(path, "rb") as file:
         data = io.BytesIO(file.read())
-    check_zip(data)
+    check_zip(data, unpacked=2**26)
     data.seek(0)
     return data
 

@@ -63,17 +63,20 @@ def check_regular(path):
         raise InputError(f"{path}: not a regular file")
 
 
-def check_zip(file):
+def check_zip(file, unpacked=0):
     """Raises ValueError if a zip file was not written by PyTorch as it is: a checksum is wrong, which PyTorch does not
-    verify, or a member is compressed, so that a small file may hold any size.
+    verify, or members are compressed, so that a small file may hold any size.
 
-    file: a path or an open file"""
+    file:     a path or an open file
+    unpacked: number of bytes that compressed members may hold; TorchScript compresses its code"""
     with zipfile.ZipFile(file) as archive:
-        members = archive.infolist()
-        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-            raise ValueError("it is compressed, which PyTorch's files are not")
+        sizes = {True: 0, False: 0}
+        for member in archive.infolist():
+            sizes[member.compress_type == zipfile.ZIP_STORED] += member.file_size
         archive.fp.seek(0, os.SEEK_END)
-        if sum(member.file_size for member in members) > archive.fp.tell():
+        if sizes[False] > unpacked:
+            raise ValueError("it is compressed, which PyTorch's files are not")
+        if sizes[True] > archive.fp.tell():
             raise ValueError("its parts are larger than the file")
         if archive.testzip():
             raise ValueError("a checksum is wrong")
