@@ -20,6 +20,7 @@ from measuring.report import Cases, arrow, best_epochs, draw_curves, results_tab
 from measuring.scores import AvailableMetrics, Scores
 from media.images import stem
 from utils import InputError, as_rgb, bfloat16_pays, choose_device
+from variants.schema import confirm_paths
 
 # Stored with the results, so that numbers are only compared if they were measured in the same way
 PROTOCOL = {
@@ -75,6 +76,7 @@ def evaluate(checkpoint, *, counterpart=None, direction=None, all_checkpoints=Fa
     generators, epoch, options = open_generators(checkpoint, direction, counterpart, trust)
     checkpoints = find_checkpoints(checkpoint, epoch, direction) if all_checkpoints else {epoch: checkpoint}
     size = image_size(generators, img_height, img_width, options)
+    confirm_paths(options, dict(dataset_name=dataset_name, data_dir=data_dir), checkpoint)
     name = dataset_name or options.get("dataset_name")
     root = find_dataset(checkpoint, name, data_dir or options.get("data_dir"))
     directions = [direction] if direction else sorted(generators)
