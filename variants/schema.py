@@ -145,7 +145,8 @@ def confirm_paths(options, typed, path, data_dir="data", way_out=None):
     name = options.get("dataset_name")
     if name is not None and not typed.get("dataset_name") and (os.path.basename(name) != name or name in ("", ".", "..")):
         raise InputError(f"{path}: damaged, its dataset_name {name!r} is not the name of a folder")
-    for option, folder in {"data_dir": data_dir, "pairs": "."}.items()  # weights must be a known network's, whatever file they are in:
+    # a file of weights is of no use unless it holds those of a known network, so it may be anywhere
+    for option, folder in {"data_dir": data_dir, "pairs": "."}.items():
         value = options.get(option)
         if value is not None and not typed.get(option) and not is_inside(value, folder):
             where = "the current folder" if folder == "." else folder
