@@ -70,8 +70,10 @@ def add_distill(parser):
 
 
 def main(argv=None):
-    opt = get_parser().parse_args(argv)
-    return {"prune": prune, "distill": distill}[opt.way](opt)
+    parser = get_parser()
+    opt = parser.parse_args(argv)
+    (ways,) = (action.choices for action in parser._actions if action.dest == "way")
+    return {"prune": prune, "distill": distill}[opt.way](opt, ways[opt.way])
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ def get_parser():
     # fmt: off
     add("--checkpoint", required=True, metavar="FILE", help="latest.pth, one generator (its counterpart is found) or an exported file")
     add("--counterpart", metavar="FILE", help="generator of the other direction, if it is not in the same folder")
+    add("--trust", action="store_true", help="load a .pt2 or .ts file, which is a program that may do anything")
     add("--direction", choices=("AB", "BA"), help="measure one direction (default: both)")
     add("--all_checkpoints", action="store_true", help="measure all generators in the folder and plot curves")
     add("--dataset_name", metavar="NAME", help="folder in data_dir (default: as trained)")

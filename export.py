@@ -25,7 +25,7 @@ from command_line.run import run_script
 from deploy.benchmark import benchmark
 from deploy.comparison import ExportImages, check_accuracy, compare, comparison_sizes, comparison_table
 from deploy.formats import FORMATS, check_fixed_size, export, trained_size, write_bytes
-from inference.exported import Exported, is_exported
+from inference.exported import PROGRAMS, Exported, is_exported
 from inference.load import load_generator, options_beside
 from media.images import stem
 from utils import InputError, whole_file
@@ -103,12 +103,13 @@ def export_file(kind, path, trained, images, compared, int8, size=None):
     replaced = ", replaces an earlier file" if os.path.exists(path) else ""
     with whole_file(path) as temporary:
         write_bytes(export(kind, trained, *int8, size), temporary)
-        rows = compare(trained.network, Exported(temporary, FORMATS[kind].extension), compared)
+        rows = compare(trained.network, Exported(temporary, FORMATS[kind].extension, trust=True), compared)
         print("\n".join(comparison_table(kind, rows, images.compared)))
         check_accuracy(kind, rows, int8[-1])
     print(f"{path}: {os.path.getsize(path) / 1e6:.2f} MB{replaced}. To use it:")
     resize = "{1}x{0}".format(*size) if size else min(trained_size(trained))
-    print(f"    python translate.py --checkpoint {path} --input photo.jpg --size {resize}")
+    trust = " --trust" if os.path.splitext(path)[1] in PROGRAMS else ""
+    print(f"    python translate.py --checkpoint {path}{trust} --input photo.jpg --size {resize}")
 
 
 def main(argv=None):

@@ -40,6 +40,7 @@ def get_parser():
     add("--checkpoint", required=True, nargs="+", metavar="FILE",
         help="latest.pth, one generator, or an exported one; two files with --mix")
     add("--direction", choices=("AB", "BA"), help="generator to take from a full checkpoint (default: AB)")
+    add("--trust", action="store_true", help="load a .pt2 or .ts checkpoint, which is a program that may do anything")
     add("--input", required=True, nargs="+", metavar="PATH",
         help="images, videos, folders (recursive), 'quoted/*.jpg', or webcam")
     add("--output", help="file or folder (default: NAME_translated, or translated for several inputs)")
@@ -190,7 +191,7 @@ def translate_inputs(opt):
     )  # fmt: skip
     if plan.n_skipped:
         print(f"skipping {plan.n_skipped} of {plan.n_skipped + len(plan.jobs)} outputs, which already exist")
-    trained = [load_generator(path, opt.direction) for path in opt.checkpoint]
+    trained = [load_generator(path, opt.direction, opt.trust) for path in opt.checkpoint]
     for one in trained:
         print(describe(one))
     check_jobs(plan.jobs, trained, opt.features)

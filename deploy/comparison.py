@@ -14,6 +14,7 @@ from measuring.metrics import psnr
 from media.images import ImageFiles
 from utils import InputError
 from variants.distances import ssim
+from variants.schema import confirm_paths
 
 LARGEST_DIFFERENCE = 1e-4  # allowed for float32 formats on the CPU, in [-1, 1]; one gray level is 0.0078
 # Above this number of pixels, .onnx files may differ more, in proportion: in an instance norm, ONNX Runtime adds up all
@@ -39,13 +40,15 @@ class ExportImages:
         for_int8:    makes the error message name the right option
         """
         options, domain = trained.options, (trained.direction or "AB")[0]
-        root = os.path.join(options.get("data_dir", "data"), options.get("dataset_name", ""))
+        if not images:  # otherwise images of the training are welcome, but not needed
+            confirm_paths(options, {}, trained.path, way_out="name the images with --images")
+        root = data_folder(options, trained.path)
         self.channels = trained.network.channels
         test = list_images(images, root, "test", domain) or list_images(calibration, root, "train", domain)
         train = list_images(calibration, root, "train", domain) or test
         if not test:
             flag = "--calibration" if for_int8 else "--images"
-            raise InputError(f"{flag}: required, a folder with images of domain {domain}; {root} contains none")
+            raise InputError(f"{flag}: required, a folder with images of domain {domain}; {root or 'data'} contains none")
         self.calibration = evenly_spaced(train, min(N_CALIBRATION, max(1, len(train) // 2)))
         self.validation = evenly_spaced(without(train, self.calibration), N_VALIDATION)
         self.compared = evenly_spaced(without(test, self.calibration + self.validation), N_COMPARED)
@@ -67,9 +70,22 @@ class ExportImages:
         return list(calibration), validation
 
 
+def data_folder(options, path):
+    """The folder of the data set that options stored in the file `path` name; "" if there is none, or if it is not in
+    data/."""
+    try:
+        confirm_paths(options, {}, path)
+    except InputError:
+        return ""
+    name = options.get("dataset_name")
+    return os.path.join(options.get("data_dir") or "data", name) if name else ""
+
+
 def list_images(folder, root, mode, domain):
     """Lists the images of `folder`, or of the data set if it is None. A data set may lack them; a folder that the user
     named may not."""
+    if not folder and not root:
+        return []
     try:
         return list(ImageFiles(folder or find_folder(root, mode, domain)))
     except (InputError, OSError):

@@ -16,6 +16,7 @@ from measuring.timing import COUNTING, costs, in_rounds, noise
 from media.files import file_size, load_file
 from training.options import check_name
 from utils import InputError
+from variants.schema import NETWORKS, check_distillation, check_options, check_training, confirm_paths
 
 SUFFIXES = {"prune": "_pruned", "distill": "_student"}  # added to the name of the training, for --run_name
 
@@ -25,9 +26,12 @@ def read_training(opt):
     if is_exported(opt.checkpoint):
         raise InputError(f"--checkpoint {opt.checkpoint}: is an exported file; name the training that it came from")
     state = load_file(opt.checkpoint)
-    needed = {"options", "epoch", "data", "G_AB", "G_BA", "D_A", "D_B"}
-    if not isinstance(state, dict) or not needed <= state.keys() or not isinstance(state["options"], dict):
+    if not isinstance(state, dict) or not {*NETWORKS, "options"} <= state.keys():
         raise InputError(f"{opt.checkpoint}: {opt.way} needs a full checkpoint, latest.pth or checkpoint_N.pth")
+    check_training(state, opt.checkpoint)
+    parser = cyclegan.get_parser()
+    check_options(state["options"], opt.checkpoint, parser)
+    confirm_paths(state["options"], vars(opt), opt.checkpoint, parser.get_default("data_dir"))
     trained = os.path.basename(os.path.dirname(os.path.abspath(opt.checkpoint)))
     run_name = opt.run_name or trained + SUFFIXES[opt.way]
     check_name("--run_name", run_name)
@@ -48,10 +52,12 @@ def training_options(opt, state, run_name):
     return argparse.Namespace(**options)
 
 
-def read_begun(opt, run_name, key):
+def read_begun(opt, run_name, key, parser=None):
     """--resume: the checkpoint of the interrupted compression. Raises opt.n_epochs to the epochs that were begun.
 
-    key: key of the options in the checkpoint. Raises InputError."""
+    key:    key of the options in the checkpoint
+    parser: of compress.py distill; None if the checkpoint is one of cyclegan.py
+    Raises InputError."""
     path = f"saved_models/{run_name}/latest.pth"
     if not os.path.exists(path):
         raise InputError(f"--resume: {path} does not exist. Run without --resume")
@@ -59,6 +65,8 @@ def read_begun(opt, run_name, key):
     stored = begun.get(key) if isinstance(begun, dict) else None
     if not isinstance(stored, dict) or begun.get("step") is None:
         raise InputError(f"--resume: {path} was not written by compress.py {opt.way}")
+    check_distillation(begun, path, parser) if parser else check_training(begun, path)
+    confirm_paths(stored, vars(opt), path, cyclegan.get_parser().get_default("data_dir"))
     n_begun = begun["epoch"] + (begun["batch"] > 0)
     opt.n_epochs = max(n_begun, stored["n_epochs"] if opt.n_epochs is None else opt.n_epochs)
     return begun | {"path": path}

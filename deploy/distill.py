@@ -208,14 +208,14 @@ def build(opt, options, state, run):
                         trained.criterion_GAN, run.amp)  # fmt: skip
 
 
-def read_options(opt):
+def read_options(opt, parser):
     """Completes the options of `compress.py distill`, in place.
 
     Returns (the teacher's checkpoint, the training options, the checkpoint to continue from or None). Raises InputError
     if the checkpoint cannot be used, or if --resume finds no distillation of the same teacher.
     """
     state, run_name = read_training(opt)
-    begun = read_begun(opt, run_name, "distill") if opt.resume else None
+    begun = read_begun(opt, run_name, "distill", parser) if opt.resume else None
     if begun:
         stored = begun["distill"]
         if os.path.abspath(stored["checkpoint"]) != os.path.abspath(opt.checkpoint):
@@ -233,14 +233,15 @@ def read_options(opt):
     return state, options, begun
 
 
-def distill(opt):
+def distill(opt, parser):
     """Runs `compress.py distill`: trains a student and prints a table of cost and quality.
 
-    opt: the parsed options of the command
+    opt:    the parsed options of the command
+    parser: that parsed them
 
     Returns the exit status, None if the training finished.
     """
-    state, options, begun = read_options(opt)
+    state, options, begun = read_options(opt, parser)
     run = DistillationRun(opt, options, begun)
     gan = build(opt, options, state, run)
     data = TrainingData(run.opt, run, cyclegan.open_loader)

@@ -21,7 +21,7 @@ from utils import InputError, choose_device
 from variants.build import GENERATOR_OPTIONS, generator_file, make_generator
 
 
-def prune(opt):
+def prune(opt, _):
     """What `compress.py prune` does -> exit status"""
     state, run_name = read_training(opt)
     begun = read_begun(opt, run_name, "options") if opt.resume else None

@@ -30,6 +30,7 @@ def load_translator(
     batch_size=None,
     amp=None,
     compile=False,
+    trust=False,
 ):
     """Loads a trained generator -> ImageTranslator, a function from images to images. Its pixels are those that
     translate.py writes with the same options.
@@ -50,6 +51,7 @@ def load_translator(
     tile:       images of more than tile^2 pixels are translated in bands, which takes less memory
     batch_size: number of images per batch. None for 16 on a GPU and 1 on a CPU
     amp:        True computes in bfloat16; None does so where the device supports it, for images of 8 bits
+    trust:      load .pt2 and .ts checkpoints, which are programs: True runs what their author wrote
     compile:    use torch.compile, which pays off from a few hundred images of one size
 
     Raises utils.InputError, a ValueError, if a file or an option cannot be used. Messages name options as translate.py
@@ -59,5 +61,5 @@ def load_translator(
 
     return open_translator(
         checkpoint, direction, device=device, size=size, keep_size=keep_size, strength=strength, mask=mask, mix=mix,
-        tile=tile, batch_size=batch_size, amp=amp, compile=compile,
+        tile=tile, batch_size=batch_size, amp=amp, compile=compile, trust=trust,
     )  # fmt: skip

@@ -1,6 +1,9 @@
 """
 Generators in files written by export.py, for use in place of a checkpoint. ONNX Runtime runs .onnx files; PyTorch runs
 .pt2 (torch.export) and .ts (TorchScript) files.
+
+A .pth file is data and an .onnx file is a formula. But .pt2 and .ts files are programs: loading a .pt2 unpickles objects,
+and a .ts can read and write files. So they are only loaded if the caller trusts them.
 """
 
 import contextlib
@@ -9,15 +12,18 @@ import io
 import json
 import logging
 import os
+import re
 import warnings
 
 import torch
 from torch import nn
 
+from command_line.run import out_of_memory
 from inference.generator import TrainedGenerator
-from media.files import check_zip
+from media.files import check_regular, check_zip
 from utils import InputError
 
+PROGRAMS = (".pt2", ".ts")
 RUNTIMES = {".onnx": "ONNX", ".pt2": "torch.export", ".ts": "TorchScript"}
 FACTS = "facts.json"  # name of the metadata in .pt2 and .ts files
 CHECKSUM, NO_SUM = "sha256", 64 * "0"  # metadata of .onnx files: hash of the file with this placeholder in its place
@@ -27,9 +33,9 @@ def is_exported(path):
     return os.path.splitext(path)[1].lower() in RUNTIMES
 
 
-def load_exported(path, direction=None):
+def load_exported(path, direction=None, trust=False):
     """As inference.load.load_generator -> TrainedGenerator, whose network is an Exported."""
-    G = Exported(path)
+    G = Exported(path, trust=trust)
     if direction and G.direction and direction != G.direction:
         raise InputError(f"--direction {direction}: {path} translates {G.direction}")
     return TrainedGenerator(G, path, direction or G.direction, G.epoch, G.options)
@@ -41,6 +47,7 @@ class Exported(nn.Module):
 
     path:      a file written by export.py
     extension: tells the format of a file without the usual extension
+    trust:     load .pt2 and .ts files, which are programs
 
     Attributes, from the file's metadata:
     channels, out_channels, multiple, smallest: as of models.GeneratorResNet
@@ -51,26 +58,30 @@ class Exported(nn.Module):
     Raises InputError, naming the path.
     """
 
-    def __init__(self, path, extension=None):
+    def __init__(self, path, extension=None, trust=False):
         super().__init__()
         self.path, self.extension = path, extension or os.path.splitext(path)[1].lower()
+        if self.extension in PROGRAMS and os.path.exists(path) and not trust:
+            raise InputError(
+                f"{path}: is a program, and loading it runs what its author wrote. If you trust it, add --trust. Files "
+                "that are not programs: .pth and .onnx"
+            )
         metadata = self.load(torch.device("cpu"))
         try:
-            self.channels, self.out_channels = int(metadata["channels"]), int(metadata["out_channels"])
-            self.multiple, self.smallest = int(metadata["multiple"]), int(metadata["smallest"])
-            self.size = (int(metadata["height"]), int(metadata["width"])) if metadata.get("height") else None
-        except (KeyError, ValueError):
-            raise InputError(f"{path}: not written by export.py, so the size of its input is unknown")
-        self.precision = metadata.get("precision", "float32")
-        self.direction = metadata.get("direction") or None  # "" if export.py did not know
-        self.epoch = int(metadata["epoch"]) if metadata.get("epoch") else None
-        self.options = {name: int(metadata[name]) for name in ("img_height", "img_width") if metadata.get(name)}
-        if metadata.get("dataset_name"):
-            self.options["dataset_name"] = metadata["dataset_name"]
+            facts = check_facts(metadata)
+        except (KeyError, TypeError, ValueError) as error:
+            reason = f" ({error})" if type(error) is ValueError else ""
+            raise InputError(f"{path}: not written by export.py, so the size of its input is unknown{reason}")
+        self.channels, self.out_channels = facts["channels"], facts["out_channels"]
+        self.multiple, self.smallest = facts["multiple"], facts["smallest"]
+        self.size = (facts["height"], facts["width"]) if facts.get("height") else None
+        self.precision, self.direction, self.epoch = facts["precision"], facts["direction"], facts["epoch"]
+        self.options = {name: facts[name] for name in ("img_height", "img_width", "dataset_name") if facts.get(name)}
 
     def load(self, device):
         """Loads the file onto a device -> its metadata, a dict."""
         load = {".onnx": load_onnx, ".pt2": load_program, ".ts": load_torchscript}[self.extension]
+        check_regular(self.path)
         try:
             self.run, metadata = load(self.path, device)
         except InputError:
@@ -78,7 +89,7 @@ class Exported(nn.Module):
         except FileNotFoundError:
             raise InputError(f"{self.path}: no such file")
         except Exception as error:  # the runtimes raise many kinds of errors on broken files
-            reason = (str(error).splitlines() or [""])[0]
+            reason = (str(error).splitlines() or [""])[0][:200]
             raise InputError(f"{self.path}: broken, or not for this version ({type(error).__name__}: {reason})")
         return metadata
 
@@ -98,13 +109,55 @@ class Exported(nn.Module):
     def forward(self, x):
         self.check_size(*x.shape[2:])
         with torch.autocast(x.device.type, enabled=False):
-            if self.size:  # the batch size is fixed, too
-                return torch.cat([self.run(image) for image in x.float().split(1)])
-            return self.run(x.float())
+            # if the size is fixed, so is the batch size
+            result = torch.cat([self.run_part(part) for part in x.float().split(1 if self.size else len(x))])
+        if result.shape != (len(x), self.out_channels, *x.shape[2:]):
+            raise InputError(f"{self.path}: returns {tuple(result.shape)} for images {tuple(x.shape)}. Export it again")
+        return result
+
+    def run_part(self, x):
+        try:
+            result = self.run(x)
+        except Exception as error:  # the runtimes raise many kinds of errors
+            if out_of_memory(error):
+                raise
+            reason = (str(error).splitlines() or [""])[0][:200]
+            raise InputError(f"{self.path}: cannot translate {tuple(x.shape)} ({type(error).__name__}: {reason})")
+        if not isinstance(result, torch.Tensor) or result.ndim != 4:
+            raise InputError(f"{self.path}: returns no images. Export it again")
+        return result.float()
 
     def __str__(self):
         fixed = ", {1}x{0} only".format(*self.size) if self.size else ""
         return f"{RUNTIMES[self.extension]}, {self.precision}{fixed}"
+
+
+def check_facts(metadata):
+    """The metadata of an exported file, whose values are text or numbers -> the same, with numbers of type int. Raises
+    KeyError, TypeError or ValueError, the latter with a message."""
+    if not isinstance(metadata, dict):
+        raise TypeError
+    facts = {"precision": metadata.get("precision", "float32"), "dataset_name": metadata.get("dataset_name") or None}
+    facts |= {"direction": metadata.get("direction") or None, "epoch": None}  # "" if export.py did not know
+    limits = {"channels": 4096, "out_channels": 4096, "multiple": 2**14, "smallest": 2**14}
+    optional = {"height": 2**14, "width": 2**14, "img_height": 2**14, "img_width": 2**14, "epoch": 10**9}
+    for name, most in (limits | optional).items():
+        if name in limits or metadata.get(name):
+            facts[name] = int(metadata[name])
+            if not (name != "epoch") <= facts[name] <= most:
+                raise ValueError(f"{name} is {str(metadata[name])[:40]}")
+    if bool(facts.get("height")) != bool(facts.get("width")):
+        raise KeyError
+    name = facts["dataset_name"]
+    is_folder = name is None or isinstance(name, str) and os.path.basename(name) == name and name not in (".", "..")
+    for name, fits in {
+        "precision": facts["precision"] in ("float32", "float16", "int8"),
+        "direction": facts["direction"] in (None, "AB", "BA"),
+        "dataset_name": is_folder,
+    }.items():
+        if not fits:
+            raise ValueError(f"{name} is {str(facts[name])[:40]!r}")
+    return facts
 
 
 ##############################
@@ -115,12 +168,15 @@ class Exported(nn.Module):
 
 
 def load_onnx(path, device):
-    session = open_session(path, device)
+    with open(path, "rb") as file:
+        data = file.read(2**31)  # the format holds less
+    # A tensor may be in another file, whose place it tells under the key "location"; ORTM is another format
+    if len(data) == 2**31 or data[4:8] == b"ORTM" or re.search(rb"\n(\x08|\x88\x80*\x00)location", data):
+        raise InputError(f"{path}: not written by export.py: too large, or it refers to other files")
+    session = open_session(data, path, device)
     metadata = session.get_modelmeta().custom_metadata_map
     if expected := metadata.get(CHECKSUM):
-        with open(path, "rb") as file:
-            data = file.read().replace(expected.encode(), NO_SUM.encode())
-        if hashlib.sha256(data).hexdigest() != expected:
+        if hashlib.sha256(data.replace(expected.encode(), NO_SUM.encode())).hexdigest() != expected:
             raise InputError(f"{path}: damaged, or modified since export.py wrote it. Export it again")
 
     def run(x):
@@ -130,14 +186,12 @@ def load_onnx(path, device):
     return run, metadata
 
 
-def open_session(path, device):
-    """Opens an .onnx file -> ONNX Runtime session, with as many threads as PyTorch uses."""
+def open_session(data, path, device):
+    """Opens the contents of the .onnx file `path` -> ONNX Runtime session, with as many threads as PyTorch uses."""
     try:
         import onnxruntime
     except ImportError:
         raise InputError(f"{path}: requires ONNX Runtime: pip install onnxruntime")
-    if not os.path.exists(path):
-        raise FileNotFoundError(path)
     providers = ["CPUExecutionProvider"]
     if device.type == "cuda":
         if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
@@ -147,14 +201,14 @@ def open_session(path, device):
         providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0}))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3  # errors
-    return onnxruntime.InferenceSession(path, options, providers=providers)
+    options.log_severity_level = 4  # fatal; other errors are exceptions
+    return onnxruntime.InferenceSession(data, options, providers=providers)
 
 
 def load_program(path, device):
-    metadata = {FACTS: ""}
+    data, metadata = read_zip(path), {FACTS: ""}
     with without_warnings():  # on broken files torch logs at length what we say in one line
-        program = torch.export.load(read_zip(path), extra_files=metadata)
+        program = torch.export.load(data, extra_files=metadata)
     return without_grad(program.module().to(device)), json.loads(metadata[FACTS] or "{}")
 
 
@@ -169,7 +223,7 @@ def read_zip(path):
     """The contents of a zip file, as written by PyTorch, after verifying its checksums -> io.BytesIO."""
     with open(path, "rb") as file:
         data = io.BytesIO(file.read())
-    check_zip(data)
+    check_zip(data, unpacked=2**26)
     data.seek(0)
     return data
 

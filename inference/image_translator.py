@@ -18,7 +18,7 @@ from utils import InputError, choose_device
 
 
 def open_translator(
-    checkpoint, direction, *, device, size, keep_size, strength, mask, mix, tile, batch_size, amp, compile
+    checkpoint, direction, *, device, size, keep_size, strength, mask, mix, tile, batch_size, amp, compile, trust
 ):  # fmt: skip
     """See inference.load_translator."""
     paths = [checkpoint] if isinstance(checkpoint, (str, os.PathLike)) else list(checkpoint)
@@ -33,7 +33,7 @@ def open_translator(
     size = size if np.isscalar(size) or size is None else tuple(size)
     device = choose_device(device)
     translator = Translator(
-        [load_generator(os.fspath(path), direction).network for path in paths], device, amp=amp, mix=mix,
+        [load_generator(os.fspath(path), direction, trust).network for path in paths], device, amp=amp, mix=mix,
         strength=strength, tile=tile, batch_size=batch_size, compile=compile,
     )  # fmt: skip
     if keep_size:

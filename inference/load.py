@@ -14,6 +14,7 @@ from media.files import load_file
 from models import GeneratorResNet
 from utils import InputError
 from variants.build import described_generator, generator_file, make_generator
+from variants.schema import check_described, check_generator, check_options
 
 FULL_CHECKPOINT = {"version", "options", "epoch"}  # besides G_AB, G_BA or both
 
@@ -27,15 +28,18 @@ EXPECTED = (
 )
 
 
-def load_generator(path, direction=None):
+def load_generator(path, direction=None, trust=False):
     """Loads a generator from its file alone -> TrainedGenerator.
 
     path:      a full checkpoint of cyclegan.py, the state dict of one generator (its architecture is inferred from keys
                and shapes), or a file written by export.py
     direction: "AB" or "BA", the generator to take from a full checkpoint. None takes AB
+    trust:     load .pt2 and .ts files, which are programs
     Raises InputError if the file holds no generator, or if it holds only one, of the other direction.
     """
-    return load_exported(path, direction) if is_exported(path) else generator_in(load_file(path), path, direction)
+    if is_exported(path):
+        return load_exported(path, direction, trust)
+    return generator_in(load_file(path), path, direction)
 
 
 def generator_in(state, path, direction):
@@ -44,16 +48,11 @@ def generator_in(state, path, direction):
         raise InputError(f"{path}: contains a {type(state).__name__}, not a generator. {EXPECTED}")
     if FULL_CHECKPOINT <= state.keys():
         options = state["options"]
-        if not isinstance(options, dict):
-            raise InputError(f"{path}: damaged, its options are a {type(options).__name__}")
         directions = [d for d in ("AB", "BA") if "G_" + d in state]  # a student of compress.py has only one
         direction = direction or next(iter(directions), "AB")
         if direction not in directions:
             raise InputError(f"--direction {direction}: {path} has no such generator")
-        if state["version"] != 1:
-            raise InputError(f"{path}: written by a newer cyclegan.py (format {state['version']}). Update this copy")
-        if not isinstance(state["G_" + direction], dict):
-            raise InputError(f"{path}: damaged, G_{direction} is a {type(state['G_' + direction]).__name__}")
+        check_generator(state, path, direction)
         try:
             network = build(generator_file(state, direction), path)
         except InputError:
@@ -96,14 +95,14 @@ def build(state, path):
     return rebuild(state, path).eval()
 
 
-def load_generators(path, direction=None, counterpart=None):
+def load_generators(path, direction=None, counterpart=None, trust=False):
     """Loads the generators of both directions, as far as they can be found -> {direction: TrainedGenerator}, direction
     being "AB" and "BA", or one of them.
 
     A full checkpoint holds both. For a file with one generator, the other one is loaded from the file `counterpart`, or
     from a file with the matching name in the same folder."""
     if is_exported(path):
-        generator, state = load_exported(path, direction), {}
+        generator, state = load_exported(path, direction, trust), {}
     else:
         state = load_file(path)  # read it once only, a full checkpoint is large
         generator = generator_in(state, path, direction)
@@ -111,7 +110,7 @@ def load_generators(path, direction=None, counterpart=None):
     other = "BA" if "AB" in found else "AB"
     folder, name = os.path.split(path)
     if counterpart:
-        found[other] = load_generator(counterpart, other)
+        found[other] = load_generator(counterpart, other, trust)
     elif generator.is_full:
         if "G_" + other in state:
             found[other] = generator_in(state, path, other)
@@ -119,7 +118,7 @@ def load_generators(path, direction=None, counterpart=None):
         for a, b in (("G_AB", "G_BA"), ("A2B", "B2A"), ("net_G_A", "net_G_B")):
             counterpart = os.path.join(folder, name.replace(a, b) if a in name else name.replace(b, a))
             if counterpart != path and os.path.exists(counterpart):
-                found[other] = load_generator(counterpart, other)
+                found[other] = load_generator(counterpart, other, trust)
     return found
 
 
@@ -130,18 +129,22 @@ def options_beside(path):
         return {}
     try:
         state = load_file(latest)
+        options = state.get("options", {}) if isinstance(state, dict) else {}
+        check_options(options, latest)
     except InputError:  # the user did not name this file
         return {}
-    options = state.get("options", {}) if isinstance(state, dict) else {}
-    return options if isinstance(options, dict) else {}
+    return options
 
 
 def rebuild_generator(state, path):
     """The contents of a file of variants.build.generator_file -> the network, of any architecture."""
     try:
         options, weights = state["generator"], state["weights"]
+        check_described(state, path)
         generator = make_generator(options, options["channels"], options["out_channels"])
         generator.load_state_dict(weights)
+    except InputError:
+        raise
     except (AttributeError, KeyError, ValueError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]  # of a state dict, the first keys that do not match
         raise InputError(
@@ -170,14 +173,16 @@ def build_generator(weights, path):
         n_blocks = sum(bool(re.fullmatch(r"model\.\d+\.conv_block\.1\.weight", key)) for key in weights)
         ngf, channels, *kernel = weights["model.1.weight"].shape
         upsample = "transpose" if f"model.{10 + n_blocks}.weight" in weights else "nearest"
-        last = weights[f"model.{(17 if upsample == 'transpose' else 19) + n_blocks}.weight"]
+        n_out = len(weights[f"model.{(17 if upsample == 'transpose' else 19) + n_blocks}.weight"])
+        if max(n_blocks, ngf, channels, n_out) > 4096 or min(ngf, channels, n_out) < 1:
+            raise ValueError
     except (AttributeError, KeyError, ValueError, TypeError, RuntimeError):
         raise InputError(f"{path}: {describe_unknown(weights)}. {EXPECTED}")
     if of_pytorch_gan and channels != 3:  # it pads by `channels` pixels where 3 are needed
         raise InputError(f"{path}: a generator of PyTorch-GAN with {channels} channels; only 3 are supported")
     check_finite_weights(weights, path)
     with torch.device("meta"):  # do not initialise weights that are replaced at once
-        generator = GeneratorResNet(channels, n_blocks, ngf, upsample, len(last))
+        generator = GeneratorResNet(channels, n_blocks, ngf, upsample, n_out)
     try:
         generator.load_state_dict(weights, assign=True)
     except RuntimeError:

@@ -20,6 +20,7 @@ from measuring.report import Cases, arrow, best_epochs, draw_curves, results_tab
 from measuring.scores import AvailableMetrics, Scores
 from media.images import stem
 from utils import InputError, as_rgb, bfloat16_pays, choose_device
+from variants.schema import confirm_paths
 
 # Stored with the results, so that numbers are only compared if they were measured in the same way
 PROTOCOL = {
@@ -53,7 +54,7 @@ class Settings:
 
 def evaluate(checkpoint, *, counterpart=None, direction=None, all_checkpoints=False, dataset_name=None, data_dir=None,
              img_height=None, img_width=None, paired=False, palette=None, inception_weights=None, lpips_weights=None,
-             fid_resize="torch-fidelity", batch_size=8, n_cpu=2, device=None, amp=None):  # fmt: skip
+             fid_resize="torch-fidelity", batch_size=8, n_cpu=2, device=None, amp=None, trust=False):  # fmt: skip
     """Measures the quality of trained generators on the test images of a data set.
 
     Prints a table for each checkpoint, appends a JSON line to metrics.jsonl in the folder of the checkpoint, and writes
@@ -68,12 +69,14 @@ def evaluate(checkpoint, *, counterpart=None, direction=None, all_checkpoints=Fa
     inception_weights, lpips_weights: local files, see metrics.inception and metrics.lpips
     fid_resize:            "torch-fidelity" or "clean-fid", see metrics.Inception
     device, amp:           default to the best device, and to bfloat16 where the device supports it
+    trust:                 load .pt2 and .ts files, which are programs
     Returns {epoch: {direction: {measure: value}}}, see Scores.compute. Raises InputError.
     """
     device = choose_device(device)
-    generators, epoch, options = open_generators(checkpoint, direction, counterpart)
+    generators, epoch, options = open_generators(checkpoint, direction, counterpart, trust)
     checkpoints = find_checkpoints(checkpoint, epoch, direction) if all_checkpoints else {epoch: checkpoint}
     size = image_size(generators, img_height, img_width, options)
+    confirm_paths(options, dict(dataset_name=dataset_name, data_dir=data_dir), checkpoint)
     name = dataset_name or options.get("dataset_name")
     root = find_dataset(checkpoint, name, data_dir or options.get("data_dir"))
     directions = [direction] if direction else sorted(generators)
@@ -103,7 +106,7 @@ def evaluate(checkpoint, *, counterpart=None, direction=None, all_checkpoints=Fa
         sheets = os.path.join(sheets, name)
     for epoch, path in sorted(checkpoints.items(), key=lambda item: item[0] or 0):
         if all_checkpoints:
-            generators = {d: found.network for d, found in load_generators(path, direction, counterpart).items()}
+            generators = {d: found.network for d, found in load_generators(path, direction, counterpart, trust).items()}
         results = measure_checkpoint(path, generators, directions, data, available, settings, paired, sheets)
         print(f"\n{path}" + (f", epoch {epoch}" if epoch is not None else ""))
         lines = results_table(results, about["untranslated"], data.references, data.absent)
@@ -123,9 +126,9 @@ def evaluate(checkpoint, *, counterpart=None, direction=None, all_checkpoints=Fa
 ##############################
 
 
-def open_generators(checkpoint, direction, counterpart):
+def open_generators(checkpoint, direction, counterpart, trust=False):
     """Loads the generators of a checkpoint -> ({direction: generator}, epoch or None, options of the training)."""
-    trained = load_generators(checkpoint, direction, counterpart)
+    trained = load_generators(checkpoint, direction, counterpart, trust)
     named = next(found for found in trained.values() if found.path == checkpoint)
     options = named.options or options_beside(checkpoint)
     return {d: found.network for d, found in trained.items()}, named.epoch, options

@@ -8,6 +8,8 @@ PNG and JPEG 2000 at full depth. array_writer.py writes them.
 
 import contextlib
 import dataclasses
+import math
+import os
 
 import numpy as np
 from PIL import Image
@@ -16,6 +18,7 @@ from media.colours import deep_to_srgb, described_colours
 from media.depth import INSTALL, TIFF, is_array, is_deep
 from media.files import reading
 from media.images import check_smallest, load_image
+from media.limits import check_density, check_pixels, open_image_file
 from media.metadata import GEO_TAGS, IPTC, TEXT_TAGS, XMP, metadata_to_keep
 from utils import InputError
 
@@ -102,15 +105,16 @@ def decode(path, channels):
     """-> list of Decoded"""
     name = path.lower()
     if name.endswith(".npy"):
-        return [Decoded(np.load(path, allow_pickle=False))]
+        return [Decoded(load_npy(path))]
     if name.endswith(TIFF):
         try:
             import tifffile
         except ImportError:
             return [decode_tiff_without_tifffile(path)]
-        with tifffile.TiffFile(path) as file:
+        # not the other files that OME-TIFF, Micro-Manager and NDTiff name
+        with tifffile.TiffFile(path, _multifile=False, is_mmstack=False, is_ndtiff=False) as file:
             return decode_tiff(file, channels)
-    with Image.open(path) as image:
+    with open(path, "rb") as file, open_image_file(file, path) as image:
         info, orientation = metadata_to_keep(image, image.info), image.getexif().get(0x0112, 1)
         values, has_alpha = decode_deep(path, image)
         key = image.info.get("transparency")
@@ -119,6 +123,20 @@ def decode(path, channels):
             values, has_alpha = np.dstack([values, alpha.astype(values.dtype)]), True
         colours = None if info.get("icc_profile") else described_colours(image)
     return [Decoded(values, has_alpha, orientation, info, colours)]
+
+
+def load_npy(path):
+    """An .npy file -> array. Never executes code from the file."""
+    with open(path, "rb") as file:
+        version = np.lib.format.read_magic(file)
+        read_header = {1: np.lib.format.read_array_header_1_0}.get(version[0], np.lib.format.read_array_header_2_0)
+        shape, _, dtype = read_header(file)
+        if dtype.hasobject:
+            raise ValueError("Object arrays cannot be loaded: they may hold code")
+        if dtype.itemsize * math.prod(map(int, shape)) > os.path.getsize(path) - file.tell():
+            raise ValueError(f"truncated: the shape is {shape}")
+    check_pixels(path, *sorted([1, 1, *shape])[-2:], math.prod(shape))
+    return np.load(path, allow_pickle=False)
 
 
 def decode_deep(path, image):
@@ -144,7 +162,7 @@ def decode_deep(path, image):
 
 def decode_tiff_without_tifffile(path):
     """Pillow decodes some kinds of TIFF at full depth -> Decoded"""
-    with contextlib.suppress(OSError), open(path, "rb") as file, Image.open(file) as image:
+    with contextlib.suppress(OSError), open(path, "rb") as file, open_image_file(file, path) as image:
         is_whole = image.mode in ("L", "I;16", "I;16B", "F") or (image.mode in ("RGB", "RGBA") and not is_deep(image))
         if is_whole and image.n_frames == 1:
             values = np.asarray(image)  # newer versions of Pillow turn it upright here, and drop the tag
@@ -156,7 +174,10 @@ def decode_tiff(file, channels):
     """An open tifffile.TiffFile -> list of Decoded. Smaller copies of an image (pyramids, thumbnails) are left out."""
     decoded = []
     for series in file.series:
-        page, values = series.keyframe, series.asarray()
+        page = series.keyframe
+        check_pixels(file.filehandle.path, page.imagewidth, page.imagelength, math.prod(series.shape))
+        check_density(file.filehandle.path, page.imagewidth * page.imagelength)
+        values = series.asarray()
         if page.is_reduced and decoded:
             continue
         photometric = int(page.photometric)

@@ -6,8 +6,6 @@ import functools
 import os
 import sys
 
-from PIL import Image
-
 TIFF, PNG, JPEG2000 = (".tif", ".tiff"), (".png", ".apng"), (".jp2", ".j2k", ".jpc", ".jpf", ".jpx", ".j2c")
 ALWAYS_8_BIT = (".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".bmp")  # need not be opened to know
 INSTALL = "pip install tifffile imagecodecs"
@@ -21,8 +19,10 @@ def is_array(path, channels):
         return True
     if name.endswith(ALWAYS_8_BIT) or not os.path.isfile(path):  # opening a pipe would block
         return False
+    from media.limits import open_pil  # imported here, so that `import cyclegan` is fast
+
     try:
-        with Image.open(path) as image:  # reads the header only
+        with open_pil(path) as image:  # reads the header only
             return is_deep(image) and (image.format not in ("PNG", "JPEG2000") or has_imagecodecs(path))
     except Exception:  # tifffile may read what Pillow cannot, such as colour planes of 3 x 16 bits
         return name.endswith(TIFF)

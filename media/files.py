@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import pickle
+import warnings
 import zipfile
 
 import torch
@@ -38,36 +39,70 @@ def load_file(path):
     Raises InputError if the file is missing, truncated, not a checkpoint, or contains code."""
     if os.path.isdir(path):
         raise InputError(f"{path}: is a folder. Name a file in it, such as {os.path.join(path, 'latest.pth')}")
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise InputError(f"{path}: not a regular file")  # opening a pipe would block
+    check_regular(path)
     try:
         if zipfile.is_zipfile(path):
             check_zip(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged files, torch says more than the line below
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        check_tensors(state)
+        return state
     except FileNotFoundError:
         raise InputError(f"{path}: no such checkpoint")
     except pickle.UnpicklingError:
         raise InputError(f"{path}: not a checkpoint, or one with code in it; nothing was executed")
     except Exception as error:  # torch raises many kinds of errors on broken files
-        reason = (str(error).splitlines() or [""])[0]
+        reason = (str(error).splitlines() or [""])[0][:200]
         raise InputError(f"{path}: broken, truncated, or not a checkpoint ({type(error).__name__}: {reason})")
 
 
-def check_zip(file):
-    """Raises ValueError if a checksum in a zip file is wrong. PyTorch does not verify them.
+def check_regular(path):
+    """Raises InputError if `path` is a pipe, which would block, or a device, which may never end."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise InputError(f"{path}: not a regular file")
 
-    file: a path or an open file"""
+
+def check_zip(file, unpacked=0):
+    """Raises ValueError if a zip file was not written by PyTorch as it is: a checksum is wrong, which PyTorch does not
+    verify, or members are compressed, so that a small file may hold any size.
+
+    file:     a path or an open file
+    unpacked: number of bytes that compressed members may hold; TorchScript compresses its code"""
     with zipfile.ZipFile(file) as archive:
+        sizes = {True: 0, False: 0}
+        for member in archive.infolist():
+            sizes[member.compress_type == zipfile.ZIP_STORED] += member.file_size
+        archive.fp.seek(0, os.SEEK_END)
+        if sizes[False] > unpacked:
+            raise ValueError("it is compressed, which PyTorch's files are not")
+        if sizes[True] > archive.fp.tell():
+            raise ValueError("its parts are larger than the file")
         if archive.testzip():
             raise ValueError("a checksum is wrong")
+
+
+def check_tensors(state):
+    """Raises ValueError unless all tensors in nested dicts, lists and tuples are plain ones, whose values are in the
+    file. A tensor may pretend to have any size, by repeating one value."""
+    todo, seen = [state], set()
+    while todo:
+        value = todo.pop()
+        if isinstance(value, torch.Tensor):
+            if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu" or value.is_nested:
+                raise ValueError(f"a tensor is not a plain one: {value.layout}, {value.dtype}, {value.device}")
+            if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+                raise ValueError(f"a tensor of shape {tuple(value.shape)} has fewer values")
+        elif isinstance(value, (dict, list, tuple, set)) and id(value) not in seen:
+            seen.add(id(value))
+            todo.extend([*value.keys(), *value.values()] if isinstance(value, dict) else value)
 
 
 @contextlib.contextmanager
 def reading(path):
     """For decoders: turns any error in the `with` block into an InputError that names the path."""
     try:
-        if os.path.exists(path) and not os.path.isfile(path):
-            raise InputError(f"{path}: not a regular file")  # opening a pipe would block
+        check_regular(path)
         yield
     except InputError:
         raise

@@ -14,10 +14,14 @@ from PIL import Image, ImageOps
 from media.files import reading
 from utils import InputError
 
-HEIF = (".heic", ".heics", ".heif", ".heifs", ".hif")  # see register_heif
+HEIF = (".heic", ".heics", ".heif", ".heifs", ".hif")  # see limits.register_heif
+# The formats that are opened, see limits.open_pil. Not those whose plugins start another program (EPS), open a file of
+# any format inside of their own (IPTC), or only recognise a format (MPEG, GRIB)
+READABLE = {*("AVIF BLP BMP CUR DCX DDS DIB FITS FLI FTEX GBR GIF HEIF ICNS ICO IM JPEG JPEG2000 MPO MSP PCX PIXAR PNG "
+              "PPM PSD QOI SGI SPIDER SUN TGA TIFF WEBP XBM XPM").split()}  # fmt: skip
 # .mpo is a JPEG with a second picture inside. Pillow opens it as JPEG and knows the extension, but does not connect both
 IMAGE_EXTENSIONS = (
-    *(e for e, kind in Image.registered_extensions().items() if kind in Image.OPEN), ".mpo", ".npy", *HEIF,
+    *(e for e, kind in Image.registered_extensions().items() if kind in READABLE), ".mpo", ".npy", *HEIF,
 )  # fmt: skip
 
 
@@ -33,31 +37,14 @@ def open_image(path, smallest=None, needed=None):
     """
     from media import limits  # imported here, so that `import cyclegan` is fast
 
-    register_heif(path)
     with reading(path), open(path, "rb") as file:  # Pillow 12 forgets the orientation of some TIFF files opened by name
-        try:
-            image = Image.open(file)
-        except Image.DecompressionBombError as error:
-            image = limits.open_jpeg(file, path, error)
-        with image:
+        with limits.open_image_file(file, path) as image:
             check_image_size(path, image, smallest)
             if needed and (side := needed(*image.size)):
                 image.draft(None, (2 * side, 2 * side))
             if image.width * image.height > limits.max_pixels():
                 raise limits.too_large(path, image.size)
             yield image
-
-
-def register_heif(path):
-    """Lets Pillow open HEIC and HEIF, the formats of iPhones, if `path` is such a file. Raises InputError if that
-    requires a package."""
-    if not path.lower().endswith(HEIF):
-        return
-    try:
-        import pillow_heif  # Pillow has no decoder of its own
-    except ImportError:
-        raise InputError(f"{path}: reading {os.path.splitext(path)[1]} requires pillow-heif: pip install pillow-heif")
-    pillow_heif.register_heif_opener()
 
 
 def load_image(path, channels=3, size=None, smallest=None):

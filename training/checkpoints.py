@@ -12,6 +12,7 @@ import torch
 from media.files import load_file, save_file
 from utils import InputError, whole_file
 from variants.build import generator_file
+from variants.schema import check_part, check_training
 
 
 def copy_to_cpu(state):
@@ -48,13 +49,13 @@ def find_checkpoint(folder, epoch=0):
         print(f"{folder}: no checkpoint yet, starting from the beginning")
         return None
     newest = "latest.pth" if "latest.pth" in names else f"checkpoint_{kept[-1]}.pth"
-    path = os.path.join(folder, f"checkpoint_{epoch}.pth" if epoch else newest)
+    return read_checkpoint(os.path.join(folder, f"checkpoint_{epoch}.pth" if epoch else newest))
+
+
+def read_checkpoint(path):
+    """A full checkpoint -> dict, with its path under "path". Raises InputError."""
     state = load_file(path)
-    required = {"version", "options", "epoch", "batch", "step", "data", "ranks", "G_AB", "G_BA", "D_A", "D_B"}
-    if not isinstance(state, dict) or not required <= state.keys() or not isinstance(state["options"], dict):
-        raise InputError(f"{path}: not a full checkpoint of cyclegan.py")
-    if state["version"] != 1:
-        raise InputError(f"{path}: written by a newer cyclegan.py (format {state['version']}). Update this copy")
+    check_training(state, path)
     return state | {"path": path}
 
 
@@ -62,6 +63,7 @@ def restore(checkpoint, parts):
     """Calls load_state_dict of each of `parts`, a dict by name. Optimizers keep their own learning rate and options."""
     try:
         for name, part in parts.items():
+            check_part(name, part, checkpoint[name])  # a fused optimizer does not check sizes itself
             if isinstance(part, torch.optim.Optimizer):
                 own = {key: value for key, value in part.param_groups[0].items() if key != "params"}
                 checkpoint[name]["param_groups"][0] |= own

@@ -9,6 +9,7 @@ from training.checkpoints import find_checkpoint
 from utils import InputError
 from variants.build import DISCRIMINATOR_OPTIONS, GENERATOR_OPTIONS, channels_of
 from variants.options import check
+from variants.schema import check_options, confirm_paths
 from variants.schedules import stages
 
 # --resume takes all options from the checkpoint except these
@@ -43,6 +44,8 @@ def read_options(parser, argv, demo):
     if given.get("resume") or given.get("epoch"):
         checkpoint = find_checkpoint(f"saved_models/{run_name}", given.get("epoch", 0))
     if checkpoint:
+        check_options(checkpoint["options"], checkpoint["path"], parser)
+        confirm_paths(checkpoint["options"], given, checkpoint["path"], defaults["data_dir"])
         defaults |= stored_options(checkpoint, defaults, given)
     opt = argparse.Namespace(**defaults | given | {"run_name": run_name})
     if opt.progressive:

@@ -4,6 +4,7 @@ A training run: device and processes, folders, checkpoints, what is printed befo
 
 import copy
 import os
+import shlex
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,7 @@ from training.processes import (
 )  # fmt: skip
 from utils import InputError, bfloat16_pays, choose_device, evaluating
 from variants.build import channels_of
+from variants.schema import is_inside
 
 
 class Run:
@@ -181,6 +183,8 @@ class Run:
 
     def what_was_written(self):
         opt, n, folder = self.opt, self.opt.n_epochs, self.checkpoint_dir
+        # a checkpoint may not refer to folders outside of data/ unless the command says so, too
+        data = "" if is_inside(opt.data_dir, "data") else f" --data_dir {shlex.quote(opt.data_dir)}"
         longer = f"--n_iters {2 * opt.n_iters}" if opt.n_iters else f"--n_epochs {2 * n}"
         return (
             "written:\n"
@@ -188,8 +192,8 @@ class Run:
             f"  {folder}/G_AB_{n}.pth, {folder}/G_BA_{n}.pth: the generators alone\n"
             f"  {folder}/latest.pth: everything; to use it, to evaluate it, or to train longer:\n"
             f"      python translate.py --checkpoint {folder}/latest.pth --direction AB --input photo.jpg\n"
-            f"      python evaluate.py --checkpoint {folder}/latest.pth\n"
-            f"      python cyclegan.py --run_name {opt.run_name} --resume {longer}\n"
+            f"      python evaluate.py --checkpoint {folder}/latest.pth{data}\n"
+            f"      python cyclegan.py --run_name {opt.run_name} --resume {longer}{data}\n"
             f"  {folder}/log.jsonl: the losses"
         )
 

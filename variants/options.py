@@ -108,7 +108,7 @@ def add_machine(parser):
     add, actions = adder(parser, "memory, speed, unusual data, logs")
     switch = argparse.BooleanOptionalAction
     add("--cache", action=switch, help="keep decoded images in memory (default: if they fit into 4 GiB)")
-    add("--n_cpu", type=between(0), help="worker processes that load images (default: 0 if cached; else up to 8 for a GPU, 1 for a CPU)")
+    add("--n_cpu", type=between(0, 1024), help="worker processes that load images (default: 0 if cached; else up to 8 for a GPU, 1 for a CPU)")
     add("--skip_bad_images", action=switch, default=False, help="skip images that are corrupt or too small")
     add("--enlarge", action=switch, default=False, help="accept images smaller than the crop")
     add("--accumulate", type=between(1, 10**6), default=1, help="number of batches to sum gradients over before a step")

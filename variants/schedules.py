@@ -32,7 +32,8 @@ def sizes_by_epoch(text):
     """Checks the value of --progressive, such as '128:50,256:150', and returns it unchanged."""
     for stage in text.split(","):
         size, _, epochs = stage.partition(":")
-        if not (size.isdecimal() and epochs.isdecimal() and int(size) >= 32 and int(epochs) >= 1):
+        is_number = size.isdecimal() and epochs.isdecimal() and len(size) < 6 and len(epochs) < 10
+        if not (is_number and 32 <= int(size) <= 16384 and int(epochs) >= 1):
             raise argparse.ArgumentTypeError(f"{text}: not of the form SIZE:EPOCHS,SIZE:EPOCHS, such as 128:50,256:150")
     return text
 

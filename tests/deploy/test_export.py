@@ -98,7 +98,7 @@ def test_an_exported_file_returns_what_the_generator_returns(name, kind, tmp_pat
     G = network(name)
     path = str(tmp_path / ("g" + formats.FORMATS[kind].extension))
     write_export(kind, G, path)
-    made = Exported(path)
+    made = Exported(path, trust=True)
     s = G.smallest
     # the last two are smaller than the network accepts; the very last is less than half of its padding
     sizes = [(1, 2 * s, 2 * s), (3, 2 * s, 3 * s), (1, s + 5, 2 * s + 1), (3, s + 1, s + 3), (1, s - 1, s), (2, 5, 2)]
@@ -115,7 +115,7 @@ def test_any_channels(kind, channels, out_channels, tmp_path):
     path = str(tmp_path / ("g" + formats.FORMATS[kind].extension))
     write_export(kind, G, path)
     x = torch.rand(2, channels, 37, 50) * 2 - 1
-    made = Exported(path)
+    made = Exported(path, trust=True)
     assert (made.channels, made.out_channels) == (channels, out_channels)
     assert (made(x) - enlarged(G, x)).abs().max() <= 1e-4
 
@@ -231,7 +231,7 @@ def test_opencv_runs_files_of_a_fixed_size(name, tmp_path):
         expected = G(x)
     assert expected.std() > 0.05
     assert (run_opencv(path, x) - expected).abs().max() <= 1e-4
-    assert (Exported(path)(x) - expected).abs().max() <= 1e-4
+    assert (Exported(path, trust=True)(x) - expected).abs().max() <= 1e-4
 
 
 def test_a_file_of_any_size_computes_integers(tmp_path):
@@ -248,7 +248,7 @@ def test_programs_of_a_fixed_size(kind, tmp_path):
     path = str(tmp_path / ("g" + formats.FORMATS[kind].extension))
     write_fixed(kind, G, path, (36, 64))
     x = torch.rand(3, 3, 36, 64) * 2 - 1
-    made = Exported(path)
+    made = Exported(path, trust=True)
     with torch.no_grad():
         assert (made(x) - G(x)).abs().max() <= 1e-4  # the batch is translated one by one
     assert made.size == (36, 64) and str(made).endswith("float32, 64x36 only")
@@ -277,7 +277,7 @@ def test_smaller_files_of_a_fixed_size(tmp_path):
         assert computed_integers(onnx.load(path)) == []
         with torch.no_grad():
             assert least < psnr(run_opencv(path, x), G(x)) < 100
-            assert least < psnr(Exported(path)(x), G(x)) < 100
+            assert least < psnr(Exported(path, trust=True)(x), G(x)) < 100
 
 
 ##############################
@@ -499,7 +499,7 @@ def test_export_and_translate(kind, trained, capsys):
     assert f"--checkpoint {path}" in said and ("deprecated" in said) == (kind == "ts")
     assert all(size in said for size in ("48 x 48", "32 x 32", "55 x 37"))
     assert sorted(os.listdir("saved_models/tiny")) == sorted(["latest.pth", os.path.basename(path)])
-    known = load_generator(path)
+    known = load_generator(path, trust=True)
     made = known.network
     assert made.precision == precision
     assert (known.direction, known.epoch, known.options["dataset_name"]) == ("BA", 3, "tiny")
@@ -509,7 +509,7 @@ def test_export_and_translate(kind, trained, capsys):
     results = []
     for name, words in ((checkpoint, ["--direction", "BA", "--no-amp"]), (path, [])):
         status = translate.main(["--checkpoint", name, "--input", "photo.png", "--output", "out.png", "--overwrite",
-                                 *words])  # fmt: skip
+                                 "--trust", *words])  # fmt: skip
         assert status == 0
         results.append(np.asarray(Image.open("out.png")).astype(int))
     if kind == "int8":  # what --psnr asks for; the largest error of a single pixel depends on the processor
@@ -542,16 +542,17 @@ def test_export_and_translate_at_a_fixed_size(kind, trained, capsys):
     export.main(["--checkpoint", checkpoint, "--direction", "BA", "--format", kind, "--psnr", "20", "--size", "64x36"])
     said = capsys.readouterr().out
     assert f"{path}: " in said and ", replaces an earlier file" in said
-    assert f"--checkpoint {path} --input photo.jpg --size 64x36" in said
+    trust = " --trust" if kind in ("pt2", "ts") else ""
+    assert f"--checkpoint {path}{trust} --input photo.jpg --size 64x36" in said
     assert re.findall(r"(\d+ x \d+) +(\d)  ", said) == [("64 x 36", "1")]
     assert sorted(os.listdir("saved_models/tiny")) == sorted(["latest.pth", os.path.basename(path)])
-    made = load_generator(path)
+    made = load_generator(path, trust=True)
     assert made.network.size == (36, 64) and made.options["img_height"] == 48  # of the training
 
     os.mkdir("in")
     for name, size in (("a", (64, 36)), ("b", (40, 40)), ("c", (64, 36))):
         Image.effect_noise(size, 80).convert("RGB").save(f"in/{name}.png")
-    words = ["--checkpoint", path, "--input", "in", "--overwrite", "--tile", "64", "--batch_size", "8"]
+    words = ["--checkpoint", path, "--input", "in", "--overwrite", "--tile", "64", "--batch_size", "8", "--trust"]
     assert translate.main([*words, "--output", "out"]) == 1
     errors = capsys.readouterr().err
     assert f"not translated: in/b.png: 40x40 pixels, but {path} takes only 64x36: use --size 64x36" in errors
@@ -578,20 +579,20 @@ def test_videos_and_mixtures_at_a_fixed_size(trained, capsys, tmp_path):
         for _ in range(3):
             clip.mux(stream.encode(av.VideoFrame.from_image(Image.effect_noise((80, 60), 80).convert("RGB"))))
         clip.mux(stream.encode(None))
-    words = ["--input", "clip.mp4", "--output", "out.mp4"]
+    words = ["--trust", "--input", "clip.mp4", "--output", "out.mp4"]
     assert translate.main(["--checkpoint", path, *words]) == 1
     assert f"clip.mp4: 80x60 pixels, but {path} takes only 64x36: use --size 64x36" in capsys.readouterr().err
     assert not [name for name in os.listdir() if name.startswith("out")]
     assert translate.main(["--checkpoint", path, *words, "--size", "64x36"]) == 0
 
     Image.new("RGB", (64, 36)).save("photo.png")
-    words = ["--input", "photo.png", "--mix", "0.5", "--output", "mixed.png"]
+    words = ["--trust", "--input", "photo.png", "--mix", "0.5", "--output", "mixed.png"]
     with pytest.raises(InputError, match=f"--mix: {path} takes only 64x36 pixels, the other generator does not"):
         translate.main(["--checkpoint", path, other, *words])
     assert translate.main(["--checkpoint", path, checkpoint, *words]) == 0
     with pytest.raises(InputError, match="image: 50x40 pixels, but .* use --size 64x36"):
-        load_translator(path)(Image.new("RGB", (50, 40)))
-    assert load_translator(path, size=(64, 36))(Image.new("RGB", (50, 40))).size == (64, 36)
+        load_translator(path, trust=True)(Image.new("RGB", (50, 40)))
+    assert load_translator(path, size=(64, 36), trust=True)(Image.new("RGB", (50, 40))).size == (64, 36)
 
 
 def test_evaluation_uses_the_fixed_size(trained, no_downloads, capsys):
@@ -820,9 +821,9 @@ def test_errors_of_exported_files(trained, tmp_path, monkeypatch):
         with open("half" + extension, "wb") as file:
             file.write(data[: len(data) // 2])
         with pytest.raises(InputError, match=f"half{extension}: broken"):
-            Exported("half" + extension)
+            Exported("half" + extension, trust=True)
         with pytest.raises(InputError, match=f"none{extension}: no such file"):
-            Exported("none" + extension)
+            Exported("none" + extension, trust=True)
     flipped = bytearray(data)
     flipped[len(data) // 2] ^= 1
     with open("flipped.onnx", "wb") as file:
@@ -844,7 +845,7 @@ def test_errors_of_exported_files(trained, tmp_path, monkeypatch):
     with open("bad.pt2", "wb") as file:
         file.write(data)
     with pytest.raises(InputError, match="bad.pt2: broken"):
-        Exported("bad.pt2")
+        Exported("bad.pt2", trust=True)
     for words, message in ((["--compile"], "--compile: .*exported"), (["--features"], "--features: requires a ResNet")):
         with pytest.raises(InputError, match=message):
             translate.main(["--checkpoint", "saved_models/tiny/G_AB_3.onnx", "--input", "photo.png", *words])
