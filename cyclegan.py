@@ -28,7 +28,7 @@ from training.update import Update
 from utils import ReplayBuffer
 from variants import add_variants
 from variants.build import apply_variants, channels_of, dataset_options, make_discriminator, make_generator
-from variants.losses import GAN_LOSSES, extra_losses, needs_cycle
+from variants.losses import extra_losses, make_criterion, mean_loss, needs_cycle
 from variants.schedules import learning_rates, lr_factor
 
 # The demo trains small networks, so a laptop is enough. With so few epochs, a long decay helps
@@ -126,7 +126,7 @@ def train_step(gan, opt, real_A, real_B, paired=None):
             # Each generator translates one domain and preserves the other, in one pass
             fake_B, same_B = in_one_pass(G_AB, real_A, real_B)
             fake_A, same_A = in_one_pass(G_BA, real_B, real_A)
-            loss_identity = (criterion_identity(same_A, real_A) + criterion_identity(same_B, real_B)) / 2
+            loss_identity = mean_loss(opt, criterion_identity(same_A, real_A), criterion_identity(same_B, real_B))
         else:
             fake_B, fake_A = G_AB(real_A), G_BA(real_B)
 
@@ -138,7 +138,7 @@ def train_step(gan, opt, real_A, real_B, paired=None):
         #   L_cycle = |G_BA(G_AB(a)) - a| + |G_AB(G_BA(b)) - b|      (equation 2)
         if needs_cycle(opt):
             recov_A, recov_B = G_BA(fake_B), G_AB(fake_A)
-            loss_cycle = (criterion_cycle(recov_A, real_A) + criterion_cycle(recov_B, real_B)) / 2
+            loss_cycle = mean_loss(opt, criterion_cycle(recov_A, real_A), criterion_cycle(recov_B, real_B))
 
         # Equation 3. The means over both directions do not change the ratio of the weights
         loss_G = loss_GAN + opt.lambda_cyc * loss_cycle + opt.lambda_id * loss_identity
@@ -229,7 +229,7 @@ def build(opt, run):
     lr_schedulers = [LambdaLR(o, lr_lambda, run.epoch - 1) for o in (optimizer_G, optimizer_D_A, optimizer_D_B)]
     seed = 2 * (opt.seed + 1000 * run.rank)  # each pool of each process has its own random numbers
     fake_A_buffer, fake_B_buffer = ReplayBuffer(opt.pool_size, seed), ReplayBuffer(opt.pool_size, seed + 1)
-    criterion_GAN = ({"lsgan": MSE} | GAN_LOSSES)[opt.gan_loss](real=1 - opt.label_smoothing)
+    criterion_GAN = make_criterion(opt, MSE, (D_A, D_B))  # MSE by default
     torch.manual_seed(opt.seed + run.rank)  # for dropout and --diffaugment, different in each process
     return CycleGAN(G_AB, G_BA, D_A, D_B, optimizer_G, optimizer_D_A, optimizer_D_B, lr_schedulers, fake_A_buffer,
                     fake_B_buffer, criterion_GAN, run.amp)  # fmt: skip

@@ -12,9 +12,7 @@ import os
 import numpy as np
 import torch
 
-from media.domain import Domain
-from media.images import pair_by_stem
-from utils import InputError
+from media.domain import Domain, centre
 
 CACHE_LIMIT_GIB = 4.0  # a larger data set is decoded again in every epoch, by worker processes
 
@@ -24,7 +22,9 @@ def find_folder(root, mode, domain):
     for folder in (os.path.join(root, mode + domain), os.path.join(root, mode, domain)):
         if os.path.isdir(folder):
             return folder
-    raise InputError(f"{os.path.join(root, mode + domain)}: no such folder. Put the images of domain {domain} there")
+    from media.layouts import explain_missing  # says what there is instead
+
+    raise explain_missing(root, mode, domain)
 
 
 def to_float(image):
@@ -43,25 +43,28 @@ class ImageDataset(torch.utils.data.Dataset):
     root:      data/NAME
     mode:      'train' resizes to load_size, takes a random crop of img_size and flips it with probability 1/2, as the
                authors' code does; 'test' resizes to img_size and nothing else
-    unaligned: False pairs A and B by file stem, with the same crop and flip, and leaves out all other images
+    unaligned: False pairs A and B by file name, with the same crop and flip, and leaves out all other images
     img_size:  (height, width) of the samples
     load_size: (height, width) before the crop
     channels:  number of channels of the images, or (that of A, that of B)
     cache:     keep the decoded images in memory; None does so if they take at most CACHE_LIMIT_GIB
     enlarge:   accept training images smaller than img_size
+    flip:      False never flips
     augment:   changes training images further, see variants/augment.py
     pairs:     function (files of A, files of B) -> {i of A: i of B} of true counterparts. An image of A that has one
                is loaded with it, with the same crop. "paired", a third entry of samples, is then 1.0, else 0.0
+    ranges:    (value_range of A, value_range of B), for media.domain.Domain, as are all `options`
     """
 
     def __init__(self, root, mode="train", unaligned=True, img_size=(256, 256), load_size=(286, 286), channels=3,
-                 seed=0, cache=None, skip_bad_images=False, enlarge=False, augment=None, pairs=None):  # fmt: skip
-        self.train, self.img_size, self.seed, self.augment = mode == "train", img_size, seed, augment
+                 seed=0, cache=None, enlarge=False, flip=True, augment=None, pairs=None, ranges=(None, None), **options):  # fmt: skip
+        self.train, self.img_size, self.seed, self.flip = mode == "train", img_size, seed, flip
+        self.augment, self.counterpart, self.returns_paired = augment, {}, pairs is not None
         size, smallest = (load_size, None if enlarge else img_size) if self.train else (img_size, None)
         channels = channels if isinstance(channels, tuple) else (channels, channels)
         self.A, self.B = (
-            Domain(find_folder(root, mode, domain), size, n, smallest, skip_bad_images)
-            for domain, n in zip("AB", channels)
+            Domain(find_folder(root, mode, domain), size, n, smallest, value_range=value_range, **options)
+            for domain, n, value_range in zip("AB", channels, ranges)
         )
         if cache is None:
             processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # each keeps its own copy
@@ -70,24 +73,10 @@ class ImageDataset(torch.utils.data.Dataset):
         for domain in (self.A, self.B):
             if cache or self.train:
                 domain.check(cache)
-        self.counterpart, self.returns_paired = {}, pairs is not None
         if pairs or not unaligned:
-            self._pair(pairs or pair_by_stem, unaligned)
+            from media.folders import match_domains, pair_by_stem
 
-    def _pair(self, pairs, unaligned):
-        """Finds the counterparts among the usable images."""
-        position_A, position_B = (
-            {int(i): position for position, i in enumerate(domain.usable)} for domain in (self.A, self.B)
-        )
-        found = {a: b for a, b in pairs(self.A.files, self.B.files).items() if a in position_A and b in position_B}
-        if not found:
-            raise InputError(f"{self.A.files.folder}, {self.B.files.folder}: no image of A has a counterpart in B")
-        if unaligned:
-            self.counterpart = {position_A[a]: position_B[b] for a, b in found.items()}
-            self.A.notes.append(f"{len(found)} images of A have a counterpart in B")
-        else:
-            self.A.usable, self.B.usable = (np.array(numbers) for numbers in zip(*sorted(found.items())))
-            self.counterpart = {i: i for i in range(len(found))}
+            self.counterpart = match_domains(self.A, self.B, pairs or pair_by_stem, unaligned)
 
     @property
     def is_cached(self):
@@ -118,12 +107,12 @@ class ImageDataset(torch.utils.data.Dataset):
     def _sample(self, image, dice):
         """Crops, flips and augments an image (H, W, C) by random numbers from 0 to 1 -> (C, height, width)."""
         if not self.train:
-            return to_float(image)
+            return to_float(centre(image, self.img_size))
         if self.augment:
             image = self.augment.before_crop(image, dice)
         height, width = self.img_size
         top = int(dice[0] * (image.shape[0] - height + 1))
         left = int(dice[1] * (image.shape[1] - width + 1))
         image = image[top : top + height, left : left + width]
-        image = to_float(image.flip(1) if dice[2] < 0.5 else image)
+        image = to_float(image.flip(1) if self.flip and dice[2] < 0.5 else image)
         return self.augment.after_crop(image, dice) if self.augment else image

@@ -141,7 +141,8 @@ def whole_file(path):
     """Gives a temporary name to write to in a `with` block and renames it to `path` afterwards, so `path` is always the
     old file or the complete new one. After an error, the temporary file is removed."""
     folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f"{name[:40]}{hash(name)}.tmp") if len(os.fsencode(name)) > 251 else path + ".tmp"
+    # short enough for any file system, and not the name that another process writes to
+    temporary = os.path.join(folder, f"{name[:40]}.{os.urandom(4).hex()}.tmp")
     try:
         yield temporary
         os.replace(temporary, path)

@@ -11,7 +11,7 @@ from deploy.formats import FORMATS
 from inference.translator import pad_to_multiple
 from measuring.images import from_uint8, stack_images
 from measuring.metrics import psnr
-from media.images import ImageFiles
+from media.folders import ImageFiles
 from utils import InputError
 from variants.distances import ssim
 from variants.schema import confirm_paths

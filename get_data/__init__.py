@@ -11,24 +11,47 @@ from utils import InputError
 
 def prepare_dataset(name, data_dir):
     """Returns the folder data_dir/name. If it does not exist, draws the demo or downloads an official data set first.
+    Another process that does so at the same time is waited for.
 
     Raises InputError if the folder does not exist and `name` is not a known data set, or if the download fails.
     """
-    from get_data.demo import write_demo  # imported here, because most runs need neither
-    from get_data.official import OFFICIAL_SETS, fetch_dataset
-
     root = os.path.join(data_dir, name)
     if os.path.isdir(root):
         return root
+    # imported here, because most runs need none of them
+    from get_data.demo import write_demo
+    from get_data.official import OFFICIAL_SETS, fetch_dataset
+    from get_data.part import one_process
+
     if os.path.lexists(root):
-        raise InputError(f"{root}: exists but is not a directory")
-    if name == "demo":
-        write_demo(root)
-    elif name in OFFICIAL_SETS:
-        fetch_dataset(name, data_dir)
-    else:
-        raise InputError(
-            f"{root}: no such folder. Put your images into {root}/trainA and {root}/trainB, or name an official data "
-            f"set: {' '.join(OFFICIAL_SETS)}"
-        )
+        broken = os.path.islink(root) and not os.path.exists(root)
+        raise InputError(f"{root}: " + ("is a broken symbolic link" if broken else "exists but is not a directory"))
+    if name != "demo" and name not in OFFICIAL_SETS:
+        raise InputError(unknown(name, data_dir, root, OFFICIAL_SETS))
+    os.makedirs(data_dir, exist_ok=True)
+    with one_process(root):
+        if not os.path.isdir(root):  # another process may have made it
+            if name == "demo":
+                write_demo(root)
+            else:
+                fetch_dataset(name, data_dir)
     return root
+
+
+def unknown(name, data_dir, root, official):
+    """The message for a name that is neither a folder nor an official data set: what it may have been meant to be."""
+    import difflib
+
+    there = sorted(os.listdir(data_dir)) if os.path.isdir(data_dir) else []
+    folders = [entry for entry in there if os.path.isdir(os.path.join(data_dir, entry))]
+    archive = next(
+        (entry for entry in there if entry.lower() in (f"{name}.zip".lower(), f"{name}.tar.gz".lower())), None
+    )
+    folded = {entry.lower(): entry for entry in [*official, *folders]}
+    close = difflib.get_close_matches(name.lower(), folded, 1)
+    hint = f" {os.path.join(data_dir, archive)} is there: unpack it." if archive else ""
+    hint += f" Did you mean {folded[close[0]]}?" if close else ""
+    return (
+        f"{root}: no such folder.{hint} Put your images into {root}/trainA and {root}/trainB, or name an official data "
+        f"set: {' '.join(official)}"
+    )

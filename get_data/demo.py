@@ -12,12 +12,12 @@ CycleGAN itself does not need this module. You can skip it on a first reading.
 """
 
 import os
-import shutil
 
 import numpy as np
 import torch
 from PIL import Image, ImageFilter
 
+from get_data.part import complete_folder
 from get_data.scenes import draw_scene
 
 N_TRAIN, N_TEST = 300, 50
@@ -25,19 +25,17 @@ N_TRAIN, N_TEST = 300, 50
 
 def write_demo(root):
     """Draws the data set into the folder `root`, which only appears once the data set is complete."""
-    temporary = root + ".part"
-    shutil.rmtree(temporary, ignore_errors=True)
     print(f"drawing {root}: {N_TRAIN} scenes with horses, {N_TRAIN} others with zebras, {N_TEST} with both", flush=True)
-    for number, split in enumerate(("trainA", "trainB", "test")):
-        for i in range(N_TEST if split == "test" else N_TRAIN):
-            horse, zebra, mask = draw_scene(np.random.default_rng((number, i)))
-            pictures = {"testA": horse, "testB": zebra, "test_mask": mask}
-            if split != "test":
-                pictures = {split: horse if split == "trainA" else zebra}
-            for folder, picture in pictures.items():
-                os.makedirs(os.path.join(temporary, folder), exist_ok=True)
-                picture.save(os.path.join(temporary, folder, f"{i:04d}.png"))
-    os.rename(temporary, root)
+    with complete_folder(root) as temporary:
+        for number, split in enumerate(("trainA", "trainB", "test")):
+            for i in range(N_TEST if split == "test" else N_TRAIN):
+                horse, zebra, mask = draw_scene(np.random.default_rng((number, i)))
+                pictures = {"testA": horse, "testB": zebra, "test_mask": mask}
+                if split != "test":
+                    pictures = {split: horse if split == "trainA" else zebra}
+                for folder, picture in pictures.items():
+                    os.makedirs(os.path.join(temporary, folder), exist_ok=True)
+                    picture.save(os.path.join(temporary, folder, f"{i:04d}.png"))
 
 
 ##############################

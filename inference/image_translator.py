@@ -9,6 +9,7 @@ from PIL import Image
 
 from inference.detail import KeepSize
 from inference.load import load_generator
+from inference.ranges import from_unit_range, scale_input
 from inference.translator import Translator, check_count
 from media.arrays import resize_array
 from media.images import image_to_array, load_image
@@ -53,6 +54,8 @@ class ImageTranslator:
           use image.save(path, **image.info). Of an animation, the current frame is translated
         - uint8 or uint16 array (H, W, C), or (H, W) for gray -> array of the same kind and dtype
         - uint8 or uint16 array (N, H, W, C), a batch -> the same
+        - for a generator trained with --range_A or --range_B: an array of values in that range, of any type, in one of
+          these shapes -> values in the range of the other domain, as integers if the range consists of such
     mask:  255 translates, 0 keeps the input, values between blend the two. A uint8 or bool array (H, W), for a batch
            also (N, H, W); a PIL image; or the path of one. Resized to the image. None takes that of load_translator
 
@@ -75,6 +78,8 @@ class ImageTranslator:
 
     def translate_image(self, image, mask):
         n_in, n_out = self.translator.channels, self.translator.out_channels
+        if any(self.translator.ranges):
+            raise InputError("this generator was trained with --range_A or --range_B; pass an array, not a PIL image")
         if not {n_in, n_out} <= {1, 3}:
             raise InputError(f"this generator translates {n_in} channels to {n_out}; pass an array, not a PIL image")
         picture = image_to_picture(image, n_in, self.resize)
@@ -84,11 +89,18 @@ class ImageTranslator:
         return image
 
     def translate_array(self, array, mask):
+        range_in, range_out = self.translator.ranges
+        if range_in:
+            array = scale_input(array, range_in)
+        elif range_out and array.dtype == np.uint8:
+            array = array * np.uint16(257)
         pixels = self.as_batch(array)
         if self.resize:
             size = self.resize(pixels.shape[2], pixels.shape[1])[::-1]
             pixels = np.stack([resize_array(image, size) for image in pixels])
         result = self.translate_pixels(pixels, mask)
+        if range_out:
+            result = from_unit_range(result / np.float32(65535), range_out)
         if array.ndim == 4:
             return result
         return result[0, :, :, 0] if array.ndim == 2 and result.shape[3] == 1 else result[0]

@@ -22,11 +22,12 @@ from PIL import Image
 from command_line.run import out_of_memory
 from inference.features import feature_maps
 from inference.load import architecture
+from inference.ranges import check_ranges, read_in_range, write_in_range
 from media import camera
 from media.images import open_image
 from media.inputs import is_camera, is_video
 from media.masks import load_mask
-from media.pictures import Picture, format_of, make_resize, read_picture, replace_pixels, write_picture
+from media.pictures import Picture, format_of, make_resize, replace_pixels
 from media.sheets import draw_sheet
 from media.video import translate_video
 from models import GeneratorResNet
@@ -49,6 +50,11 @@ def check_jobs(jobs, trained, features=False):
     if features and "NPY" in kinds.values():
         raise InputError("--features: writes an image, not .npy. Choose another --output or --format")
     unfit = [target for target, kind in kinds.items() if kind not in ("NPY", "TIFF")]
+    ranges = getattr(G, "ranges", (None, None))
+    if not features:
+        check_ranges(kinds, ranges)
+    if any(ranges) and any(is_video(target) for target in kinds):
+        raise InputError(f"--input: {path} was trained with --range_A or --range_B; videos hold 8 bits only")
     if n_out not in (1, 3) and unfit and not features:
         raise InputError(f"{unfit[0]}: {n_out} channels fit into .npy and .tif only: --format npy")
     if not {n_in, n_out} <= {1, 3} and any(is_video(target) for target in kinds):
@@ -98,7 +104,7 @@ def translate_pictures(jobs, translator, report, *, size=None, mask=None, n_thre
     resize = make_resize(size)
 
     def load(source, target):
-        picture = read_picture(source, translator.channels, resize)
+        picture = read_in_range(source, translator.channels, resize, translator.ranges)
         shapes = [page.pixels.shape[1:3] for page in (picture, *picture.pages)]
         for shape in shapes:
             translator.check_size(*shape, source)
@@ -111,7 +117,8 @@ def translate_pictures(jobs, translator, report, *, size=None, mask=None, n_thre
             for batch in load_in_batches(jobs, load, pool, translator, report, n_threads):
                 for loaded, result in translate_together(batch, translator, report):
                     os.makedirs(os.path.dirname(loaded.target) or ".", exist_ok=True)
-                    future = pool.submit(write_picture, loaded.target, format_of(loaded.target), result)
+                    kind, value_range = format_of(loaded.target), translator.ranges[1]
+                    future = pool.submit(write_in_range, loaded.target, kind, result, value_range)
                     writing.append((loaded.target, future))
                 while len(writing) > n_threads + len(batch):
                     finish_oldest(writing, report)
@@ -251,7 +258,7 @@ def write_features(jobs, translator, report, *, size=None):
     """
     for source, target in jobs:
         try:
-            picture = read_picture(source, translator.channels, make_resize(size))
+            picture = read_in_range(source, translator.channels, make_resize(size), translator.ranges)
         except InputError as error:
             report.failed(str(error))
             continue

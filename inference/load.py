@@ -13,7 +13,7 @@ from inference.generator import TrainedGenerator
 from media.files import load_file
 from models import GeneratorResNet
 from utils import InputError
-from variants.build import described_generator, generator_file, make_generator
+from variants.build import described_generator, generator_file, make_generator, parse_range
 from variants.schema import check_described, check_generator, check_options
 
 FULL_CHECKPOINT = {"version", "options", "epoch"}  # besides G_AB, G_BA or both
@@ -143,6 +143,9 @@ def rebuild_generator(state, path):
         check_described(state, path)
         generator = make_generator(options, options["channels"], options["out_channels"])
         generator.load_state_dict(weights)
+        ranges = [parse_range(options.get(name)) for name in ("range_in", "range_out")]
+        if any(ranges):
+            generator.ranges = ranges  # of the values in files, see inference.ranges
     except InputError:
         raise
     except (AttributeError, KeyError, ValueError, TypeError, RuntimeError) as error:

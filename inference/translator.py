@@ -47,6 +47,7 @@ class Translator:
     Attributes:
     channels, out_channels: number of channels of input and result
     precision: "float32" or "bfloat16", or "" if exported files decide
+    ranges:    (value_range of the input, of the result), see inference.ranges; (None, None) for usual images
 
     Raises InputError if the options do not fit together.
     """
@@ -74,6 +75,7 @@ class Translator:
         self.strength, self.tile, self.in_bands = strength, tile, {}
         self.batch_size = batch_size or (1 if device.type == "cpu" else 16)
         self.channels, self.out_channels = generators[0].channels, generators[0].out_channels
+        self.ranges = tuple(getattr(generators[0], "ranges", (None, None)))
         if strength < 1:
             self.check_blending()
         self.multiple = max(G.multiple for G in generators)
@@ -172,6 +174,8 @@ def check_generators(generators, mix, compile):
     check_count(generators, mix)
     if len({(G.channels, G.out_channels) for G in generators}) > 1:
         raise InputError("--mix: the two generators are for different numbers of channels")
+    if any(getattr(G, "ranges", None) != getattr(generators[0], "ranges", None) for G in generators):
+        raise InputError("--mix: the two generators are for different ranges of values (--range_A, --range_B)")
     for size, path in [(G.size, G.path) for G in generators if isinstance(G, Exported) and G.size]:
         if not all(accepts(G, *size) for G in generators):
             raise InputError("--mix: {2} takes only {1}x{0} pixels, the other generator does not".format(*size, path))

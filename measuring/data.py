@@ -3,13 +3,12 @@ Finds the images that an evaluation needs: real images of both domains, pairs, l
 """
 
 import dataclasses
-import os
 
 from datasets import find_folder
 from measuring.images import has_more_than_8_bits
 from measuring.labels import label_references
 from measuring.palettes import CITYSCAPES, MAX_CLASSES, Palette, palette_of_images, read_palette, share_of_palette
-from media.images import ImageFiles, stem
+from media.folders import ImageFiles, stems
 from utils import InputError
 
 
@@ -55,9 +54,12 @@ def find_data(root, generators, matched=False):
     """Lists the images of a data set folder. Training images are optional, test images are not.
 
     generators: {direction: generator}, for their numbers of channels
-    matched:    keep only test images whose file stem exists in both domains, in pairs
+    matched:    keep only test images whose name exists in both domains, see media.folders.stems, in pairs
     """
-    real = {domain: {"test": list(ImageFiles(find_folder(root, "test", domain)))} for domain in "AB"}
+    files = {domain: ImageFiles(find_folder(root, "test", domain)) for domain in "AB"}
+    for note in files["A"].notes + files["B"].notes:
+        print(f"note: {note}")
+    real = {domain: {"test": list(files[domain])} for domain in "AB"}
     for domain in "AB":
         try:
             real[domain]["train"] = list(ImageFiles(find_folder(root, "train", domain)))
@@ -65,7 +67,7 @@ def find_data(root, generators, matched=False):
             real[domain]["train"] = []
     test = {domain: real[domain]["test"] for domain in "AB"}
     if matched:
-        test = match_by_stem(test)
+        test = match_by_stem(files)
     data = EvaluationData(root, real, test, matched)
     for (source, target), G in generators.items():
         for domain, channels in ((source, G.channels), (target, G.out_channels)):
@@ -74,12 +76,12 @@ def find_data(root, generators, matched=False):
 
 
 def match_by_stem(test):
-    """Reduces {domain: paths} to the images whose file stem exists in both domains, both in the same order. Prints how
-    many are skipped."""
-    of_A, of_B = ({stem(path): path for path in test[domain]} for domain in "AB")
+    """Reduces {domain: ImageFiles} to {domain: paths}, the images whose name exists in both domains, both in the same
+    order. Prints how many are skipped."""
+    of_A, of_B = (dict(zip(stems(test[domain]), test[domain])) for domain in "AB")
     common = sorted(of_A.keys() & of_B.keys())
     if not common:
-        folder_A, folder_B = (os.path.dirname(test[domain][0]) for domain in "AB")
+        folder_A, folder_B = (test[domain].folder for domain in "AB")
         raise InputError(f"{folder_A}: no image has the same file stem as an image in {folder_B}")
     skipped = len(test["A"]) + len(test["B"]) - 2 * len(common)
     if skipped:

@@ -2,7 +2,9 @@
 Image and video files: finding, reading and writing them.
 
     files      safe reading and writing of any file; checkpoints
-    images     decode an image for training, as 8-bit pixels; list the images of a folder
+    images     decode an image for training, as 8-bit pixels
+    folders    list the images of a data set's folder; layouts says what is wrong with a data set's folders
+    domain     the images of one domain; survey checks them before training
     depth      whether an image has more than 8 bits; limits: whether it is too large
     colours    profiles, gamma and CMYK: conversion to sRGB
     metadata   EXIF, XMP, IPTC and the like
@@ -16,5 +18,5 @@ Image and video files: finding, reading and writing them.
     inputs     find the files to translate, and decide where each result goes
     sheets     captioned images on one sheet
 
-May import utils only.
+May import utils and command_line.
 """

@@ -28,6 +28,7 @@ def can_write(kind, dtype, n_channels):
 
 def write_array(path, kind, pages, info):
     """Writes uint8 or uint16 arrays (H, W, channels) at full depth: to .npy as float32 in [0, 1], otherwise as integers.
+    TIFF and .npy also take arrays of int16 and float32, and write them as they are.
 
     kind:  "NPY", "TIFF", "PNG", "PPM" or "JPEG2000"
     pages: list of pairs (pixels, alpha or None); formats other than TIFF take one
@@ -41,7 +42,8 @@ def write_array(path, kind, pages, info):
             return
         with open(temporary, "wb") as file:
             if kind == "NPY":
-                np.save(file, to_unit_range(pages[0][0]))
+                values = pages[0][0]
+                np.save(file, to_unit_range(values) if values.dtype.kind == "u" else values)
             elif kind == "PPM":
                 height, width = stacked[0].shape[:2]
                 file.write(b"P6\n%d %d\n65535\n" % (width, height) + stacked[0].astype(">u2").tobytes())

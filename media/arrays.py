@@ -17,7 +17,7 @@ from PIL import Image
 from media.colours import deep_to_srgb, described_colours
 from media.depth import INSTALL, TIFF, is_array, is_deep
 from media.files import reading
-from media.images import check_smallest, load_image
+from media.images import check_smallest, load_image, target_size
 from media.limits import check_density, check_pixels, open_image_file
 from media.metadata import GEO_TAGS, IPTC, TEXT_TAGS, XMP, metadata_to_keep
 from utils import InputError
@@ -59,46 +59,57 @@ class Decoded:
     colours: tuple | None = None
 
 
-def load_array(path, channels, size=None, smallest=None):
+def load_array(path, channels, size=None, smallest=None, value_range=None):
     """Reads an image at full precision -> float32 array (H, W, channels) in [0, 1], as read_arrays does; of several
     pages, the first.
 
-    channels: any number of channels; the file must have as many
-    size:     (height, width) to resize to, bicubic. None keeps the size
-    smallest: minimum (height, width) before resizing, or None
+    channels:    any number of channels; the file must have as many
+    size:        (height, width) to resize to, bicubic, or a function (height, width) -> (height, width). None keeps it
+    smallest:    minimum (height, width) before resizing, or None
+    value_range: see to_unit_range
     Raises InputError, naming the path.
     """
-    pixels = read_arrays(path, channels)[0].pixels
+    pixels = read_arrays(path, channels, value_range)[0].pixels
     height, width = pixels.shape[:2]
     check_smallest(path, height, width, smallest)
+    size = target_size(size, height, width)
     if size and size != (height, width):
         pixels = resize_array(pixels, size)
     return np.ascontiguousarray(pixels)
 
 
-def load_pixels(path, channels, size, smallest, as_float):
+def load_pixels(path, channels, size, smallest, as_float, value_range=None):
     """Decodes a photo or an array -> uint8 (H, W, channels), or float32 from 0 to 1 if `as_float`. Arguments as for
     load_array and images.load_image."""
     if as_float and is_array(path, channels):
-        return load_array(path, channels, size, smallest)
+        return load_array(path, channels, size, smallest, value_range)
     image = load_image(path, channels, size, smallest)
+    if value_range:
+        return to_unit_range(image, value_range)
     return image.astype(np.float32) / 255 if as_float else image
 
 
-def read_arrays(path, channels):
+def read_arrays(path, channels, value_range=None):
     """Reads an image at full precision -> list of Array, one for each page of a TIFF.
 
-    8-bit and 16-bit integers are divided by the largest value of their type, wider integers by 65535. Floats must
-    already be in [0, 1]. Negative values are an error. Channels may come first or last in the file. With 1 or 3
+    Values are scaled to [0, 1], see to_unit_range. Channels may come first or last in the file. With 1 or 3
     channels, gray and RGB are converted to each other, except in .npy files.
 
     Raises InputError, naming the path.
     """
     with reading(path):
-        pages = [finish(page, path, channels) for page in decode(path, channels)]
+        pages = [finish(page, path, channels, value_range) for page in decode(path, channels)]
         if not pages:
             raise InputError(f"{path}: broken, it holds no image")
         return pages
+
+
+def raw_values(path, channels):
+    """The values of an image as stored, without alpha -> array (H, W, channels), upright. Raises InputError."""
+    with reading(path):
+        page = decode(path, channels)[0]
+        values = channels_last(page, path, channels)
+        return upright(values[..., :-1] if page.has_alpha else values, page.orientation)
 
 
 def decode(path, channels):
@@ -214,8 +225,8 @@ def dpi_of(page):
     return {"dpi": tuple(unit * side[0] / side[1] for side in sides)}
 
 
-def finish(page, path, channels):
-    """Decoded -> Array: scaled, upright, in sRGB, with as many channels as needed, and composited onto white"""
+def channels_last(page, path, channels):
+    """The values of a Decoded -> (H, W, channels), and alpha if there is one. Raises InputError for another shape."""
     values = page.values[:, :, None] if page.values.ndim == 2 else page.values
     has_alpha, is_npy = bool(page.has_alpha), path.lower().endswith(".npy")
     fitting = {channels} if is_npy or channels not in (1, 3) else {1 + has_alpha, 3 + has_alpha}
@@ -224,8 +235,22 @@ def finish(page, path, channels):
     if values.ndim != 3 or values.shape[2] not in fitting or 0 in values.shape:
         shape = " x ".join(map(str, page.values.shape))
         raise InputError(f"{path}: shape is {shape}, expected height x width x {channels} (--channels_A, _B)")
-    values = upright(to_unit_range(values), page.orientation)
-    if not has_alpha:
+    return values
+
+
+def finish(page, path, channels, value_range=None):
+    """Decoded -> Array: scaled, upright, in sRGB, with as many channels as needed, and composited onto white"""
+    values = channels_last(page, path, channels)
+    try:
+        if page.has_alpha and value_range:  # alpha has no other range than that of its type
+            scaled = to_unit_range(values[..., :-1], value_range), to_unit_range(values[..., -1:])
+            values = np.concatenate(scaled, axis=2)
+        else:
+            values = to_unit_range(values, value_range)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}")
+    values = upright(values, page.orientation)
+    if not page.has_alpha:
         pixels, profile = deep_to_srgb(values, page.info.get("icc_profile"), page.colours)
         return Array(to_channels(pixels, channels), info=page.info | {"icc_profile": profile})
     alpha, colours = values[..., -1], values[..., :-1]
@@ -253,20 +278,37 @@ def upright(values, orientation):
     return values[:: -1 if rows else 1, :: -1 if columns else 1]
 
 
-def to_unit_range(pixels):
-    """Scales integers to float32 in [0, 1], see read_arrays. Floats must already be in that range.
+def to_unit_range(pixels, value_range=None):
+    """Scales values to float32 in [0, 1]: 8-bit and 16-bit integers are divided by the largest value of their type,
+    wider integers by 65535; floats must already be in that range.
 
-    Raises ValueError for values out of range and for other types."""
+    value_range: (low, high), the values that become 0 and 1, of any type; values beyond are clipped
+    Raises ValueError for values out of range, for NaN, and for other types.
+    """
     original = pixels
-    if pixels.dtype.kind in "iu":  # wider ones count as 16-bit values, because Pillow returns those as 32-bit integers
+    if pixels.dtype.kind not in "iuf":
+        raise ValueError(f"holds {pixels.dtype}, expected integers or floats")
+    if value_range:
+        low, high = value_range
+        pixels = ((pixels.astype(np.float64) - low) / (high - low)).clip(0, 1).astype(np.float32)
+    elif pixels.dtype.kind in "iu":  # wider ones count as 16-bit values: Pillow returns those as 32-bit integers
         pixels = pixels.astype(np.float32) / (np.iinfo(pixels.dtype).max if pixels.dtype.itemsize <= 2 else 65535)
-    elif pixels.dtype.kind == "f":
+    else:
         pixels = pixels.astype(np.float32)
-    if pixels.dtype != np.float32 or not (pixels.min() >= 0 and pixels.max() <= 1):
-        raise ValueError(
-            f"{original.dtype} from {original.min()} to {original.max()}; expected 8 or 16 bits, or floats from 0 to 1"
-        )
+    if not (pixels.min() >= 0 and pixels.max() <= 1):
+        raise ValueError(out_of_range(original))
     return pixels
+
+
+def out_of_range(pixels):
+    """A message on values that cannot be scaled without a range."""
+    low, high = pixels.min(), pixels.max()
+    sign = "negative values, " if low < 0 else ""
+    found = f"{sign}{pixels.dtype} from {low:g} to {high:g}; expected 8 or 16 bits, or floats from 0 to 1"
+    if np.isnan(low):
+        return f"{found}. NaN cannot be used"
+    example = f"{low:g} {high:g}" if low < high else "LOW HIGH"
+    return f"{found}. To train with other values, name their range: --range_A {example}, or --range_B for domain B"
 
 
 def resize_array(pixels, size):

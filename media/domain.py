@@ -2,15 +2,14 @@
 The images of one domain. They are checked before training, decoded, resized, and optionally cached in memory.
 """
 
-import os
+import functools
 import sys
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 
 from media.depth import is_array
-from media.images import ImageFiles, load_image, open_image
+from media.images import load_image, open_image
 from utils import InputError
 
 CHECK_LIMIT = 100_000  # without a cache, only this many images per domain are checked before training
@@ -25,69 +24,86 @@ class Domain:
     channels:        1 for gray and 3 for RGB; TIFF and .npy files may have any number
     smallest:        minimum (height, width) of a file; None accepts all sizes
     skip_bad_images: skip corrupt images and images that are too small, instead of raising InputError
+    keep_aspect:     keep the aspect ratio of images: they become at least as high and wide as `size`
+    max_images:      use only this many images, evenly spaced
+    value_range:     (low, high), the values in the files that become 0 and 1; see arrays.to_unit_range
 
     The attribute `notes` lists messages for the user, such as the number of skipped files.
     """
 
-    def __init__(self, folder, size, channels=3, smallest=None, skip_bad_images=False):
-        self.files, self.cache, self.notes = ImageFiles(folder), None, []
+    def __init__(self, folder, size, channels=3, smallest=None, skip_bad_images=False, keep_aspect=False,
+                 max_images=None, value_range=None):  # fmt: skip
+        from media.folders import ImageFiles  # imported here, so that `import cyclegan` is fast
+
+        self.files, self.cache = ImageFiles(folder, max_images), None
+        self.notes = list(self.files.notes)
         self.size, self.channels, self.smallest, self.skip_bad_images = size, channels, smallest, skip_bad_images
-        self.is_float = is_array(self.files[0], channels)  # the first file decides for all
+        self.keep_aspect, self.value_range = keep_aspect, value_range
+        # the first file decides for all
+        self.is_float = value_range is not None or is_array(self.files[0], channels)
         self.usable = range(len(self.files))
 
     def __len__(self):
         return len(self.usable)
 
     def load(self, path, size, smallest=None):
-        """Returns an image file as a tensor (H, W, channels): uint8, or float32 from 0 to 1. Raises InputError."""
+        """Returns an image file as a tensor (H, W, channels): uint8, or float32 from 0 to 1. H and W are `size`, or at
+        least that with keep_aspect. Raises InputError."""
+        size = functools.partial(covering, size) if self.keep_aspect else size
         if self.is_float:
             from media.arrays import load_pixels  # imported here, because photos do not need it
 
-            return torch.from_numpy(load_pixels(path, self.channels, size, smallest, as_float=True))
+            pixels = load_pixels(path, self.channels, size, smallest, as_float=True, value_range=self.value_range)
+            return torch.from_numpy(pixels)
         return torch.from_numpy(load_image(path, self.channels, size, smallest))
 
+    @functools.cached_property
+    def sample(self):
+        """What a few of the files hold, see survey.look_at."""
+        from media.survey import look_at
+
+        return look_at(self.files, self.channels, self.is_float)
+
     def n_bytes(self):
-        """Returns the size in memory of all images, in bytes."""
-        return len(self.files) * self.size[0] * self.size[1] * self.channels * (4 if self.is_float else 1)
+        """Returns the size in memory of all images, in bytes. With keep_aspect, an estimate."""
+        height, width = self.size
+        pixels = height * width
+        if self.keep_aspect and self.sample.shapes:
+            pixels = np.mean([np.prod(covering(self.size, *shape)) for shape in self.sample.shapes])
+        return len(self.files) * pixels * self.channels * (4 if self.is_float else 1)
 
     def check(self, cache):
         """Finds corrupt and small images before training. They are skipped, or raise InputError; see the class.
 
         cache: decode all images and keep them in memory; otherwise only the headers of 8-bit files are read
         """
+        from media.survey import check_all, describe_bad, notes_on
+
         n = len(self.files)
-        if self.files.n_others:
-            self.notes.append(
-                f"{self.files.folder}: ignored {self.files.n_others} other files, such as {self.files.other}"
-            )
-        if cache:
+        if cache and self.keep_aspect:
+            self.cache = [None] * n  # the sizes differ
+        elif cache:
             dtype = torch.float32 if self.is_float else torch.uint8
             self.cache = torch.empty(n, *self.size, self.channels, dtype=dtype)
 
-        def error_of(i):
-            try:
-                if cache:
-                    self.cache[i] = self.load(self.files[i], self.size, self.smallest)
-                elif self.is_float:
-                    self.load(self.files[i], self.size, self.smallest)
-                else:
-                    with open_image(self.files[i], self.smallest):
-                        pass
-            except InputError as error:
-                return str(error)
+        def check_one(i):
+            if cache:
+                self.cache[i] = self.load(self.files[i], self.size, self.smallest)
+            elif self.is_float:
+                self.load(self.files[i], self.size, self.smallest)
+            else:
+                with open_image(self.files[i], self.smallest):
+                    pass
 
-        with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:  # threads are enough: Pillow releases the GIL
-            errors = pool.map(error_of, range(n if cache else min(n, CHECK_LIMIT)))
-            bad = {i: error for i, error in enumerate(errors) if error}
+        bad = check_all(self.files.folder, n if cache else min(n, CHECK_LIMIT), check_one)
+        self.notes += notes_on(self)
         if not bad:
             return
-        first = next(iter(bad.values()))
         if len(bad) == n:
-            raise InputError(f"{first} (no image in this folder can be used)")
+            raise InputError(f"{next(iter(bad.values()))} (no image in this folder can be used)")
         if not self.skip_bad_images:
-            more = f" ({len(bad)} of the {n} images in this folder cannot be used)" if len(bad) > 1 else ""
-            raise InputError(f"{first}{more}. Use --skip_bad_images to train without them")
-        self.notes.append(f"{self.files.folder}: skipped {len(bad)} of {n} images. The first one: {first}")
+            raise InputError(f"{describe_bad(bad, n)}. Use --skip_bad_images to train without them")
+        self.notes.append(f"{self.files.folder}: skipped {len(bad)} of {n} images. {describe_bad(bad, n)}")
         self.usable = np.array([i for i in range(n) if i not in bad])
 
     def __getitem__(self, i):
@@ -107,3 +123,15 @@ class Domain:
                     raise InputError(f"{error}. Use --skip_bad_images to train without such images") from error
                 print(f"skipped {error}", file=sys.stderr)
         raise InputError(f"{self.files.folder}: none of the images can be used")
+
+
+def covering(size, height, width):
+    """The smallest size that has the aspect ratio of height x width and covers `size` -> (height, width)"""
+    scale = max(size[0] / height, size[1] / width)
+    return max(size[0], round(height * scale)), max(size[1], round(width * scale))
+
+
+def centre(image, size):
+    """The middle (height, width) of an image (H, W, C)"""
+    top, left = (image.shape[0] - size[0]) // 2, (image.shape[1] - size[1]) // 2
+    return image[top : top + size[0], left : left + size[1]]

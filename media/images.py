@@ -1,8 +1,6 @@
 """
 Decoding images for training and evaluation: one file -> 8-bit pixels with a fixed number of channels. Everything else
 that the file holds is dropped. To keep it (alpha, 16 bits, frames, EXIF), see pictures.py, which translation uses.
-
-Also here: the list of image files in a folder.
 """
 
 import contextlib
@@ -51,7 +49,7 @@ def load_image(path, channels=3, size=None, smallest=None):
     """Decodes an image file -> uint8 array (H, W, channels), see image_to_array.
 
     channels: 1 for gray, 3 for RGB
-    size:     (height, width) to resize to, bicubic. None keeps the size
+    size:     (height, width) to resize to, bicubic, or a function (height, width) -> (height, width). None keeps it
     smallest: minimum (height, width) before resizing, or None
     Raises InputError, naming the path.
     """
@@ -60,8 +58,17 @@ def load_image(path, channels=3, size=None, smallest=None):
             f"{path}: is an .npy file among 8-bit images. The first file of a folder decides how all are read: put the two "
             "kinds into separate folders"
         )
-    with open_image(path, smallest, needed=lambda *_: size and max(size)) as image:
+
+    def needed(width, height):  # EXIF may swap the sides
+        return size and max(*target_size(size, height, width), *target_size(size, width, height))
+
+    with open_image(path, smallest, needed) as image:
         return image_to_array(image, channels, size)
+
+
+def target_size(size, height, width):
+    """The argument `size` of load_image, and the size of an image -> (height, width) to resize it to"""
+    return size(height, width) if callable(size) else size
 
 
 def image_to_array(image, channels=3, size=None):
@@ -71,7 +78,8 @@ def image_to_array(image, channels=3, size=None):
     Arguments as in load_image."""
     image, *_ = as_seen(scale_to_8_bit(apply_orientation(image)), channels)
     if size:
-        image = image.resize((size[1], size[0]), Image.Resampling.BICUBIC)
+        height, width = target_size(size, image.height, image.width)
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
     return np.array(image).reshape(image.height, image.width, channels)
 
 
@@ -113,7 +121,9 @@ def scale_to_8_bit(image):
     top = 1.0 if image.mode == "F" else 65535
     values = np.asarray(image)
     if not (values.min() >= 0 and values.max() <= top):
-        raise ValueError(f"mode {image.mode} with values from {values.min()} to {values.max()}, expected 0 to {top}")
+        from media.arrays import out_of_range
+
+        raise ValueError(out_of_range(values))
     return Image.fromarray((values * (255 / top)).round().astype(np.uint8))
 
 
@@ -136,47 +146,6 @@ def check_smallest(path, height, width, smallest):
         )
 
 
-class ImageFiles:
-    """A sequence of the paths of all image files in one folder, sorted by name. Subfolders are not searched.
-
-    The names are one NumPy array of fixed-width bytes. For 10 million images it takes a few hundred MB, which worker
-    processes share; a list of Python strings would take more than 1 GB in each.
-
-    n_others, other: (attributes) number of files that are not images, and the name of one of them
-    Raises InputError if the folder holds no images.
-    """
-
-    def __init__(self, folder):
-        self.folder, self.n_others, self.other = folder, 0, None
-        arrays, names = [], []
-        with os.scandir(folder) as entries:  # one pass, without a system call per file
-            for entry in entries:
-                if entry.name.startswith("."):  # .DS_Store, and the ._* files of macOS
-                    continue
-                if entry.name.lower().endswith(IMAGE_EXTENSIONS) and entry.is_file():
-                    names.append(os.fsencode(entry.name))
-                    if len(names) == 100_000:
-                        arrays.append(np.array(names))
-                        names = []
-                else:
-                    self.n_others, self.other = self.n_others + 1, entry.name
-        self.names = np.sort(np.concatenate([*arrays, np.array(names, dtype=bytes)]))
-        if not len(self.names):
-            raise InputError(f"{folder}: holds no images (subfolders are not searched). Put this domain's images there")
-
-    def __len__(self):
-        return len(self.names)
-
-    def __getitem__(self, i):
-        return os.path.join(self.folder, os.fsdecode(self.names[i]))
-
-
 def stem(path):
-    """'a/b.c.jpg' -> 'b.c', the name by which images are paired."""
+    """'a/b.c.jpg' -> 'b.c'"""
     return os.path.splitext(os.path.basename(path))[0]
-
-
-def pair_by_stem(files_A, files_B):
-    """Two lists of paths -> {i of A: i of B} of the files with the same stem."""
-    number = {stem(files_B[i]): i for i in range(len(files_B))}
-    return {i: number[stem(files_A[i])] for i in range(len(files_A)) if stem(files_A[i]) in number}

@@ -21,6 +21,9 @@ DOWNLOADS = {
 }
 
 
+RESULT = re.compile(r"(.+)_(translated|features)\.[^.]+$")  # names that results have by default
+
+
 def is_glob(path):
     return glob.has_magic(path) and not os.path.lexists(path)  # "holiday [1].jpg" may be a file's name
 
@@ -97,7 +100,10 @@ def search_folder(folder, output, found):
         folders[:] = sorted(name for name in folders if is_visible(name) and not same(os.path.join(path, name), output))
         odd = [os.path.join(path, name) for name in folders if name.lower().endswith(extensions)]
         found.notes += [f"{name}: is a folder, despite its name" for name in odd]
-        for name in filter(is_visible, sorted(names)):
+        names, n_results = without_results(list(filter(is_visible, names)))
+        if n_results:
+            found.notes.append(f"{path}: left out {n_results} earlier results, named *_translated.* or *_features.*")
+        for name in names:
             file = os.path.join(path, name)
             is_known = name.lower().endswith(extensions)
             if is_known and (not name.lower().endswith(AMBIGUOUS) or not os.path.isfile(file) or is_mpeg(file)):
@@ -107,6 +113,13 @@ def search_folder(folder, output, found):
     if others:
         count = "1 file that is" if len(others) == 1 else f"{len(others)} files that are"
         found.notes.append(f"{folder}: skipped {count} neither image nor video, such as {others[-1]}")
+
+
+def without_results(names):
+    """-> (the names of a folder without those of results whose input is there, too, sorted; number of those)"""
+    stems = {os.path.splitext(name)[0] for name in names}
+    kept = [name for name in sorted(names) if not ((match := RESULT.match(name)) and match[1] in stems)]
+    return kept, len(names) - len(kept)
 
 
 def match_pattern(pattern, output):
@@ -173,13 +186,18 @@ def plan_jobs(inputs, *, output=None, format=None, features=False, resume=False,
     if output is not None:
         check_path(output, "--output")
     is_one_file = len(inputs) == 1 and not os.path.isdir(inputs[0]) and not is_glob(inputs[0])
+    moved = None
     if output is None:
         output = default_output(inputs, is_one_file, format, features)
+        if data_folder := is_one_file and folder_of_data(output):
+            output = os.path.basename(output)
+            moved = f"the result is written to {output}, because {data_folder} is a folder of a data set"
     names_file = bool(format_of(output) or is_video(output)) and not os.path.isdir(output)
     if not is_one_file and (names_file or os.path.isfile(output) or is_video(output)):
         raise InputError(f"--output {output}: is one file, but there are several inputs. Name a folder")
 
     found = find_inputs(inputs, output)
+    found.notes += [moved] if moved else []
     if is_one_file and names_file:
         wanted = [output]
     else:
@@ -221,6 +239,20 @@ def default_output(inputs, is_one_file, format, features):
     if len(inputs) == 1 and os.path.isdir(inputs[0]):
         return os.path.relpath(os.path.abspath(inputs[0]) + suffix)  # abspath gives "." a name, too
     return suffix[1:]
+
+
+def folder_of_data(path):
+    """The folder of a data set that a file is in, which training and evaluation read: trainA, testB or the like, or A or
+    B in train, test or val. None if there is none."""
+    folder = os.path.dirname(os.path.abspath(path))
+    while folder != os.path.dirname(folder):
+        parent, name = os.path.split(folder)
+        if re.fullmatch("(train|test|val)[AB]", name) or (
+            name in ("A", "B") and os.path.basename(parent) in ("train", "test", "val")
+        ):
+            return os.path.relpath(folder)
+        folder = parent
+    return None
 
 
 def target_name(name, format, video):

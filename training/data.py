@@ -7,7 +7,9 @@ import math
 import torch
 
 from datasets import find_folder, to_float
-from media.images import ImageFiles
+from media.domain import centre
+from media.folders import ImageFiles
+from training.problems import loader_problem, notice_late
 from utils import InputError
 from variants.schedules import count_A, size_at
 
@@ -41,18 +43,23 @@ class TrainingData:
         n_A, n_B = count_A(opt, epoch), opt.batch_size * opt.accumulate
         self.sampler.set_position(epoch, run.batch, max(n_A, n_B))
         run.images_per_step = (n_A + n_B) * run.world_size
+        batches = None
         try:
-            for batch in self.loader:
+            batches = notice_late(self.loader)
+            for batch in batches:
                 real_A, real_B, *paired = (images.to(run.device, non_blocking=True) for images in batch.values())
                 yield real_A[:n_A], real_B[:n_B], *paired
                 run.batch += 1
                 if run.is_over() and (run.stopped or run.batch < len(self.loader)):
                     return
-        except InputError:  # a corrupt image: save what has been done so far
-            if run.world_size == 1:  # one process alone cannot save for all
+        except (InputError, RuntimeError, OSError) as error:  # a corrupt image, or a process that loads images is gone
+            problem = error if isinstance(error, InputError) else loader_problem(error, batches)
+            if problem and run.world_size == 1:  # save what has been done so far; one process alone cannot save for all
                 run.save_checkpoint()
                 run.background.finish()
-            raise
+            if problem is None or problem is error:
+                raise
+            raise problem from error
         run.epoch, run.batch = epoch + 1, 0
 
 
@@ -69,7 +76,7 @@ def fixed_images(dataset, root, domain, n):
     images = []
     for i in order:
         try:
-            images.append(to_float(source.load(files[i], dataset.img_size)))
+            images.append(to_float(centre(source.load(files[i], dataset.img_size), dataset.img_size)))
         except InputError as error:
             if not source.skip_bad_images:
                 raise InputError(f"{error}. Use --skip_bad_images to train without such images") from error

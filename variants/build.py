@@ -17,6 +17,19 @@ def channels_of(options):
     return tuple(options.get(name) or options["channels"] for name in ("channels_A", "channels_B"))
 
 
+def parse_range(text):
+    """--range_A, "LOW HIGH" -> (low, high); None -> None. Raises ValueError."""
+    if text is None:
+        return None
+    try:
+        low, high = map(float, str(text).split())
+    except ValueError:
+        raise ValueError(f"{text} is not two numbers, LOW HIGH")
+    if not -1e30 < low < high < 1e30:  # false for NaN, too
+        raise ValueError(f"{text}: LOW must be less than HIGH")
+    return low, high
+
+
 def make_generator(options, channels, out_channels):
     """-> a generator with PyTorch's initial weights
 
@@ -80,7 +93,10 @@ def apply_variants(opt, discriminators, device):
 
 def dataset_options(opt):
     """-> {name: value} for datasets.ImageDataset"""
-    options = dict(cache=opt.cache, skip_bad_images=opt.skip_bad_images, enlarge=opt.enlarge)
+    names = ("cache", "skip_bad_images", "enlarge", "flip", "keep_aspect", "max_images")
+    options = {name: getattr(opt, name) for name in names} | {
+        "ranges": (parse_range(opt.range_A), parse_range(opt.range_B))
+    }
     if opt.color_jitter or opt.rotate:
         from variants.augment import ImageAugmentation
 
@@ -105,7 +121,11 @@ def described_generator(state, direction):
     options = state["options"]
     known = {name: options[name] for name in GENERATOR_OPTIONS if name in options}
     n_in, n_out = channels_of(options) if direction == "AB" else channels_of(options)[::-1]
-    return {"generator": known | {"channels": n_in, "out_channels": n_out}, "weights": weights_of(state, direction)}
+    known |= {"channels": n_in, "out_channels": n_out}
+    for name, domain in zip(("range_in", "range_out"), direction):
+        if options.get(f"range_{domain}"):
+            known[name] = options[f"range_{domain}"]
+    return {"generator": known, "weights": weights_of(state, direction)}
 
 
 def weights_of(state, direction):
@@ -114,7 +134,9 @@ def weights_of(state, direction):
 
 
 def is_papers(options):
-    """Whether the generators are the paper's, which can be rebuilt from the keys and shapes of their state dicts.
-    (Dropout does nothing in a finished network.)"""
+    """Whether the generators are the paper's, which can be rebuilt from the keys and shapes of their state dicts, and
+    translate values of the usual range. (Dropout does nothing in a finished network.)"""
     names = ("generator", "norm", "attention", "separable")
+    if options.get("range_A") or options.get("range_B"):
+        return False
     return all(options.get(name, GENERATOR_OPTIONS[name]) == GENERATOR_OPTIONS[name] for name in names)

@@ -49,6 +49,34 @@ def cross_entropy(scores, label):
 GAN_LOSSES = {"vanilla": Vanilla, "hinge": Hinge}  # and the paper's, which is in cyclegan.py
 
 
+class PerScale:
+    """The mean of a loss over the scales of a networks.DiscriminatorMultiscale, each of which is a mean over its scores:
+    the scales have the same weight, although the larger ones have more scores."""
+
+    def __init__(self, criterion, discriminators):
+        self.criterion, self.discriminators = criterion, discriminators
+
+    def scales(self, scores):
+        """(N, scores) -> list of (N, scores of a scale)"""
+        counts = next(D.counts for D in self.discriminators if sum(D.counts) == scores.shape[1])
+        return scores.split(counts, 1)
+
+    def generator_loss(self, fake):
+        losses = [self.criterion.generator_loss(scores) for scores in self.scales(fake)]
+        return sum(losses) / len(losses)
+
+    def discriminator_loss(self, real, fake):
+        scales = zip(self.scales(real), self.scales(fake))
+        losses = [self.criterion.discriminator_loss(*scores) for scores in scales]
+        return sum(losses) / len(losses)
+
+
+def make_criterion(opt, MSE, discriminators):
+    """The adversarial loss that --gan_loss names. MSE: the paper's"""
+    criterion = ({"lsgan": MSE} | GAN_LOSSES)[opt.gan_loss](real=1 - opt.label_smoothing)
+    return PerScale(criterion, discriminators) if opt.discriminator == "multiscale" else criterion
+
+
 ##############################
 #   Added to the generators' loss
 ##############################
@@ -110,6 +138,16 @@ EXTRA_LOSSES = {  # name -> loss; its weight is --lambda_NAME
 
 def names_in_use(opt):
     return [name for name in EXTRA_LOSSES if getattr(opt, f"lambda_{name}") > 0]
+
+
+def mean_loss(opt, of_A, of_B):
+    """The mean of a loss of images of A and one of images of B; with --lambda_A or --lambda_B a weighted one, in which
+    --lambda_cyc has the weight 1/2, so that a term of the cycle loss has the weight of the authors' lambda_A or lambda_B,
+    up to the factor 1/2 of all losses of the generators here."""
+    if opt.lambda_A is None and opt.lambda_B is None:
+        return (of_A + of_B) / 2
+    weight_A, weight_B = (opt.lambda_cyc if weight is None else weight for weight in (opt.lambda_A, opt.lambda_B))
+    return (weight_A * of_A + weight_B * of_B) / (2 * opt.lambda_cyc)
 
 
 def needs_cycle(opt):

@@ -44,7 +44,7 @@ class GeneratorUNet(nn.Module):
     ngf:          filters of the first convolution; the number doubles with each layer, up to 8 * ngf
     upsample:     'transpose' or 'nearest', see models.GeneratorResNet
     out_channels: of the output, if different from the input
-    dropout:      probability, in up to three upsampling layers after the innermost one
+    dropout:      probability, in the num_downs - 5 upsampling layers after the innermost one, as in the authors' code
     """
 
     def __init__(self, channels=3, num_downs=8, ngf=64, upsample="transpose", out_channels=None, dropout=0.0):
@@ -63,7 +63,7 @@ class GeneratorUNet(nn.Module):
             n_in = widths[i] * (1 if i == num_downs - 1 else 2)  # the previous layer and the skip connection
             up = [nn.ReLU(), *upsampling(upsample, n_in, widths[i - 1] if i else self.out_channels, kernel=4)]
             up += [nn.InstanceNorm2d(widths[i - 1])] if i else [nn.Tanh()]
-            if dropout and max(1, num_downs - 4) <= i < num_downs - 1:
+            if dropout and 4 <= i < num_downs - 1:
                 up.append(nn.Dropout(dropout))
             self.up.append(nn.Sequential(*up))
 
@@ -243,8 +243,8 @@ class DiscriminatorMultiscale(nn.Module):
     the third covers 280x280 pixels of the input.
 
     Input:  (N, channels, H, W) in [-1, 1]; H and W at least 32 * 2 ** (n_scales - 1)
-    Output: (N, n_scales, H // 8 - 2, W // 8 - 2). The smaller maps of scores are enlarged to this size, so that all
-            scales have the same weight in a mean
+    Output: (N, scores), those of all scales in a row. `counts` (attribute) is the number of scores of each scale in the
+            last pass; losses.PerScale takes the loss of each and the mean of these
 
     ndf: filters of the first convolution at each scale
     """
@@ -252,6 +252,7 @@ class DiscriminatorMultiscale(nn.Module):
     def __init__(self, channels=3, ndf=64, n_scales=3):
         super().__init__()
         self.scales = nn.ModuleList(Discriminator(channels, ndf) for _ in range(n_scales))
+        self.counts = []
 
     def at_scales(self, x):
         """Returns a list with the input of each discriminator: `x` at full resolution, at half of it, and so on."""
@@ -261,9 +262,9 @@ class DiscriminatorMultiscale(nn.Module):
         return images
 
     def forward(self, x):
-        scores = [scale(image) for scale, image in zip(self.scales, self.at_scales(x))]
-        size = scores[0].shape[2:]
-        return torch.cat([nn.functional.interpolate(score, size, mode="nearest-exact") for score in scores], 1)
+        scores = [scale(image).flatten(1) for scale, image in zip(self.scales, self.at_scales(x))]
+        self.counts = [score.shape[1] for score in scores]
+        return torch.cat(scores, 1)
 
 
 class DiscriminatorPixel(nn.Module):

@@ -8,7 +8,7 @@ import importlib.util
 
 from command_line.parser import between
 from utils import InputError
-from variants.build import channels_of
+from variants.build import channels_of, parse_range
 from variants.losses import EXTRA_LOSSES, needs_vgg
 from variants.schedules import ratio_by_epoch, sizes_by_epoch, stages
 
@@ -21,6 +21,21 @@ class HelpAll(argparse.Action):
             action.help = action.full_help
         parser.print_help()
         parser.exit()
+
+
+class ValueRange(argparse.Action):
+    """--range_A LOW HIGH, stored as one string "LOW HIGH", as all options are numbers, strings or switches."""
+
+    def __init__(self, option_strings, dest, **options):
+        super().__init__(option_strings, dest, nargs="+", metavar=("LOW", "HIGH"), **options)
+
+    def __call__(self, parser, namespace, words, option_string=None):
+        text = " ".join(words)
+        try:
+            parse_range(text)
+        except ValueError as error:
+            parser.error(f"argument {option_string}: {error}")
+        setattr(namespace, self.dest, text)
 
 
 def add_variants(parser):
@@ -72,6 +87,8 @@ def add_losses(parser):
     add("--gan_loss", default="lsgan", choices=("lsgan", "vanilla", "hinge"), help="adversarial loss")
     add("--label_smoothing", type=between(0.0, 0.5), default=0.0,
         help="discriminator target for real images is 1 minus this value")
+    add("--lambda_A", type=between(0.0), help="weight of the cycle A -> B -> A, the identity loss in proportion (default: --lambda_cyc)")
+    add("--lambda_B", type=between(0.0), help="weight of the cycle B -> A -> B, likewise (default: --lambda_cyc)")
     for name, loss in EXTRA_LOSSES.items():
         add(f"--lambda_{name}", type=between(0.0), default=0.0, help=loss.help)
     add("--pairs", metavar="FILE", help="paired: list of pairs, one per line (default: files with the same stem)")
@@ -111,6 +128,11 @@ def add_machine(parser):
     add("--n_cpu", type=between(0, 1024), help="worker processes that load images (default: 0 if cached; else up to 8 for a GPU, 1 for a CPU)")
     add("--skip_bad_images", action=switch, default=False, help="skip images that are corrupt or too small")
     add("--enlarge", action=switch, default=False, help="accept images smaller than the crop")
+    add("--keep_aspect", action=switch, default=False, help="keep the shape of images: resize the shorter side, then crop")
+    add("--flip", action=switch, default=True, help="mirror half of the training images; --no-flip does not")
+    add("--max_images", type=between(1, 10**9), help="use only this many training images of each domain, evenly spaced")
+    add("--range_A", action=ValueRange, help="values in the files of A that are black and white, such as 500 8000")
+    add("--range_B", action=ValueRange, help="the same for B; translate.py writes values in that range")
     add("--accumulate", type=between(1, 10**6), default=1, help="number of batches to sum gradients over before a step")
     add("--checkpoint_activations", action=switch, default=False, help="save memory; a step takes a third longer")
     add("--graph", action=switch, help="replay the step as one CUDA graph (default: with one process on CUDA)")
@@ -124,6 +146,7 @@ def add_machine(parser):
 def check(opt):
     """Raises InputError for options that cannot be combined."""
     check_image_size(opt)
+    check_data(opt)
     check_networks(opt)
     check_losses(opt)
     check_schedules(opt)
@@ -151,6 +174,14 @@ def check_image_size(opt):
     require(fits, f"--load_size {opt.load_size}: must not be smaller than the crop")
 
 
+def check_data(opt):
+    for name in ("range_A", "range_B"):
+        try:
+            parse_range(getattr(opt, name))
+        except ValueError as error:
+            raise InputError(f"--{name}: {error}")
+
+
 def check_networks(opt):
     has_blocks = opt.generator in ("resnet", "multiscale")
     pretrained, photos = opt.generator == "pretrained", {*channels_of(vars(opt))} <= {1, 3}
@@ -161,6 +192,8 @@ def check_networks(opt):
     require(not opt.separable or has_blocks,
             "--separable: changes residual blocks; use --generator resnet or multiscale")  # fmt: skip
     require(not (opt.dropout and pretrained), "--dropout: not available with --generator pretrained")
+    require(not opt.dropout or opt.generator != "unet" or opt.num_downs >= 6,
+            "--dropout: with --generator unet, the authors have it in num_downs - 5 layers; --num_downs must be at least 6")  # fmt: skip
     require(photos or not pretrained, "--generator pretrained: takes images with 1 or 3 channels only")
     require(pretrained or not opt.encoder_weights, "--encoder_weights: needs --generator pretrained")
     require(not opt.checkpoint_activations or opt.generator == "resnet",
@@ -173,6 +206,8 @@ def check_networks(opt):
 def check_losses(opt):
     photos = {*channels_of(vars(opt))} <= {1, 3}
     require(not (opt.gan_loss == "hinge" and opt.label_smoothing), "--label_smoothing: the hinge loss has no labels")
+    weights = (opt.lambda_A, opt.lambda_B)
+    require(opt.lambda_cyc or weights in ((None, None), (0, 0)), "--lambda_A --lambda_B: need --lambda_cyc above 0")
     require(opt.lambda_paired or not opt.pairs, "--pairs: has no effect without --lambda_paired")
     require(opt.lambda_perceptual or opt.lambda_style or not opt.vgg_weights,
             "--vgg_weights: has no effect without --lambda_perceptual or --lambda_style")  # fmt: skip

@@ -23,10 +23,17 @@ def use_norm(network, norm):
     """Replaces the instance norms of a network.
 
     norm: 'instance' (no change), 'batch' or 'none' (no normalisation). Batch norm uses running statistics in eval mode,
-          and normalises the batches given to models.in_one_pass separately
+          and normalises the batches given to models.in_one_pass separately. Its gains are drawn from N(1, 0.02), as in
+          the authors' code
     """
     if norm == "batch":
-        exchange(network, nn.InstanceNorm2d, lambda part: nn.BatchNorm2d(part.num_features))
+
+        def batch_norm(part):
+            layer = nn.BatchNorm2d(part.num_features)
+            nn.init.normal_(layer.weight, 1.0, 0.02)
+            return layer
+
+        exchange(network, nn.InstanceNorm2d, batch_norm)
         network.batch_by_batch = batch_by_batch
     elif norm == "none":
         exchange(network, nn.InstanceNorm2d, lambda part: nn.Identity())

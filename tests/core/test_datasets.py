@@ -11,7 +11,8 @@ from torch.utils.data import DataLoader
 
 from datasets import ImageDataset
 from get_data import prepare_dataset
-from media.images import ImageFiles, load_image
+from media.folders import ImageFiles
+from media.images import load_image
 from training.data import fixed_images
 from training.loading import EpochSampler, outlive_signals
 from utils import InputError

@@ -1,19 +1,24 @@
 """Downloading a data set from local servers, some of which fail."""
 
+import errno
 import http.server
 import io
 import os
 import re
+import subprocess
+import sys
 import threading
 import zipfile
 
 import numpy as np
 import pytest
+from helpers import ROOT
 from PIL import Image
 
+from get_data import demo, prepare_dataset
 from get_data import official as fetch
-from get_data import prepare_dataset
 from get_data.official import fetch_dataset
+from get_data.part import complete_folder
 from utils import InputError
 
 
@@ -164,3 +169,132 @@ def test_a_missing_official_data_set_is_downloaded(tmp_path, monkeypatch, serve)
     root = prepare_dataset("horse2zebra", str(tmp_path))
     assert os.path.exists(os.path.join(root, "tiny/trainA/0.png"))
     assert len(fetch.OFFICIAL_SETS) == 11
+
+
+# ----- archives that the user has put there, and odd ones
+
+
+def put(data_dir, content):
+    data_dir.mkdir(exist_ok=True)
+    (data_dir / "horse2zebra.zip").write_bytes(content)
+    return data_dir / "horse2zebra.zip"
+
+
+def test_the_users_archive_is_kept_and_not_blamed_on_the_server(tmp_path):
+    path = put(tmp_path, archive()[:-100])
+    with pytest.raises(InputError, match=r"horse2zebra.zip: corrupt archive.*was not changed\. Remove it") as error:
+        prepare_dataset("horse2zebra", str(tmp_path))
+    assert path.exists() and "deleted" not in str(error.value) and os.listdir(tmp_path) == ["horse2zebra.zip"]
+    put(tmp_path, archive())
+    root = prepare_dataset("horse2zebra", str(tmp_path))
+    assert os.path.exists(os.path.join(root, "tiny/trainA/0.png")) and path.exists()
+
+
+def changed_archive(kind):
+    """An archive that zipfile opens, but cannot unpack."""
+    content = bytearray(archive())
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        start = 0
+        while (start := content.find(signature, start)) >= 0:
+            if kind == "encrypted":
+                content[start + offset] |= 1
+            else:
+                content[start + offset + 2 : start + offset + 4] = (97).to_bytes(2, "little")
+            start += 4
+    return bytes(content)
+
+
+def deep_archive():
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        file.writestr("/".join(["x" * 200] * 40) + "/0.png", b"")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["encrypted", "unknown compression", "deep", "empty", "text"])
+def test_archives_that_cannot_be_unpacked_are_one_line(tmp_path, serve, kind):
+    content = {"deep": deep_archive(), "empty": b"", "text": b"<html>not found</html>"}.get(kind) or changed_archive(
+        kind
+    )
+    content = b"" if kind == "empty" else content
+    put(tmp_path, content)
+    with pytest.raises(InputError, match="horse2zebra.zip: (cannot be unpacked|corrupt archive)") as error:
+        prepare_dataset("horse2zebra", str(tmp_path))
+    assert "\n" not in str(error.value) and os.listdir(tmp_path) == ["horse2zebra.zip"]
+    if content:
+        url, _ = serve(content)
+        with pytest.raises(InputError, match="(cannot be unpacked|corrupt archive).*deleted"):
+            fetch_dataset("tiny", str(tmp_path), url)
+        assert os.listdir(tmp_path) == ["horse2zebra.zip"]
+
+
+def test_pipes_and_large_archives_are_refused(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "horse2zebra.zip")
+    with pytest.raises(InputError, match="horse2zebra.zip: not a regular file"):
+        prepare_dataset("horse2zebra", str(tmp_path))
+    os.remove(tmp_path / "horse2zebra.zip")
+    put(tmp_path, archive())
+    monkeypatch.setattr(fetch, "LARGEST_DATA_SET", 1000)
+    with pytest.raises(InputError, match="more than the limit of 0.0 GB. If you trust it, unpack it yourself"):
+        prepare_dataset("horse2zebra", str(tmp_path))
+    assert os.listdir(tmp_path) == ["horse2zebra.zip"]
+
+
+# ----- several processes
+
+
+def test_two_first_runs_at_once_make_one_complete_demo(tmp_path, monkeypatch):
+    code = (
+        "from get_data import demo, prepare_dataset; demo.N_TRAIN, demo.N_TEST = 6, 2;"
+        "print(prepare_dataset('demo', 'data'))"
+    )
+    environment = os.environ | {"PYTHONPATH": ROOT}
+    runs = [
+        subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    outputs = [run.communicate()[0] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0, 0] and os.listdir(tmp_path / "data") == ["demo"]
+    counts = {name: len(os.listdir(tmp_path / "data/demo" / name)) for name in os.listdir(tmp_path / "data/demo")}
+    assert counts == {"trainA": 6, "trainB": 6, "testA": 2, "testB": 2, "test_mask": 2}
+    assert sum("drawing" in output for output in outputs) == 1
+
+
+def test_without_locks_the_first_complete_one_is_kept(tmp_path, monkeypatch):
+    """Also beside an unfinished part of an earlier version, and a symbolic link."""
+    fcntl = pytest.importorskip("fcntl")
+
+    def no_locks(*arguments):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "lockf", no_locks)
+    monkeypatch.setattr(demo, "N_TRAIN", 2)
+    monkeypatch.setattr(demo, "N_TEST", 1)
+    os.mkdir(tmp_path / "elsewhere")
+    os.mkdir(tmp_path / "data")
+    os.symlink(tmp_path / "elsewhere", tmp_path / "data/demo.part")
+    root = str(tmp_path / "data/demo")
+    with complete_folder(root) as ours:
+        os.mkdir(os.path.join(ours, "trainA"))
+        assert prepare_dataset("demo", str(tmp_path / "data")) == root  # a second process, meanwhile
+    assert len(os.listdir(f"{root}/trainA")) == 2 and os.listdir(tmp_path / "elsewhere") == []
+    assert sorted(os.listdir(tmp_path / "data")) == ["demo", "demo.part"]
+
+
+def test_what_a_killed_process_left_is_removed_later(tmp_path):
+    (tmp_path / "demo.abc.part").mkdir()
+    os.utime(tmp_path / "demo.abc.part", (0, 0))
+    with complete_folder(str(tmp_path / "demo")):
+        pass
+    assert os.listdir(tmp_path) == ["demo"] and os.stat(tmp_path / "demo").st_mode & 0o077 == 0o077 & ~os.umask(0o022)
+
+
+def test_a_name_that_is_not_there_says_what_may_be_meant(tmp_path):
+    (tmp_path / "Summer").mkdir()
+    (tmp_path / "mine.zip").touch()
+    with pytest.raises(InputError, match="Did you mean horse2zebra"):
+        prepare_dataset("horse2zebr", str(tmp_path))
+    with pytest.raises(InputError, match="Did you mean Summer"):
+        prepare_dataset("summer", str(tmp_path))
+    with pytest.raises(InputError, match="mine.zip is there: unpack it"):
+        prepare_dataset("mine", str(tmp_path))

@@ -12,7 +12,7 @@ from PIL import Image
 
 import cyclegan
 import utils
-from media.images import pair_by_stem
+from media.folders import pair_by_stem
 from training.options import ARCHITECTURE
 from utils import InputError
 from variants.augment import ImageAugmentation

@@ -1,0 +1,167 @@
+"""
+Looks at the images of a domain before training: reads or checks all of them, shows how far that is, and finds what a
+user should know about them.
+"""
+
+import dataclasses
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from PIL import Image
+
+from media.images import open_image
+from utils import InputError
+
+SQUASHED = 1.5  # an image whose aspect ratio differs more than this from the crop's is worth a note
+MOST_NAMED = 50  # bad images that are named
+
+
+##############################
+#   All images
+##############################
+
+
+def check_all(folder, n, check_one):
+    """Calls check_one(i) for the images 0 to n - 1 of a folder, in threads, and shows the progress -> {i: message} of
+    those that raised InputError."""
+
+    def error_of(i):
+        try:
+            check_one(i)
+        except InputError as error:
+            return str(error)
+
+    bad, counter = {}, Counter(folder, n)
+    # threads are enough: Pillow releases the GIL
+    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+        for i, error in enumerate(pool.map(error_of, range(n))):
+            if error:
+                bad[i] = error
+            counter.count(i + 1)
+    counter.finish()
+    return bad
+
+
+class Counter:
+    """Says that the images of a folder are being read, and shows how many were, in the first of several processes."""
+
+    def __init__(self, folder, n):
+        self.n, self.started, self.next = n, time.monotonic(), 1.0
+        self.quiet = os.environ.get("RANK", "0") != "0"
+        self.text, self.progress = f"reading {folder}: ", None
+        if not self.quiet:
+            print(f"{self.text}{n} images", flush=True)
+
+    def count(self, done):
+        seconds = time.monotonic() - self.started
+        if self.quiet or seconds < self.next:
+            return
+        if self.progress is None:
+            from command_line.progress import Progress
+
+            self.progress = Progress()
+        self.next = seconds + 0.2
+        if done < self.n:
+            self.progress.tick(done, self.n, "images", self.started, self.text)
+
+    def finish(self):
+        if self.progress:
+            self.progress.end_line()
+
+
+def describe_bad(bad, n):
+    """One line on bad images, {i: message}, of a folder with n images. Each message names its file."""
+    messages = list(bad.values())
+    more = f"; and {len(bad) - MOST_NAMED} more" if len(bad) > MOST_NAMED else ""
+    count = f" ({len(bad)} of the {n} images in this folder cannot be used)" if len(bad) > 1 else ""
+    return "; ".join(messages[:MOST_NAMED]) + more + count
+
+
+##############################
+#   Some images
+##############################
+
+
+@dataclasses.dataclass
+class Sample:
+    """What some of a domain's files hold.
+
+    paths, shapes: of the files that could be read; their (height, width), upright
+    values:        lowest and highest value, at full precision, and their type; None for 8-bit images
+    """
+
+    paths: list
+    shapes: list
+    values: tuple | None
+
+
+def look_at(files, channels, is_float):
+    """Reads the headers of up to 64 evenly spaced files, or all of 16 that are to be read at full precision -> Sample.
+    Files that cannot be read are left out; the check of all images reports them."""
+    n = min(len(files), 16 if is_float else 64)
+    sample, lows, highs, dtypes = Sample([], [], None), [], [], []
+    for i in np.arange(n) * len(files) // n:
+        try:
+            if is_float:
+                from media.arrays import raw_values
+
+                values = raw_values(files[i], channels)
+                shape = values.shape[:2]
+                lows.append(values.min())
+                highs.append(values.max())
+                dtypes.append(values.dtype)
+            else:
+                with open_image(files[i]) as image:
+                    shape = upright_shape(image)
+        except (InputError, ValueError):
+            continue
+        sample.paths.append(files[i])
+        sample.shapes.append(shape)
+    if lows:
+        sample.values = min(lows), max(highs), np.result_type(*dtypes)
+    return sample
+
+
+def upright_shape(image):
+    """(height, width) of an open PIL image, with its orientation applied"""
+    try:
+        turned = Image.Image.getexif(image).get(0x0112, 1) > 4
+    except Exception:  # invalid EXIF, as in images.apply_orientation
+        turned = False
+    return image.size if turned else image.size[::-1]
+
+
+def notes_on(domain):
+    """-> list of notes on shapes and values that the user may not expect"""
+    notes, sample = [], domain.sample
+    height, width = domain.size
+    stretches = [(w / h) / (width / height) for h, w in sample.shapes]
+    odd = [i for i, stretch in enumerate(stretches) if max(stretch, 1 / stretch) > SQUASHED]
+    if odd and not domain.keep_aspect:
+        (h, w), path = sample.shapes[odd[0]], sample.paths[odd[0]]
+        share = f"{len(odd)} of {len(stretches)} images" + " looked at" * (len(stretches) < len(domain.files))
+        notes.append(
+            f"{domain.files.folder}: {share} are squashed to the crop's shape, such as {path} ({w} x {h}). "
+            "--keep_aspect keeps their shape and crops"
+        )
+    if sample.values:
+        notes += notes_on_values(domain, *sample.values)
+    return notes
+
+
+def notes_on_values(domain, low, high, dtype):
+    folder = domain.files.folder
+    found = f"values from {low:g} to {high:g}"
+    if domain.value_range:
+        a, b = domain.value_range
+        outside = low < a or high > b
+        return [f"{folder}: {found}; those outside of {a:g} to {b:g} are clipped"] if outside else []
+    top = 1 if dtype.kind == "f" else np.iinfo(dtype).max if dtype.itemsize <= 2 else 65535
+    if top == 255 or high - low >= top / 4:
+        return []
+    return [
+        f"{folder}: {found} are less than a quarter of 0 to {top}, so that images differ little for the networks. "
+        f"--range_A or --range_B {low:g} {high:g} uses the whole range"
+    ]
