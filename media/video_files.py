@@ -183,7 +183,9 @@ class VideoReader:
         for packet in self._packets(container):
             if packet is not None:
                 if packet.dts is not None:
-                    end = (packet.dts + (packet.duration or 0)) * packet.time_base - self.start
+                    # pts is later than dts where frames are stored in another order than shown
+                    shown = packet.dts if packet.pts is None else max(packet.dts, packet.pts)
+                    end = (shown + (packet.duration or 0)) * packet.time_base - self.start
                     self.end = max(self.end, float(end))
                     if packet.stream_index in self.tracks:
                         packets.append(packet)
