@@ -38,7 +38,7 @@ class KeepSize:
             )
         self.translator, self.resize = translator, resize
         self.channels, self.out_channels = translator.channels, translator.out_channels
-        self.batch_size, self.precision = translator.batch_size, translator.precision
+        self.batch_size, self.precision, self.ranges = translator.batch_size, translator.precision, translator.ranges
 
     def check_blending(self):
         self.translator.check_blending()
@@ -75,7 +75,10 @@ def carry_over(image, small, translated, device):
             torch.from_numpy(values[..., channel].astype(np.float32) / top).to(device)[None, None]
             for values in (image, small, translated)
         )
-        gain = interpolate(local_gain(before, after), size, mode="bilinear", align_corners=False)
+        gain = local_gain(
+            before.cpu().double(), after.cpu().double()
+        )  # variances need the digits, and MPS has no doubles
+        gain = interpolate(gain.float().to(device), size, mode="bilinear", align_corners=False)
         detail = full - enlarge(before, size)
         result[..., channel] = ((enlarge(after, size) + gain * detail).clamp(0, 1) * top)[0, 0].cpu().numpy()
     return result

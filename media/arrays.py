@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import math
 import os
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
@@ -49,14 +50,14 @@ class Decoded:
     has_alpha:   whether the last channel is transparency; "premultiplied" if colours were multiplied by it
     orientation: as in EXIF, 1 to 8
     info:        as in Array
-    colours:     what the file says about them without a profile, see colours.described_colours
+    colours:     function that converts them to sRGB, without a profile, see colours.described_colours
     """
 
     values: np.ndarray
     has_alpha: bool | str = False
     orientation: int = 1
     info: dict = dataclasses.field(default_factory=dict)
-    colours: tuple | None = None
+    colours: Callable | None = None
 
 
 def load_array(path, channels, size=None, smallest=None, value_range=None):

@@ -3,6 +3,7 @@
 import os
 import struct
 import sys
+import zlib
 
 import imagecodecs
 import numpy as np
@@ -14,8 +15,9 @@ from datasets import ImageDataset
 from inference import load_translator
 from inference.detail import KeepSize, carry_over
 from inference.translator import Translator
+from media import hdr
 from media.array_writer import write_array
-from media.arrays import resize_array
+from media.arrays import load_pixels, resize_array
 from media.colours import ADOBE_RGB, D65, SRGB, convert_colours, deep_to_srgb, profile_transform
 from media.images import load_image
 from media.pictures import read_picture
@@ -23,6 +25,7 @@ from models import GeneratorResNet
 from utils import InputError
 
 P3 = (0.680, 0.320, 0.265, 0.690, 0.150, 0.060)
+BT2020 = (0.708, 0.292, 0.170, 0.797, 0.131, 0.046)
 
 
 def noise(*shape, top=256, dtype=np.uint8, seed=0):
@@ -172,6 +175,65 @@ def test_gamma_and_primaries_of_png(both, gamma, primaries):
     assert np.array_equal(both("y.png"), pixels)
 
 
+def with_chunk(path, name, content, after=33):
+    """Adds a chunk to a PNG file, after IHDR."""
+    data = open(path, "rb").read()
+    chunk = name + content
+    chunk = struct.pack(">I", len(content)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    open(path, "wb").write(data[:after] + chunk + data[after:])
+
+
+@pytest.mark.parametrize(
+    "primaries, transfer, expected", [(12, 13, (P3, None)), (1, 8, (SRGB, 1.0)), (9, 4, (BT2020, 2.2))]
+)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_coded_colours_of_png(both, primaries, transfer, expected, dtype):
+    top = np.iinfo(dtype).max
+    pixels = noise(9, 8, 3, top=top + 1, dtype=dtype)
+    open("x.png", "wb").write(imagecodecs.png_encode(pixels))
+    with_chunk("x.png", b"gAMA", struct.pack(">I", 100_000))
+    with_chunk("x.png", b"sRGB", b"\0")
+    with_chunk("x.png", b"cICP", bytes([primaries, transfer, 0, 1]))  # has precedence over both
+    curve = convert_colours(pixels / np.float32(top), D65, *expected)
+    if dtype == np.uint8:
+        assert difference(both("x.png"), curve * 255) <= 0.51
+    else:
+        assert difference(load_pixels("x.png", 3, None, None, as_float=True), curve) < 1e-5
+
+
+def test_coded_srgb_has_precedence(both):
+    pixels = noise(9, 8, 3)
+    Image.fromarray(pixels).save("x.png", icc_profile=profile(P3, 2.2))
+    with_chunk("x.png", b"gAMA", struct.pack(">I", 100_000))
+    with_chunk("x.png", b"cICP", bytes([1, 13, 0, 1]))
+    assert np.array_equal(both("x.png"), pixels)
+
+
+def test_hdr_pictures_are_as_hdr_videos(both):
+    Image.fromarray(np.full((4, 4, 3), 148, np.uint8)).save("x.png")  # 203 cd/m2
+    with_chunk("x.png", b"cICP", bytes([9, 16, 0, 1]))
+    assert difference(both("x.png"), hdr.Converter(hdr.PQ, hdr.BT2020)(np.full((4, 4, 3), 148 * 257, np.uint16))) == 0
+    assert 220 < both("x.png").mean() < 235
+
+
+@pytest.mark.parametrize("chromaticities", [(0,) * 8, (0.3,) * 8, (0.3127, 0.329, 0, 0, 0, 0, 0, 0)])
+def test_impossible_primaries_count_as_none(both, chromaticities):
+    pixels = noise(9, 8, 3)
+    Image.fromarray(pixels).save("x.png")
+    with_chunk("x.png", b"cHRM", struct.pack(">8I", *(round(100_000 * value) for value in chromaticities)))
+    assert np.array_equal(both("x.png"), pixels)
+
+
+def test_coded_colours_of_avif(both):
+    pixels = np.repeat(noise(4, 4, 3), 16, 0).repeat(16, 1)
+    Image.fromarray(pixels).save("x.avif", quality=100, subsampling="4:4:4")
+    plain = both("x.avif").copy()
+    data = open("x.avif", "rb").read()
+    start = data.index(b"colrnclx") + 8
+    open("x.avif", "wb").write(data[:start] + struct.pack(">HH", 12, 13) + data[start + 4 :])
+    assert difference(both("x.avif"), by_formula(plain, P3, None)) <= 0.51
+
+
 def test_the_usual_gamma_of_png_changes_nothing(both):
     chunks = PngImagePlugin.PngInfo()
     chunks.add(b"gAMA", (45455).to_bytes(4, "big"))
@@ -311,6 +373,13 @@ def test_detail_is_exact_where_nothing_changes_and_follows_contrast():
     assert np.abs(darker - image / 2).mean() < 1.5 < 2 * 1.5 < np.abs(without - image / 2).mean()
     flat = carry_over(image, small, np.full_like(small, 90), cpu)  # nothing of the input is left
     assert np.abs(flat - 90).mean() < 3
+
+
+def test_a_constant_shift_is_carried_over_exactly():
+    image = noise(90, 61, 3, top=50_000, dtype=np.uint16)
+    small = resize_array(image, (12, 8))
+    shifted = carry_over(image, small, small + np.uint16(9000), torch.device("cpu"))
+    assert difference(shifted, image + 9000.0) < 0.5
 
 
 def test_keep_size(translate):

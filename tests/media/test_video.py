@@ -136,6 +136,22 @@ def test_variable_frame_rate_keeps_each_time(tmp_path, extension):
     assert times(tmp_path / f"out{extension}") == [Fraction(tick, 1000) for tick in ticks]
 
 
+def test_frames_stored_in_another_order_than_shown_are_not_missing(tmp_path):
+    source, target = str(tmp_path / "in.mkv"), str(tmp_path / "out.mkv")
+    milliseconds = [0, 40, 200, 210, 800, 1500, 1501, 1600, 2300, 2400, 2450, 4000]
+    with av.open(source, "w") as container:
+        stream = container.add_stream("libx264", 10, width=64, height=48, pix_fmt="yuv420p")
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for i, pts in enumerate(milliseconds):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 20 * i, np.uint8), "rgb24")
+            frame.pts, frame.time_base = pts, Fraction(1, 1000)
+            container.mux(stream.encode(frame.reformat(format="yuv420p")))
+        container.mux(stream.encode(None))
+    result = translate_video(source, target, identity)
+    assert (result.frames, result.broken) == (12, "")
+    assert times(target) == pytest.approx([t / 1000 for t in milliseconds])
+
+
 def test_fractional_rate_and_duration(tmp_path):
     rate = Fraction(30000, 1001)
     source = str(tmp_path / "clip.mp4")
