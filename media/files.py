@@ -10,6 +10,7 @@ import warnings
 import zipfile
 
 import torch
+from PIL import UnidentifiedImageError
 
 from utils import InputError, whole_file
 
@@ -106,6 +107,10 @@ def reading(path):
         yield
     except InputError:
         raise
+    except UnidentifiedImageError as error:
+        what = "broken, or not an image of a format that is read" if os.path.getsize(path) else "is empty"
+        raise InputError(f"{path}: {what}") from error
     except Exception as error:  # decoders raise many kinds of errors on broken files
         reason = f"{type(error).__name__}: {error}".replace("\n", " ")
-        raise InputError(f"{path}: broken, or not an image ({reason})") from error
+        way_out = ". translate.py --allow_truncated takes what can be decoded" if "truncated" in reason else ""
+        raise InputError(f"{path}: broken, or not an image ({reason}){way_out}") from error

@@ -353,7 +353,7 @@ def test_truncated_images(translate, capsys):
     Image.fromarray(noise(64, 70, 3)).save("x.jpg", quality=90)
     data = open("x.jpg", "rb").read()
     open("x.jpg", "wb").write(data[: len(data) * 2 // 3])
-    assert translate("--input", "x.jpg") == 1 and "truncated" in capsys.readouterr().err
+    assert translate("--input", "x.jpg") == 1 and "--allow_truncated" in capsys.readouterr().err
     assert translate("--input", "x.jpg", "--allow_truncated") == 0 and not ImageFile.LOAD_TRUNCATED_IMAGES
     assert Image.open("x_translated.jpg").size == (70, 64)
 
@@ -373,6 +373,13 @@ def test_detail_is_exact_where_nothing_changes_and_follows_contrast():
     assert np.abs(darker - image / 2).mean() < 1.5 < 2 * 1.5 < np.abs(without - image / 2).mean()
     flat = carry_over(image, small, np.full_like(small, 90), cpu)  # nothing of the input is left
     assert np.abs(flat - 90).mean() < 3
+
+
+def test_files_that_are_not_images_say_what_they_are(both):
+    for content, reason in ((b"", "is empty"), (b"some text", "not an image of a format that is read")):
+        open("x.png", "wb").write(content)
+        with pytest.raises(InputError, match=f"^x.png: .*{reason}$"):
+            load_image("x.png")
 
 
 def test_a_constant_shift_is_carried_over_exactly():
