@@ -90,6 +90,10 @@ def check_options(opt):
     opt.format = opt.format and opt.format.lstrip(".")
     if opt.resume and opt.overwrite:
         raise InputError("--resume --overwrite: one skips existing files, the other replaces them. Give only one")
+    if opt.format and is_video("x." + opt.format):
+        raise InputError(
+            f"--format {opt.format}: is for images. For a video, name the result: --output NAME.{opt.format}"
+        )
     if opt.format and not format_of("x." + opt.format):
         raise InputError(f"--format {opt.format}: cannot be written. Use png, jpg, webp, tif or another image format")
     if opt.mask and not os.path.exists(opt.mask):

@@ -67,7 +67,8 @@ def find_inputs(inputs, output):
             raise InputError(f"--input {path}: no such file or folder")
     if not found.files:
         raise InputError(f"--input {inputs[0]}: holds no images and no videos")
-    found.files = list(dict.fromkeys(found.files))
+    # the same file may be named twice, in different ways
+    found.files = list({(os.path.realpath(path), name): (path, name) for path, name in found.files}.values())
     return found
 
 
@@ -193,6 +194,8 @@ def plan_jobs(inputs, *, output=None, format=None, features=False, resume=False,
             output = os.path.basename(output)
             moved = f"the result is written to {output}, because {data_folder} is a folder of a data set"
     names_file = bool(format_of(output) or is_video(output)) and not os.path.isdir(output)
+    if not names_file and output.lower().endswith(IMAGE_EXTENSIONS) and not os.path.isdir(output):
+        raise InputError(f"--output {output}: this format cannot be written. Use .png, .jpg, .webp or .tif")
     if not is_one_file and (names_file or os.path.isfile(output) or is_video(output)):
         raise InputError(f"--output {output}: is one file, but there are several inputs. Name a folder")
 
@@ -271,7 +274,9 @@ def check_job(source, target, output, features):
     if features and holds_video(source):
         raise InputError(f"--features: {source} is a video, not an image")
     if holds_video(source) and not is_video(target):
-        raise InputError(f"--output {output}: is an image's name, but {source} is a video")
+        raise InputError(
+            f"--output {output}: is an image's name, but {source} is a video. Use one of {', '.join(WRITABLE)}"
+        )
 
 
 def distinct_targets(files, wanted, notes):

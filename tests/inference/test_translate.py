@@ -287,7 +287,9 @@ def test_format_of_many(translate):
         ("--input webcam x.png", "--input webcam: cannot be combined with other inputs"),
         ("--input webcam --features", "--features: webcam is a video"),
         ("--input in/a.jpg clip.mp4 --output there.png", "--output there.png: is one file"),
-        ("--input clip.mp4 --output y.png", "an image's name, but clip.mp4 is a video"),
+        ("--input clip.mp4 --output y.png", "an image's name, but clip.mp4 is a video. Use one of .mp4, .mov"),
+        ("--input x.png --output y.heic", "--output y.heic: this format cannot be written. Use .png"),
+        ("--input clip.mp4 --format webm", "is for images. For a video, name the result: --output NAME.webm"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_anything_is_written(translate, options, message):
@@ -343,6 +345,12 @@ def test_results_of_the_same_name(translate, capsys, sources, options, expected)
     # the names are the same in the next run
     assert translate(*words, "--resume") == 0 and "0 translated" in capsys.readouterr().out
     assert translate(*words, "--overwrite") == 0 and tree("out") == set(expected.values())
+
+
+def test_a_file_that_is_named_in_two_ways_is_translated_once(translate):
+    save("in/a.png")
+    assert translate("--input", "in/a.png", "./in/../in/a.png", "--output", "out") == 0
+    assert os.listdir("out") == ["a.png"]
 
 
 def test_videos_of_the_same_name():
@@ -427,7 +435,7 @@ def test_names_that_are_no_utf8(translate, capfd):
         pytest.skip("this system knows no such names")
     assert translate("--input", "in", "--output", "out") == 1
     assert os.listdir(b"out") == [b"sch\xf6n.png"]
-    assert re.search(r"not translated: in/b.+se.png: broken", capfd.readouterr().err)
+    assert re.search(r"not translated: in/b.+se.png: is empty", capfd.readouterr().err)
 
 
 def failing(error, n=1):
