@@ -105,6 +105,8 @@ def draw_plots(logs, smooth, path):
     others = sorted(name for name in logged - shown if name.startswith("loss_"))
     plots = {title: [n for n in (others if names is None else names) if n in logged] for title, names in PLOTS.items()}
     plots = {title: names for title, names in plots.items() if names}
+    if not plots:
+        raise InputError(f"{', '.join(logs)}: nothing has been logged that can be drawn")
     n_rows = -(-len(plots) // 2)
     figure, axes = pyplot.subplots(n_rows, 2, figsize=(12, 3 * n_rows), squeeze=False, layout="constrained")
     for axis in axes.flat[len(plots) :]:

@@ -20,7 +20,7 @@ from variants.options import add_variants
 
 # Those of cyclegan.py that determine the networks and the data. Translation needs no more and has no access to its parser
 PAPER = {
-    "dataset_name": {}, "data_dir": {}, "img_height": dict(type=between(32, 16384), default=256),
+    "dataset_name": dict(default="demo"), "data_dir": dict(default="data"), "img_height": dict(type=between(32, 16384), default=256),
     "img_width": dict(type=between(32, 16384), default=256), "channels": dict(type=between(1, 4096), default=3),
     "n_residual_blocks": dict(type=between(0, 1000), default=9), "ngf": dict(type=between(1, 4096), default=64),
     "ndf": dict(type=between(1, 4096), default=64),
