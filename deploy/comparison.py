@@ -48,7 +48,9 @@ class ExportImages:
         train = list_images(calibration, root, "train", domain) or test
         if not test:
             flag = "--calibration" if for_int8 else "--images"
-            raise InputError(f"{flag}: required, a folder with images of domain {domain}; {root or 'data'} contains none")
+            raise InputError(
+                f"{flag}: required, a folder with images of domain {domain}; {root or 'data'} contains none"
+            )
         self.calibration = evenly_spaced(train, min(N_CALIBRATION, max(1, len(train) // 2)))
         self.validation = evenly_spaced(without(train, self.calibration), N_VALIDATION)
         self.compared = evenly_spaced(without(test, self.calibration + self.validation), N_COMPARED)

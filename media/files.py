@@ -79,7 +79,9 @@ def load_published(url, path=None):
             while block := opened.read(2**20):  # Python 3.10 has no hashlib.file_digest
                 found.update(block)
         if not found.hexdigest().startswith(expected[1]):
-            raise InputError(f"{file}: damaged: its SHA-256 does not begin with {expected[1]}. Delete and download it again")
+            raise InputError(
+                f"{file}: damaged: its SHA-256 does not begin with {expected[1]}. Delete and download it again"
+            )
     return load_file(file)
 
 

@@ -16,9 +16,7 @@ from utils import InputError
 PIXELS = 178_956_970  # the default limit, Pillow's own
 # The limits for images that are mostly repetition, such as a white page of 177 megapixels in 22 KB. No photo is
 DENSE, PIXELS_PER_BYTE = 2**25, 1000
-WAY_OUT = (
-    "If you trust the file, raise the limit with --max_pixels of translate.py. To train on it, make it smaller"
-)
+WAY_OUT = "If you trust the file, raise the limit with --max_pixels of translate.py. To train on it, make it smaller"
 SCANS = 200  # of a progressive JPEG; encoders write about 10. Each takes as long as the whole image
 
 
@@ -97,7 +95,9 @@ def check_pixels(path, width, height, n_values):
     if width * height > max_pixels():
         raise too_large(path, (width, height))
     if n_values > 8 * max_pixels():
-        raise InputError(f"{path}: {n_values} values, more than 8 channels or pages of {max_pixels()} pixels. {WAY_OUT}")
+        raise InputError(
+            f"{path}: {n_values} values, more than 8 channels or pages of {max_pixels()} pixels. {WAY_OUT}"
+        )
 
 
 def check_density(path, pixels):

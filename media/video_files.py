@@ -3,7 +3,6 @@ Decoding video files with PyAV (pip install av), which includes FFmpeg. See vide
 """
 
 import dataclasses
-import os
 from fractions import Fraction
 
 import numpy as np

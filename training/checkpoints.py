@@ -133,7 +133,12 @@ def cut_log(source, path, step):
                 try:
                     if json.loads(line)["step"] <= step:
                         kept.append(line)
-                except (ValueError, KeyError, TypeError, RecursionError):  # the last line of a killed run may be half-written
+                except (
+                    ValueError,
+                    KeyError,
+                    TypeError,
+                    RecursionError,
+                ):  # the last line of a killed run may be half-written
                     continue
     with whole_file(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         file.writelines(kept)

@@ -9,8 +9,8 @@ from training.checkpoints import find_checkpoint
 from utils import InputError
 from variants.build import DISCRIMINATOR_OPTIONS, GENERATOR_OPTIONS, channels_of
 from variants.options import check
-from variants.schema import check_options, confirm_paths
 from variants.schedules import stages
+from variants.schema import check_options, confirm_paths
 
 # --resume takes all options from the checkpoint except these
 NOT_RESUMED = ("epoch", "resume", "device", "run_name")

@@ -57,7 +57,9 @@ def check_distillation(state, path, parser):
     check_options(state["distill"], path, parser)
     check_options(state.get("options"), path)
     with damaged(path):
-        expect("checkpoint of distill", state["distill"].get("checkpoint"), type(state["distill"].get("checkpoint")) is str)
+        expect(
+            "checkpoint of distill", state["distill"].get("checkpoint"), type(state["distill"].get("checkpoint")) is str
+        )
         check_position(state)
         for rank in as_list("ranks", state.get("ranks", [state])):  # older versions have one, at the top
             check_rank(rank, ["buffer"])
@@ -143,7 +145,11 @@ def confirm_paths(options, typed, path, data_dir="data", way_out=None):
     way_out:  what to do instead, if the command line has no --data_dir
     """
     name = options.get("dataset_name")
-    if name is not None and not typed.get("dataset_name") and (os.path.basename(name) != name or name in ("", ".", "..")):
+    if (
+        name is not None
+        and not typed.get("dataset_name")
+        and (os.path.basename(name) != name or name in ("", ".", ".."))
+    ):
         raise InputError(f"{path}: damaged, its dataset_name {name!r} is not the name of a folder")
     # a file of weights is of no use unless it holds those of a known network, so it may be anywhere
     for option, folder in {"data_dir": data_dir, "pairs": "."}.items():
@@ -184,7 +190,9 @@ class damaged:
 def expect(name, value, fits):
     """Raises ValueError unless `fits`."""
     if not fits:
-        kind = f"of shape {tuple(value.shape)}, {value.dtype}" if isinstance(value, torch.Tensor) else reprlib.repr(value)
+        kind = (
+            f"of shape {tuple(value.shape)}, {value.dtype}" if isinstance(value, torch.Tensor) else reprlib.repr(value)
+        )
         raise ValueError(f"{name} is {kind}")
 
 
@@ -255,7 +263,9 @@ def check_module(name, weights, network):
     expected = network.state_dict()
     found = {key for key in weights if not str(key).endswith(UNUSED)} | (weights.keys() & expected.keys())
     if odd := sorted(map(str, expected.keys() ^ found)):
-        raise ValueError(f"{name} does not fit the options: {odd[0]} is {'missing' if odd[0] in expected else 'unknown'}")
+        raise ValueError(
+            f"{name} does not fit the options: {odd[0]} is {'missing' if odd[0] in expected else 'unknown'}"
+        )
     for key, tensor in expected.items():
         check_tensor(f"{key} of {name}", weights[key], tensor.shape, tensor.is_floating_point())
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 import compress
 import cyclegan
-from deploy.compression import read_training
 from deploy.comparison import ExportImages
+from deploy.compression import read_training
 from inference import load
 from inference.load import load_generator, load_generators
 from measuring.evaluation import evaluate
@@ -166,7 +166,9 @@ def test_weights_that_are_not_finite_are_not_continued_from(trained):
 def test_what_a_checkpoint_refers_to_must_be_confirmed(trained, capsys):
     torch.save(replaced(trained, ("options", "data_dir"), "../elsewhere"), PATH)
     words = ["--run_name", "tiny", "--resume", "--n_epochs", "2"]
-    with pytest.raises(InputError, match=r"refers to ../elsewhere, which is outside of data\. .*--data_dir ../elsewhere$"):
+    with pytest.raises(
+        InputError, match=r"refers to ../elsewhere, which is outside of data\. .*--data_dir ../elsewhere$"
+    ):
         cyclegan.main(words)
     with pytest.raises(InputError, match="outside of data"):
         evaluate(PATH, device="cpu")
@@ -186,7 +188,20 @@ def test_what_a_checkpoint_refers_to_must_be_confirmed(trained, capsys):
 
 def test_what_is_inside():
     assert all(schema.is_inside(path, "data") for path in ("data", "data/x", "./data/x/", os.path.abspath("data/x")))
-    outside = ("", ".", "dat", "database", "data/..", "data/../x", "data/x/../../y", "/", "/data", "~", "..\\x", "../data")
+    outside = (
+        "",
+        ".",
+        "dat",
+        "database",
+        "data/..",
+        "data/../x",
+        "data/x/../../y",
+        "/",
+        "/data",
+        "~",
+        "..\\x",
+        "../data",
+    )
     assert not any(schema.is_inside(path, "data") for path in outside)
     assert schema.is_inside("../sets", "../sets")
 
@@ -198,7 +213,9 @@ def test_the_options_of_the_paper_are_those_of_the_parser(name):
     if name not in ("dataset_name", "data_dir"):
         assert here.default == there.default and here.choices in (None, there.choices) or name == "channels"
     for value in (None, True, 0, 1, 3, 31, 32, 1000, 1001, 4096, 4097, 16384, 16385, "x", "nearest", 2.0, float("nan")):
-        if name != "channels" and (value is not None or there.default):  # 1 or 3; of 16 bits any number, which came later
+        if name != "channels" and (
+            value is not None or there.default
+        ):  # 1 or 3; of 16 bits any number, which came later
             assert schema.accepts(here, value) == schema.accepts(there, value), value
 
 
