@@ -28,7 +28,7 @@ from deploy import benchmark as benchmarking
 from deploy import comparison, formats, int8
 from deploy.rewriting import FourPixels, Shift, Subpixel, rewrite
 from inference import load_translator
-from inference.exported import Exported, is_exported, open_session
+from inference.exported import Exported, is_exported, open_session, without_warnings
 from inference.generator import TrainedGenerator
 from inference.load import load_generator
 from measuring.evaluation import evaluate
@@ -920,11 +920,13 @@ FACTS = dict(channels=3, out_channels=3, multiple=1, smallest=1, direction="AB",
 )
 def test_metadata_is_checked(facts, message, tmp_path):
     path = str(tmp_path / "x.ts")
-    traced = torch.jit.trace(torch.nn.Conv2d(3, 3, 1), torch.zeros(1, 3, 8, 8))
-    torch.jit.save(traced, path, _extra_files={"facts.json": json.dumps(facts)})
+    with without_warnings():
+        traced = torch.jit.trace(torch.nn.Conv2d(3, 3, 1), torch.zeros(1, 3, 8, 8))
+        torch.jit.save(traced, path, _extra_files={"facts.json": json.dumps(facts)})
     with pytest.raises(InputError, match=f"x.ts: not written by export.py, .*{message}"):
         Exported(path, trust=True)
-    torch.jit.save(traced, path, _extra_files={"facts.json": json.dumps(FACTS)})
+    with without_warnings():
+        torch.jit.save(traced, path, _extra_files={"facts.json": json.dumps(FACTS)})
     exported = Exported(path, trust=True)
     assert exported(torch.zeros(2, 3, 5, 7)).shape == (2, 3, 5, 7)
     exported.out_channels = 4
