@@ -12,6 +12,7 @@ import os
 
 from command_line.parser import argument_parser, between
 from command_line.run import run_script
+from media.files import check_regular
 from training.health import ADVICE, USUAL
 from utils import InputError, whole_file
 
@@ -43,6 +44,7 @@ def get_parser():
 def read_log(path):
     """Reads a log.jsonl -> list of records, dicts with "step". Skips incomplete lines, such as the last one of a run
     that was killed."""
+    check_regular(path)
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             lines = file.readlines()
@@ -52,13 +54,25 @@ def read_log(path):
     for line in lines:
         try:
             record = json.loads(line)
-            record["step"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, RecursionError):
             continue
-        records.append(record)
+        if isinstance(record, dict) and is_number(record.get("step")) and record["step"] >= 0:
+            records.append(valid(record))
     if not records:
         raise InputError(f"{path}: nothing has been logged yet")
     return records
+
+
+def is_number(value):
+    return type(value) in (int, float) and abs(value) < 1e30  # not NaN
+
+
+def valid(record):
+    """A record of a log without values that no run writes."""
+    kept = {name: value for name, value in record.items() if is_number(value)}
+    conditions = record.get("conditions")
+    known = [c for c in conditions if isinstance(c, str) and c in ADVICE] if isinstance(conditions, list) else []
+    return kept | ({"conditions": known} if known else {})
 
 
 def curve(records, name, smooth=0):
@@ -91,6 +105,8 @@ def draw_plots(logs, smooth, path):
     others = sorted(name for name in logged - shown if name.startswith("loss_"))
     plots = {title: [n for n in (others if names is None else names) if n in logged] for title, names in PLOTS.items()}
     plots = {title: names for title, names in plots.items() if names}
+    if not plots:
+        raise InputError(f"{', '.join(logs)}: nothing has been logged that can be drawn")
     n_rows = -(-len(plots) // 2)
     figure, axes = pyplot.subplots(n_rows, 2, figsize=(12, 3 * n_rows), squeeze=False, layout="constrained")
     for axis in axes.flat[len(plots) :]:

@@ -22,6 +22,9 @@ def run_script(main, needs_reader=True):
         from command_line.output import Unbreakable
 
         sys.stdout, sys.stderr = Unbreakable(sys.stdout), Unbreakable(sys.stderr)
+    from command_line.printable import Printable  # here, so that `import cyclegan` is fast
+
+    sys.stdout, sys.stderr = Printable(sys.stdout), Printable(sys.stderr)
     try:
         status = main()
         if dist.is_initialized():

@@ -173,7 +173,7 @@ def load_onnx(path, device):
     # A tensor may be in another file, whose place it tells under the key "location"; ORTM is another format
     if len(data) == 2**31 or data[4:8] == b"ORTM" or re.search(rb"\n(\x08|\x88\x80*\x00)location", data):
         raise InputError(f"{path}: not written by export.py: too large, or it refers to other files")
-    session = open_session(data, path, device)
+    session = open_session(path, device, data)
     metadata = session.get_modelmeta().custom_metadata_map
     if expected := metadata.get(CHECKSUM):
         if hashlib.sha256(data.replace(expected.encode(), NO_SUM.encode())).hexdigest() != expected:
@@ -186,8 +186,10 @@ def load_onnx(path, device):
     return run, metadata
 
 
-def open_session(data, path, device):
-    """Opens the contents of the .onnx file `path` -> ONNX Runtime session, with as many threads as PyTorch uses."""
+def open_session(path, device, data=None):
+    """Opens an .onnx file -> ONNX Runtime session, with as many threads as PyTorch uses.
+
+    data: the contents of the file, if they have been read. They cannot refer to other files"""
     try:
         import onnxruntime
     except ImportError:
@@ -202,7 +204,7 @@ def open_session(data, path, device):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 4  # fatal; other errors are exceptions
-    return onnxruntime.InferenceSession(data, options, providers=providers)
+    return onnxruntime.InferenceSession(path if data is None else data, options, providers=providers)
 
 
 def load_program(path, device):

@@ -18,6 +18,7 @@ from measuring.images import from_uint8, image_batches, in_8_bits, stack_images,
 from measuring.metrics import RESIZING, l1
 from measuring.report import Cases, arrow, best_epochs, draw_curves, results_table
 from measuring.scores import AvailableMetrics, Scores
+from media.files import check_regular
 from media.images import stem
 from utils import InputError, as_rgb, bfloat16_pays, choose_device
 from variants.schema import confirm_paths
@@ -332,6 +333,7 @@ def measure_direction(direction, generators, data, available, settings, paired):
 def append_line(path, line):
     """Appends a line to a text file, after ending a last line that a killed run left incomplete. An empty line only
     checks that the file can be written."""
+    check_regular(path)
     with open(path, "a+b") as file:
         if file.tell() and line:
             file.seek(-1, os.SEEK_END)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from media.files import load_file
+from media.files import load_published
 from utils import InputError
 
 KID_LIMIT = 10_000  # KID stores features; it gets at most this many images a set, evenly spaced. KID stays unbiased.
@@ -144,34 +144,32 @@ def inception(weights=None, resize="torch-fidelity"):
     """
     try:
         import torchmetrics  # noqa: F401 (SetDistance needs it)
-        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+        from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
     except ImportError:
         raise Unavailable("pip install torchmetrics torch-fidelity")
-    name = "weights-inception-2015-12-05-6726825d.pth"
+    name = os.path.basename(URL_INCEPTION_V3)
     try:
-        with weights_folder(weights, name) as folder:
-            path = f"{folder}/checkpoints/{name}" if weights else None
+        with weights_folder(weights, URL_INCEPTION_V3) as folder:
+            path = f"{folder}/checkpoints/{name}"
             return Inception(FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], path), resize)
     except Exception as error:  # no network, a proxy, a corrupt file
         raise weights_error("--inception_weights", weights, name, error)
 
 
 @contextlib.contextmanager
-def weights_folder(path, name):
-    """For a `with` block: the folder where torch.hub finds weights before it downloads them. If `path` is a file, this
-    is a temporary folder with its weights, called `name`.
+def weights_folder(path, url):
+    """For a `with` block: a temporary folder in which torch.hub finds the weights of `url`, or those in the file `path`.
 
-    The packages load weights with torch.load(weights_only=False), which executes code in a file. So they get a copy,
-    written here from what load_file accepts.
+    The packages load weights with torch.load(weights_only=False), which executes code in a file, and not all of them
+    check what they downloaded. So they get a copy, written here from what load_published accepts.
     """
     hub = torch.hub.get_dir()
     with tempfile.TemporaryDirectory() as folder:
-        if path:
-            os.makedirs(f"{folder}/checkpoints")
-            torch.save(load_file(path), f"{folder}/checkpoints/{name}")
-            torch.hub.set_dir(folder)
+        os.makedirs(f"{folder}/checkpoints")
+        torch.save(load_published(url, path), f"{folder}/checkpoints/{os.path.basename(url)}")
         try:
-            yield torch.hub.get_dir()
+            torch.hub.set_dir(folder)
+            yield folder
         finally:
             torch.hub.set_dir(hub)
 
@@ -192,7 +190,7 @@ def lpips(weights=None):
 
     url = AlexNet_Weights.IMAGENET1K_V1.url
     try:
-        with weights_folder(weights, os.path.basename(url)):
+        with weights_folder(weights, url):
             return LearnedPerceptualImagePatchSimilarity("alex", reduction="none")
     except Exception as error:
         raise weights_error("--lpips_weights", weights, url, error)

@@ -125,7 +125,7 @@ def decode(path, channels):
             return [decode_tiff_without_tifffile(path)]
         # not the other files that OME-TIFF, Micro-Manager and NDTiff name
         with tifffile.TiffFile(path, _multifile=False, is_mmstack=False, is_ndtiff=False) as file:
-            return decode_tiff(file, channels)
+            return decode_tiff(file, path, channels)
     with open(path, "rb") as file, open_image_file(file, path) as image:
         info, orientation = metadata_to_keep(image, image.info), image.getexif().get(0x0112, 1)
         values, has_alpha = decode_deep(path, image)
@@ -182,13 +182,13 @@ def decode_tiff_without_tifffile(path):
     raise InputError(f"{path}: reading this kind of TIFF requires tifffile: {INSTALL}")
 
 
-def decode_tiff(file, channels):
-    """An open tifffile.TiffFile -> list of Decoded. Smaller copies of an image (pyramids, thumbnails) are left out."""
+def decode_tiff(file, path, channels):
+    """An open tifffile.TiffFile of the file `path` -> list of Decoded. Smaller copies of an image (pyramids, thumbnails) are left out."""
     decoded = []
     for series in file.series:
         page = series.keyframe
-        check_pixels(file.filehandle.path, page.imagewidth, page.imagelength, math.prod(series.shape))
-        check_density(file.filehandle.path, page.imagewidth * page.imagelength)
+        check_pixels(path, page.imagewidth, page.imagelength, math.prod(series.shape))
+        check_density(path, page.imagewidth * page.imagelength)
         values = series.asarray()
         if page.is_reduced and decoded:
             continue

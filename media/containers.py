@@ -5,7 +5,9 @@ Which files are videos, and how they are opened. FFmpeg reads and writes them, t
 import os
 import re
 
+from media.files import check_regular
 from media.images import IMAGE_EXTENSIONS
+from utils import InputError
 
 WRITABLE = (".mp4", ".mov", ".mkv", ".webm", ".avi")
 # FFmpeg knows about 300 extensions, most of them of sound, subtitles and old games, so this is a list by hand
@@ -51,19 +53,33 @@ def is_mpeg(path):
     return is_transport or head.startswith((b"\0\0\1\xba", b"\0\0\1\xb3"))
 
 
-# Demuxers that read other files or the network, or show text as video. A file that looks like these is not opened
-NOT_OPENED = {"hls", "dash", "concat", "imf", "image2", "mlv", "vobsub", "webm_dash_manifest", "lavfi", "tty",
-              "sdp", "rtp", "rtsp", "sap", "smoothstreaming", "msnwctcp"}  # fmt: skip
+# FFmpeg's demuxers of single files that hold video. Many others read other files or the network (playlists: hls, dash,
+# concat, sdp), or show any text as video (tty)
+DEMUXERS = (  # the last ones are pictures
+    "mov,mp4,m4a,3gp,3g2,mj2 matroska,webm avi flv kux live_flv mpeg mpegts mpegvideo asf asf_o wtv ogg rm nut nsv amv "
+    "roq bink smk mxf gxf dv yuv4mpegpipe ivf obu ser mjpeg mpjpeg mjpeg_2000 h261 h263 h264 hevc vvc vc1 vc1test "
+    "cavsvideo avs2 avs3 m4v dirac evc dhav swf gif apng webp avif flic ea film_cpk vmd nuv thp idcin iff r3d cine mtv "
+    "png_pipe jpeg_pipe webp_pipe bmp_pipe tiff_pipe gif_pipe ppm_pipe pgm_pipe jpegxl_pipe j2k_pipe qoi_pipe tga_pipe"
+).split()
 
 
 def open_file(path, **options):
-    """Opens a video file with PyAV -> av.container.InputContainer. The file cannot make FFmpeg read other files or
-    the network."""
+    """Opens a video file with PyAV -> av.container.InputContainer. It must be a regular file, and cannot make FFmpeg
+    read other files or the network."""
     import av
 
-    allowed = {"format_whitelist": ",".join(av.formats_available - NOT_OPENED), "protocol_whitelist": "file"}
-    # "file:", because FFmpeg would take the name "a:b.mp4" for an address
-    return av.open("file:" + path, options=allowed, metadata_errors="replace", **options)
+    check_regular(path)
+    allowed = {"format_whitelist": ",".join(DEMUXERS), "protocol_whitelist": "file"}
+    return av.open(local_file(path, "rb"), options=allowed, metadata_errors="replace", **options)
+
+
+def local_file(path, mode):
+    """A file for av.open: its name, or the open file if PyAV cannot pass on the name, which is then not UTF-8."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return open(path, mode, buffering=0)
+    return "file:" + path  # FFmpeg would take the name "a:b.mp4" for an address
 
 
 def is_video_content(path):
@@ -77,7 +93,7 @@ def is_video_content(path):
             is_picture = container.format.name.endswith(("_pipe", "gif", "apng", "ico", "fits"))
             is_picture |= container.metadata.get("major_brand") in ("heic", "heix", "mif1", "avif")
             return not is_picture and any(map(is_moving, container.streams.video))
-    except (av.FFmpegError, OSError):
+    except (av.FFmpegError, OSError, InputError):
         return False
 
 

@@ -3,9 +3,11 @@ Reading and writing files safely: writes are atomic, and every problem with a fi
 """
 
 import contextlib
+import hashlib
 import io
 import os
 import pickle
+import re
 import warnings
 import zipfile
 
@@ -56,6 +58,32 @@ def load_file(path):
     except Exception as error:  # torch raises many kinds of errors on broken files
         reason = (str(error).splitlines() or [""])[0][:200]
         raise InputError(f"{path}: broken, truncated, or not a checkpoint ({type(error).__name__}: {reason})")
+
+
+def load_published(url, path=None):
+    """Published weights -> state dict. If the name of the file ends in the start of its SHA-256, as in
+    resnet18-f37072fd.pth, that is checked. Libraries would execute code in such files.
+
+    url:  where to download it from, into the folder of torch.hub, unless it is there already
+    path: a local copy, whose hash is only checked if it has kept its name
+    Raises InputError, or OSError if the download fails."""
+    name = os.path.basename(url)
+    file = path or os.path.join(torch.hub.get_dir(), "checkpoints", name)
+    expected = re.search(r"-([0-9a-f]{8,})\.pth$", os.path.basename(file))
+    if not path and not os.path.exists(file):
+        os.makedirs(os.path.dirname(file), exist_ok=True)
+        torch.hub.download_url_to_file(url, file, hash_prefix=expected and expected[1])
+    check_regular(file)
+    if expected and os.path.exists(file):
+        with open(file, "rb") as opened:
+            found = hashlib.sha256()
+            while block := opened.read(2**20):  # Python 3.10 has no hashlib.file_digest
+                found.update(block)
+        if not found.hexdigest().startswith(expected[1]):
+            raise InputError(
+                f"{file}: damaged: its SHA-256 does not begin with {expected[1]}. Delete and download it again"
+            )
+    return load_file(file)
 
 
 def check_regular(path):

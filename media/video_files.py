@@ -3,13 +3,13 @@ Decoding video files with PyAV (pip install av), which includes FFmpeg. See vide
 """
 
 import dataclasses
-import os
 from fractions import Fraction
 
 import numpy as np
 
 from media import hdr
 from media.containers import is_moving, open_file
+from media.limits import max_pixels, too_large
 from media.tracks import describe_unreadable, general_metadata, shifted
 from utils import InputError
 
@@ -149,8 +149,6 @@ class VideoReader:
         """-> (container, its video stream)"""
         import av
 
-        if os.path.exists(self.path) and not os.path.isfile(self.path):
-            raise InputError(f"{self.path}: not a regular file")  # opening a pipe would block
         try:
             container = open_file(self.path)
         except FileNotFoundError:
@@ -159,6 +157,8 @@ class VideoReader:
             raise InputError(f"{self.path}: broken, or not a video ({error.strerror})") from error
         for stream in container.streams.video:
             if is_moving(stream):
+                if stream.width * stream.height > max_pixels():
+                    raise too_large(self.path, (stream.width, stream.height))
                 self.decoder = alpha_decoder(stream) or stream
                 stream.thread_type = "AUTO"
                 return container, stream

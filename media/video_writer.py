@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 
+from media.containers import local_file
 from media.tracks import Tracks, muxer_options
 from utils import InputError
 
@@ -49,7 +50,7 @@ class VideoWriter:
         # 4:2:0 needs even sides
         self.pix_fmt = pix_fmt[0] if pix_fmt else "yuv444p" if odd and codec == "libx264" else "yuv420p"
         muxer = muxer_options(reader.metadata, extension) if reader else {}
-        self.container = av.open("file:" + path, "w", format=name, container_options=muxer)
+        self.container = av.open(local_file(path, "w+b"), "w", format=name, container_options=muxer)
         self.video = self.container.add_stream(codec, look.rate, options=options)
         video = self.video.codec_context
         video.width, video.height, video.pix_fmt = look.width, look.height, self.pix_fmt

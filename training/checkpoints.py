@@ -9,7 +9,7 @@ import shutil
 
 import torch
 
-from media.files import load_file, save_file
+from media.files import check_regular, load_file, save_file
 from utils import InputError, whole_file
 from variants.build import generator_file
 from variants.schema import check_part, check_training
@@ -126,13 +126,19 @@ def prepare_folders(checkpoint_dir, sample_dir, checkpoint, resume):
 def cut_log(source, path, step):
     """Copies a log up to `step`. A killed run may have logged steps after its last checkpoint; they are repeated."""
     kept = []
+    check_regular(source)
     if os.path.exists(source):
         with open(source, encoding="utf-8", errors="replace") as file:
             for line in file:
                 try:
                     if json.loads(line)["step"] <= step:
                         kept.append(line)
-                except (ValueError, KeyError, TypeError):  # the last line of a killed run may be half-written
+                except (
+                    ValueError,
+                    KeyError,
+                    TypeError,
+                    RecursionError,
+                ):  # the last line of a killed run may be half-written
                     continue
     with whole_file(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         file.writelines(kept)

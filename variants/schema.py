@@ -7,6 +7,7 @@ compared with the weights in the file, so nothing can be larger than the file it
 """
 
 import argparse
+import contextlib
 import os
 import reprlib
 import shlex
@@ -20,7 +21,8 @@ from variants.options import add_variants
 
 # Those of cyclegan.py that determine the networks and the data. Translation needs no more and has no access to its parser
 PAPER = {
-    "dataset_name": {}, "data_dir": {}, "img_height": dict(type=between(32, 16384), default=256),
+    "dataset_name": dict(default="demo"), "data_dir": dict(default="data"),
+    "img_height": dict(type=between(32, 16384), default=256),
     "img_width": dict(type=between(32, 16384), default=256), "channels": dict(type=between(1, 4096), default=3),
     "n_residual_blocks": dict(type=between(0, 1000), default=9), "ngf": dict(type=between(1, 4096), default=64),
     "ndf": dict(type=between(1, 4096), default=64),
@@ -57,9 +59,8 @@ def check_distillation(state, path, parser):
     check_options(state["distill"], path, parser)
     check_options(state.get("options"), path)
     with damaged(path):
-        expect(
-            "checkpoint of distill", state["distill"].get("checkpoint"), type(state["distill"].get("checkpoint")) is str
-        )
+        teacher = state["distill"].get("checkpoint")
+        expect("checkpoint of distill", teacher, type(teacher) is str)
         check_position(state)
         for rank in as_list("ranks", state.get("ranks", [state])):  # older versions have one, at the top
             check_rank(rank, ["buffer"])
@@ -84,7 +85,7 @@ def check_described(state, path):
         for name in ("channels", "out_channels"):
             expect(name, options.get(name), is_count(options.get(name), 4096, least=1))
     try:
-        build_on_meta("weights", weights, options, options["channels"], options["out_channels"])
+        build_on_meta("the generator", weights, options, options["channels"], options["out_channels"], finite=False)
     except ValueError as error:
         raise InputError(
             f"{path}: damaged, or its generator is not the one that make_generator in variants/build.py builds here ({error})"
@@ -126,13 +127,9 @@ def accepts(action, value):
     if type(value) not in kind or (kind == (str,) and (len(value) > 4096 or "\0" in value)):
         return False
     try:
-        return action.choices is None and action.type is None or in_choices(action, action.type or str, value)
+        converted = action.type(str(value)) if action.type else value
     except (argparse.ArgumentTypeError, ValueError, OverflowError):
         return False
-
-
-def in_choices(action, convert, value):
-    converted = convert(str(value))
     return action.choices is None or converted in action.choices
 
 
@@ -173,18 +170,15 @@ def is_inside(path, folder):
 ##############################
 
 
-class damaged:
-    """Context manager: turns a ValueError into an InputError that names the file."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, _):
-        if isinstance(error, ValueError) and not isinstance(error, InputError):
-            raise InputError(f"{self.path}: damaged, {error}") from error
+@contextlib.contextmanager
+def damaged(path):
+    """Turns a ValueError in the `with` block into an InputError that names the file."""
+    try:
+        yield
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"{path}: damaged, {error}") from error
 
 
 def expect(name, value, fits):
@@ -237,9 +231,9 @@ def check_networks(state, options):
     return networks
 
 
-def build_on_meta(name, weights, options, channels, out_channels):
+def build_on_meta(name, weights, options, channels, out_channels, finite=True):
     """Raises ValueError unless `weights` are a state dict of the network that `options` describe -> the network, without
-    memory. A generator; without `out_channels` a discriminator."""
+    memory. A generator; without `out_channels` a discriminator. finite: the weights must be"""
     expect(name, weights, isinstance(weights, dict))
     n_blocks = options.get("n_residual_blocks", GENERATOR_OPTIONS["n_residual_blocks"])
     if out_channels and options.get("generator", "resnet") in ("resnet", "multiscale") and len(weights) < 2 * n_blocks:
@@ -253,12 +247,12 @@ def build_on_meta(name, weights, options, channels, out_channels):
                 from variants.parts import use_spectral_norm
 
                 use_spectral_norm(network)
-    check_module(name, weights, network)
+    check_module(name, weights, network, finite)
     return network
 
 
-def check_module(name, weights, network):
-    """Raises ValueError unless `weights` is a state dict of `network`, and finite."""
+def check_module(name, weights, network, finite=True):
+    """Raises ValueError unless `weights` is a state dict of `network`, and finite if they must be."""
     expect(name, weights, isinstance(weights, dict))
     expected = network.state_dict()
     found = {key for key in weights if not str(key).endswith(UNUSED)} | (weights.keys() & expected.keys())
@@ -267,16 +261,16 @@ def check_module(name, weights, network):
             f"{name} does not fit the options: {odd[0]} is {'missing' if odd[0] in expected else 'unknown'}"
         )
     for key, tensor in expected.items():
-        check_tensor(f"{key} of {name}", weights[key], tensor.shape, tensor.is_floating_point())
+        check_tensor(f"{key} of {name}", weights[key], tensor.shape, tensor.is_floating_point(), finite)
 
 
 UNUSED = ("running_mean", "running_var", "num_batches_tracked")  # of instance norms, see models.drop_running_statistics
 
 
-def check_tensor(name, value, shape=None, is_float=True):
+def check_tensor(name, value, shape=None, is_float=True, finite=True):
     expect(name, value, isinstance(value, torch.Tensor) and (shape is None or value.shape == shape))
     expect(name, value, value.is_floating_point() == is_float and not value.is_complex())
-    if not value.isfinite().all():
+    if finite and not value.isfinite().all():
         raise ValueError(f"{name} has values that are not finite, because training diverged. Use an earlier checkpoint")
 
 

@@ -4,7 +4,7 @@ Published weights of other networks, from a file or downloaded.
 
 import torchvision
 
-from media.files import load_file
+from media.files import load_published
 from utils import InputError
 
 
@@ -20,12 +20,9 @@ def load_encoders(generators, path):
 
 def published_weights(weights, path, flag):
     """The state dict in the file `path`, or torchvision's `weights`, downloaded when first needed."""
-    if path:
-        try:
-            return load_file(path)
-        except InputError as error:
-            raise InputError(f"{flag} {error}")
     try:
-        return weights.get_state_dict(progress=True, check_hash=True)
-    except OSError as error:
+        return load_published(weights.url, path)
+    except InputError as error:
+        raise InputError(f"{flag} {error}")
+    except (OSError, RuntimeError) as error:  # no network; a hash that is wrong
         raise InputError(f"{weights.url}: cannot be downloaded ({error}). Download it elsewhere and pass it as {flag}")

@@ -13,6 +13,7 @@ from PIL import Image
 
 import utils
 from command_line.parser import between
+from command_line.printable import printable
 from command_line.progress import Progress, duration
 from command_line.run import run_script
 from media.files import load_file, save_file
@@ -358,3 +359,17 @@ def test_an_error_while_writing_names_the_file(tmp_path):
         open(temporary, "w").close()
         raise OSError(28, "No space left on device")
     assert error.value.filename == path and not list(tmp_path.iterdir())
+
+
+def test_names_do_not_control_the_terminal():
+    assert printable("a\x1b[31mb\x07\r\x9b\u202e.png") == r"a\x1b[31mb\x07\r\x9b\u202e.png"
+    assert printable("\rstep 1\ttab\nnext é 馬") == "\rstep 1\ttab\nnext é 馬"
+    assert printable("\x1b[33mnote\x1b[0m \x1b[2J\r", with_colours=True) == "\x1b[33mnote\x1b[0m \\x1b[2J\\r"
+    assert printable("\x1b[33m\rx", with_colours=True) == "\x1b[33m\\rx"
+
+
+def test_a_command_prints_names_as_escapes(tmp_path, script):
+    result = subprocess.run(
+        [sys.executable, script("plot.py"), os.fsdecode(b"a\x1b[31m\xe9")], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert result.returncode == 1 and "saved_models/a\\x1b[31m" in result.stderr and "\x1b" not in result.stderr

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import warnings
+import zipfile
 
 import av
 import cv2
@@ -27,7 +28,7 @@ from deploy import benchmark as benchmarking
 from deploy import comparison, formats, int8
 from deploy.rewriting import FourPixels, Shift, Subpixel, rewrite
 from inference import load_translator
-from inference.exported import Exported, is_exported, open_session
+from inference.exported import Exported, is_exported, open_session, without_warnings
 from inference.generator import TrainedGenerator
 from inference.load import load_generator
 from measuring.evaluation import evaluate
@@ -860,3 +861,110 @@ def test_metadata_can_be_read_without_this_project(trained):
     extra = {"facts.json": ""}
     torch.export.load("saved_models/tiny/G_AB_3.pt2", extra_files=extra)
     assert json.loads(extra["facts.json"])["value_range"] == "-1 to 1"
+
+
+def test_programs_need_trust(trained, capsys):
+    """Loading a .pt2 or .ts file runs what is in it."""
+    checkpoint, _ = trained
+    export.main(["--checkpoint", checkpoint, "--format", "ts"])
+    assert "--checkpoint saved_models/tiny/G_AB_3.ts --trust" in capsys.readouterr().out
+    Image.new("RGB", (40, 40)).save("photo.png")
+    path = "saved_models/tiny/G_AB_3.ts"
+    for load in (
+        lambda: translate.main(["--checkpoint", path, "--input", "photo.png"]),
+        lambda: evaluate(path, data_dir="data", dataset_name="tiny"),
+        lambda: load_translator(path),
+        lambda: Exported(path),
+    ):
+        with pytest.raises(InputError, match=f"{path}: is a program, and loading it runs .* add --trust"):
+            load()
+    assert load_translator(path, trust=True)(Image.new("RGB", (40, 40))).size == (40, 40)
+
+
+class Code:
+    def __reduce__(self):
+        return os.mkdir, ("executed",)
+
+
+@pytest.mark.parametrize("extension", [".pt2", ".ts", ".onnx"])
+def test_code_in_exported_files_is_not_executed(extension, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"code": Code()}, "x" + extension)
+    with pytest.raises(InputError, match=f"x{extension}: (is a program|broken)"):
+        load_generator("x" + extension)
+    assert not os.path.exists("executed")
+
+
+FACTS = dict(channels=3, out_channels=3, multiple=1, smallest=1, direction="AB", epoch=1, precision="float32",
+             img_height=32, img_width=32, dataset_name="tiny")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "facts, message",
+    [
+        (FACTS | {"channels": 10**9}, "channels is 1000000000"),
+        (FACTS | {"channels": 0}, "channels is 0"),
+        (FACTS | {"multiple": -1}, "multiple is -1"),
+        (FACTS | {"smallest": "x"}, "unknown .*invalid literal"),
+        (FACTS | {"smallest": []}, "unknown$"),
+        (FACTS | {"epoch": -5}, "epoch is -5"),
+        (FACTS | {"height": 32}, "unknown$"),
+        (FACTS | {"img_height": 10**6}, "img_height is 1000000"),
+        (FACTS | {"direction": "up"}, "direction is 'up'"),
+        (FACTS | {"precision": [1]}, "precision is"),
+        (FACTS | {"dataset_name": "../../x"}, "dataset_name is '../../x'"),
+        (FACTS | {"dataset_name": 5}, "dataset_name is"),
+        ([], "unknown$"),
+        (None, "unknown$"),
+    ],
+)
+def test_metadata_is_checked(facts, message, tmp_path):
+    path = str(tmp_path / "x.ts")
+    with without_warnings():
+        traced = torch.jit.trace(torch.nn.Conv2d(3, 3, 1), torch.zeros(1, 3, 8, 8))
+        torch.jit.save(traced, path, _extra_files={"facts.json": json.dumps(facts)})
+    with pytest.raises(InputError, match=f"x.ts: not written by export.py, .*{message}"):
+        Exported(path, trust=True)
+    with without_warnings():
+        torch.jit.save(traced, path, _extra_files={"facts.json": json.dumps(FACTS)})
+    exported = Exported(path, trust=True)
+    assert exported(torch.zeros(2, 3, 5, 7)).shape == (2, 3, 5, 7)
+    exported.out_channels = 4
+    with pytest.raises(InputError, match=r"returns \(2, 3, 5, 7\) for images"):
+        exported(torch.zeros(2, 3, 5, 7))
+    with pytest.raises(InputError, match="x.ts: cannot translate"):
+        exported(torch.zeros(2, 5, 5, 7))
+
+
+def test_onnx_files_that_refer_to_others(trained):
+    checkpoint, _ = trained
+    export.main(["--checkpoint", checkpoint])
+    model = onnx.load("saved_models/tiny/G_AB_3.onnx")
+    onnx.save_model(model, "x.onnx", save_as_external_data=True, location="secret", size_threshold=0)
+    with pytest.raises(InputError, match="x.onnx: not written by export.py: .* refers to other files"):
+        Exported("x.onnx")
+
+
+@pytest.mark.parametrize("extension", [".pth", ".onnx", ".pt2", ".ts"])
+def test_pipes_are_no_checkpoints(extension, tmp_path):
+    os.mkfifo(tmp_path / f"x{extension}")
+    with pytest.raises(InputError, match=f"x{extension}: not a regular file"):
+        load_generator(str(tmp_path / f"x{extension}"), trust=True)
+
+
+@pytest.mark.parametrize("extension", [".pth", ".pt2", ".ts"])
+def test_compressed_files_are_refused_before_they_are_read(extension, tmp_path):
+    path = str(tmp_path / f"x{extension}")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("x/data/0", "w") as member:
+        for _ in range(100):
+            member.write(bytes(2**20))
+    with pytest.raises(InputError, match="it is compressed, which PyTorch's files are not"):
+        load_generator(path, trust=True)
+
+
+def test_names_that_are_not_utf8(trained, make_generator):
+    checkpoint, _ = trained
+    export.main(["--checkpoint", checkpoint])
+    name = os.fsdecode(b"G\xe9.onnx")
+    os.rename("saved_models/tiny/G_AB_3.onnx", name)
+    assert Exported(name).channels == 3

@@ -1,6 +1,8 @@
 """measuring/metrics.py against the packages whose numbers people publish."""
 
+import hashlib
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 from measuring import evaluation, metrics
 from measuring.data import EvaluationData
 from measuring.scores import AvailableMetrics
+from media.files import load_published
 from utils import InputError
 from variants import distances
 
@@ -177,3 +180,37 @@ def test_images_smaller_than_the_window_get_a_note_and_no_ssim(monkeypatch):
     assert available.pair["psnr"] and not available.pair["ssim"]
     assert available.missing == {"SSIM": "images of 64 x 10 pixels are smaller than its window of 11 x 11"}
     assert AvailableMetrics(torch.device("cpu"), size=(11, 64)).pair["ssim"]
+
+
+def test_hashes_of_published_weights_are_checked(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    torch.save({"a": torch.ones(2)}, "x.pth")
+    digest = hashlib.sha256(open("x.pth", "rb").read()).hexdigest()
+    good, bad = f"net-{digest[:8]}.pth", "net-01234567.pth"
+    for name in (good, bad):
+        shutil.copy("x.pth", name)
+    assert torch.equal(load_published("", good)["a"], torch.ones(2))
+    assert torch.equal(load_published("https://a.b/" + bad, "x.pth")["a"], torch.ones(2))  # another name
+    with pytest.raises(InputError, match=f"{bad}: damaged: its SHA-256 does not begin with 01234567"):
+        load_published("", bad)
+
+    os.makedirs("hub/checkpoints")
+    shutil.copy("x.pth", f"hub/checkpoints/{bad}")  # downloaded before
+    with pytest.raises(InputError, match="does not begin with 01234567. Delete"):
+        load_published("https://a.b/" + bad)
+    shutil.copy("x.pth", f"hub/checkpoints/{good}")
+    assert torch.equal(load_published("https://a.b/" + good)["a"], torch.ones(2))
+    shutil.copy("x.pth", "weights-inception-2015-12-05-6726825d.pth")
+    with pytest.raises(InputError, match="--inception_weights .*does not begin with 6726825d"):
+        metrics.inception("weights-inception-2015-12-05-6726825d.pth")
+
+
+def test_downloads_are_checked_against_the_hash(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *words, **more: asked.append((words, more)))
+    with pytest.raises(metrics.Unavailable):
+        metrics.inception()
+    ((url, file), more) = asked[0]
+    assert url == fidelity.URL_INCEPTION_V3 and file.startswith(str(tmp_path)) and more == {"hash_prefix": "6726825d"}

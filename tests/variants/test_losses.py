@@ -150,12 +150,12 @@ def test_perceptual_is_vgg_from_a_file(tmp_path):
 
 
 @pytest.mark.slow
-def test_weights_that_cannot_be_downloaded_are_one_line(monkeypatch):
+def test_weights_that_cannot_be_downloaded_are_one_line(tmp_path, monkeypatch):
     def offline(*_, **__):
         raise urllib.error.URLError("no network")
 
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", offline)
-    monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", offline)
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     for argv, flag in (
         (["--lambda_perceptual", "1"], "--vgg_weights"),
         (["--generator", "pretrained", "--img_height", "64", "--img_width", "64"], "--encoder_weights"),

@@ -8,7 +8,7 @@ import time
 
 import pytest
 import torch
-from helpers import SMALL, load
+from helpers import SMALL
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -16,8 +16,10 @@ import compress
 import cyclegan
 from deploy.comparison import ExportImages
 from deploy.compression import read_training
+from inference import load
 from inference.load import load_generator, load_generators
 from measuring.evaluation import evaluate
+from media.files import check_tensors
 from training.checkpoints import find_checkpoint
 from utils import InputError
 from variants import schema
@@ -39,8 +41,8 @@ def trained(tmp_path_factory):
         os.makedirs(f"data/tiny/{name}")
         for i in range(n):
             Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(f"data/tiny/{name}/{i}.png")
-    cyclegan.main([*SMALL, "--n_epochs", "1", "--ema", "--spectral_norm"])
-    yield load()
+    cyclegan.main([*SMALL, "--n_epochs", "1", "--ema"])
+    yield torch.load(PATH, weights_only=True)
     os.chdir(before)
 
 
@@ -94,14 +96,27 @@ ODD = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=120, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_one_damaged_field_is_one_line(trained, data):
     known = [place for place in places(trained) if place]
     place = data.draw(st.sampled_from(known))
     state = replaced(trained, place, data.draw(ODD))
     started, memory = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    read(state)
+    try:
+        check_tensors(state)
+    except ValueError:  # load_file makes an InputError of it
+        return
+    for check in (
+        lambda: schema.check_training(state, PATH),
+        lambda: schema.check_options(state["options"], PATH, PARSER),
+        lambda: load.generator_in(state, PATH, "AB"),
+    ):
+        try:
+            check()
+        except InputError as error:
+            assert "\n" not in str(error) and len(str(error)) < 600, error
+            break
     assert time.monotonic() - started < 20
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 500_000  # KB
 

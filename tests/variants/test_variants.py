@@ -138,7 +138,7 @@ def test_damaged_files_of_other_networks_are_one_line(tiny):
         (full | {"options": full["options"] | {"channels_A": 5}}, "damaged, or its generator is not"),
         (alone | {"weights": None}, "damaged, or its generator is not"),
         (alone | {"generator": alone["generator"] | {"norm": "instance"}}, "damaged, or its generator is not"),
-        (alone | {"generator": alone["generator"] | {"generator": "vae"}}, "damaged, or its generator is not"),
+        (alone | {"generator": alone["generator"] | {"generator": "vae"}}, "damaged, its option generator is 'vae'"),
         (alone | {"weights": nan}, "has weights that are not finite"),
     ):
         torch.save(state, "odd.pth")
