@@ -44,7 +44,8 @@ class GeneratorUNet(nn.Module):
     ngf:          filters of the first convolution; the number doubles with each layer, up to 8 * ngf
     upsample:     'transpose' or 'nearest', see models.GeneratorResNet
     out_channels: of the output, if different from the input
-    dropout:      probability, in the num_downs - 5 upsampling layers after the innermost one, as in the authors' code
+    dropout:      probability, in the num_downs - 5 upsampling layers after the innermost one, as in the authors' code,
+                  or one
     """
 
     def __init__(self, channels=3, num_downs=8, ngf=64, upsample="transpose", out_channels=None, dropout=0.0):
@@ -63,7 +64,7 @@ class GeneratorUNet(nn.Module):
             n_in = widths[i] * (1 if i == num_downs - 1 else 2)  # the previous layer and the skip connection
             up = [nn.ReLU(), *upsampling(upsample, n_in, widths[i - 1] if i else self.out_channels, kernel=4)]
             up += [nn.InstanceNorm2d(widths[i - 1])] if i else [nn.Tanh()]
-            if dropout and 4 <= i < num_downs - 1:
+            if dropout and min(4, num_downs - 2) <= i < num_downs - 1:
                 up.append(nn.Dropout(dropout))
             self.up.append(nn.Sequential(*up))
 
