@@ -1,5 +1,7 @@
 """The optional networks: each part does what it is there for."""
 
+import argparse
+
 import pytest
 import torch
 import torchvision
@@ -7,9 +9,11 @@ from helpers import build
 from torch import nn
 
 import cyclegan
+from cyclegan import MSE
 from inference.bands import goes_in_bands, translate_in_bands
 from models import GeneratorResNet, ResidualBlock, in_one_pass, weights_init_normal
 from variants.build import make_discriminator, make_generator
+from variants.losses import make_criterion
 from variants.networks import DiscriminatorMultiscale, DiscriminatorPixel, GeneratorUNet, SelfAttention
 from variants.parts import residual_blocks
 
