@@ -27,19 +27,24 @@ def check_all(folder, n, check_one):
     """Calls check_one(i) for the images 0 to n - 1 of a folder, in threads, and shows the progress -> {i: message} of
     those that raised InputError."""
 
-    def error_of(i):
-        try:
-            check_one(i)
-        except InputError as error:
-            return str(error)
+    def errors_in(block):
+        found = {}
+        for i in block:
+            try:
+                check_one(i)
+            except InputError as error:
+                found[i] = str(error)
+        return found
 
     bad, counter = {}, Counter(folder, n)
+    # several images a task: for headers alone, handing out tasks takes as long as reading. Progress is still fine
+    size = max(1, min(64, n // 200))
+    blocks = [range(start, min(start + size, n)) for start in range(0, n, size)]
     # threads are enough: Pillow releases the GIL
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-        for i, error in enumerate(pool.map(error_of, range(n))):
-            if error:
-                bad[i] = error
-            counter.count(i + 1)
+        for block, found in zip(blocks, pool.map(errors_in, blocks)):
+            bad |= found
+            counter.count(block.stop)
     counter.finish()
     return bad
 

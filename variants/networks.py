@@ -245,7 +245,7 @@ class DiscriminatorMultiscale(nn.Module):
 
     Input:  (N, channels, H, W) in [-1, 1]; H and W at least 32 * 2 ** (n_scales - 1)
     Output: (N, scores), those of all scales in a row. `counts` (attribute) is the number of scores of each scale in the
-            last pass; losses.PerScale takes the loss of each and the mean of these
+            last pass; PerScale takes the loss of each and the mean of these
 
     ndf: filters of the first convolution at each scale
     """
@@ -266,6 +266,28 @@ class DiscriminatorMultiscale(nn.Module):
         scores = [scale(image).flatten(1) for scale, image in zip(self.scales, self.at_scales(x))]
         self.counts = [score.shape[1] for score in scores]
         return torch.cat(scores, 1)
+
+
+class PerScale:
+    """The mean of a loss over the scales of a DiscriminatorMultiscale, each of which is a mean over its scores:
+    the scales have the same weight, although the larger ones have more scores."""
+
+    def __init__(self, criterion, discriminators):
+        self.criterion, self.discriminators = criterion, discriminators
+
+    def scales(self, scores):
+        """(N, scores) -> list of (N, scores of a scale)"""
+        counts = next(D.counts for D in self.discriminators if sum(D.counts) == scores.shape[1])
+        return scores.split(counts, 1)
+
+    def generator_loss(self, fake):
+        losses = [self.criterion.generator_loss(scores) for scores in self.scales(fake)]
+        return sum(losses) / len(losses)
+
+    def discriminator_loss(self, real, fake):
+        scales = zip(self.scales(real), self.scales(fake))
+        losses = [self.criterion.discriminator_loss(*scores) for scores in scales]
+        return sum(losses) / len(losses)
 
 
 class DiscriminatorPixel(nn.Module):

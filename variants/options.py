@@ -8,8 +8,9 @@ import importlib.util
 
 from command_line.parser import between
 from utils import InputError
-from variants.build import channels_of, parse_range
+from variants.build import channels_of
 from variants.losses import EXTRA_LOSSES, needs_vgg
+from variants.ranges import parse_range
 from variants.schedules import ratio_by_epoch, sizes_by_epoch, stages
 
 
