@@ -76,6 +76,17 @@ class Counter:
             self.progress.end_line()
 
 
+def without_bad(domain, bad, n):
+    """The numbers of the images of a domain without the bad ones, {i: message}, with a note on these. Raises InputError
+    if they are not to be skipped, or if no other is left."""
+    if len(bad) == n:
+        raise InputError(f"{next(iter(bad.values()))} (no image in this folder can be used)")
+    if not domain.skip_bad_images:
+        raise InputError(f"{describe_bad(bad, n)}. Use --skip_bad_images to train without them")
+    domain.notes.append(f"{domain.files.folder}: skipped {len(bad)} of {n} images. {describe_bad(bad, n)}")
+    return np.array([i for i in range(n) if i not in bad])
+
+
 def describe_bad(bad, n):
     """One line on bad images, {i: message}, of a folder with n images. Each message names its file."""
     messages = list(bad.values())
@@ -170,3 +181,9 @@ def notes_on_values(domain, low, high, dtype):
         f"{folder}: {found} are less than a quarter of 0 to {top}, so that images differ little for the networks. "
         f"--range_A or --range_B {low:g} {high:g} uses the whole range"
     ]
+
+
+def covering(size, height, width):
+    """The smallest size that has the aspect ratio of height x width and covers `size` -> (height, width)"""
+    scale = max(size[0] / height, size[1] / width)
+    return max(size[0], round(height * scale)), max(size[1], round(width * scale))
