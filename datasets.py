@@ -57,7 +57,8 @@ class ImageDataset(torch.utils.data.Dataset):
     """
 
     def __init__(self, root, mode="train", unaligned=True, img_size=(256, 256), load_size=(286, 286), channels=3,
-                 seed=0, cache=None, enlarge=False, flip=True, augment=None, pairs=None, ranges=(None, None), **options):  # fmt: skip
+                 seed=0, cache=None, enlarge=False, flip=True, augment=None, pairs=None, ranges=(None, None),
+                 **options):  # fmt: skip
         self.train, self.img_size, self.seed, self.flip = mode == "train", img_size, seed, flip
         self.augment, self.counterpart, self.returns_paired = augment, {}, pairs is not None
         size, smallest = (load_size, None if enlarge else img_size) if self.train else (img_size, None)

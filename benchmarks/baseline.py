@@ -6,6 +6,8 @@ import functools
 import importlib.util
 import inspect
 import os
+import sys
+import types
 
 import torch
 
@@ -25,13 +27,11 @@ def load_baseline(folder):
     """
 
     def load(*names):
-        spec = importlib.util.spec_from_file_location("baseline_networks", os.path.join(folder, *names))
-        module = importlib.util.module_from_spec(spec)
         try:
-            spec.loader.exec_module(module)
+            return import_file(folder, *names)
         except Exception as error:  # another project's code may raise anything
-            raise InputError(f"--baseline {folder}: {spec.origin} cannot be imported ({type(error).__name__}: {error})")
-        return module
+            path = os.path.join(folder, *names)
+            raise InputError(f"--baseline {folder}: {path} cannot be imported ({type(error).__name__}: {error})")
 
     if os.path.exists(os.path.join(folder, "models", "networks.py")):  # the authors' code
         networks = load("models", "networks.py")
@@ -53,6 +53,31 @@ def load_baseline(folder):
             lambda size: models.Discriminator((3, size, size)),
         )
     return lambda size: models.GeneratorResNet(), lambda size: models.Discriminator()  # this project
+
+
+def import_file(folder, *names):
+    """Imports the file FOLDER/NAME/... of another project, with its relative imports and those of its own packages, and
+    leaves this project's modules of the same names as they are -> module. The __init__.py of its packages do not run."""
+    theirs = {entry.name.removesuffix(".py") for entry in os.scandir(folder)}
+    hidden = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] in theirs}
+    packages = {"baseline": folder}
+    if len(names) == 2:
+        packages |= dict.fromkeys((names[0], f"baseline.{names[0]}"), os.path.join(folder, names[0]))
+    for name, path in packages.items():
+        sys.modules[name] = types.ModuleType(name)
+        sys.modules[name].__path__ = [path]
+    name = ".".join(["baseline", *names]).removesuffix(".py")
+    spec = importlib.util.spec_from_file_location(name, os.path.join(folder, *names))
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, folder)
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(folder)
+        for name in [name for name in sys.modules if name.split(".")[0] in theirs]:
+            del sys.modules[name]
+        sys.modules.update(hidden)
+    return module
 
 
 def baseline_step(make_G, make_D, device, size, batch_size):

@@ -13,7 +13,8 @@ from inference.generator import TrainedGenerator
 from media.files import load_file
 from models import GeneratorResNet
 from utils import InputError
-from variants.build import described_generator, generator_file, make_generator, parse_range
+from variants.build import described_generator, generator_file, make_generator
+from variants.ranges import parse_range
 from variants.schema import check_described, check_generator, check_options
 
 FULL_CHECKPOINT = {"version", "options", "epoch"}  # besides G_AB, G_BA or both

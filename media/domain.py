@@ -49,7 +49,10 @@ class Domain:
     def load(self, path, size, smallest=None):
         """Returns an image file as a tensor (H, W, channels): uint8, or float32 from 0 to 1. H and W are `size`, or at
         least that with keep_aspect. Raises InputError."""
-        size = functools.partial(covering, size) if self.keep_aspect else size
+        if self.keep_aspect:
+            from media.survey import covering
+
+            size = functools.partial(covering, size)
         if self.is_float:
             from media.arrays import load_pixels  # imported here, because photos do not need it
 
@@ -69,6 +72,8 @@ class Domain:
         height, width = self.size
         pixels = height * width
         if self.keep_aspect and self.sample.shapes:
+            from media.survey import covering
+
             pixels = np.mean([np.prod(covering(self.size, *shape)) for shape in self.sample.shapes])
         return len(self.files) * pixels * self.channels * (4 if self.is_float else 1)
 
@@ -77,7 +82,7 @@ class Domain:
 
         cache: decode all images and keep them in memory; otherwise only the headers of 8-bit files are read
         """
-        from media.survey import check_all, describe_bad, notes_on
+        from media.survey import check_all, notes_on, without_bad
 
         n = len(self.files)
         if cache and self.keep_aspect:
@@ -97,14 +102,8 @@ class Domain:
 
         bad = check_all(self.files.folder, n if cache else min(n, CHECK_LIMIT), check_one)
         self.notes += notes_on(self)
-        if not bad:
-            return
-        if len(bad) == n:
-            raise InputError(f"{next(iter(bad.values()))} (no image in this folder can be used)")
-        if not self.skip_bad_images:
-            raise InputError(f"{describe_bad(bad, n)}. Use --skip_bad_images to train without them")
-        self.notes.append(f"{self.files.folder}: skipped {len(bad)} of {n} images. {describe_bad(bad, n)}")
-        self.usable = np.array([i for i in range(n) if i not in bad])
+        if bad:
+            self.usable = without_bad(self, bad, n)
 
     def __getitem__(self, i):
         """Returns image i, a tensor (height, width, channels).
@@ -123,12 +122,6 @@ class Domain:
                     raise InputError(f"{error}. Use --skip_bad_images to train without such images") from error
                 print(f"skipped {error}", file=sys.stderr)
         raise InputError(f"{self.files.folder}: none of the images can be used")
-
-
-def covering(size, height, width):
-    """The smallest size that has the aspect ratio of height x width and covers `size` -> (height, width)"""
-    scale = max(size[0] / height, size[1] / width)
-    return max(size[0], round(height * scale)), max(size[1], round(width * scale))
 
 
 def centre(image, size):

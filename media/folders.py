@@ -41,7 +41,7 @@ class ImageFiles:
             raise explain_empty(folder)
         self.names = self._without_results(names)
         if self.n_others:
-            self.notes.append(f"{folder}: ignored {self.n_others} other files, such as {self.other}")
+            self.notes.append(f"{folder}: ignored {count_of(self.n_others, 'other file')}, such as {self.other}")
         if limit and limit < len(self.names):
             self.notes.append(f"{folder}: --max_images takes {limit} of the {len(self.names)} images")
             self.names = self.names[np.arange(limit) * len(self.names) // limit]
@@ -75,7 +75,9 @@ class ImageFiles:
         if is_result.all() or not is_result.any():
             return names
         name = os.fsdecode(names[is_result][0])
-        self.notes.append(f"{self.folder}: left out {is_result.sum()} results of translate.py, such as {name}")
+        self.notes.append(
+            f"{self.folder}: left out {count_of(is_result.sum(), 'result')} of translate.py, such as {name}"
+        )
         return names[~is_result]
 
     def __len__(self):
@@ -83,6 +85,10 @@ class ImageFiles:
 
     def __getitem__(self, i):
         return os.path.join(self.folder, os.fsdecode(self.names[i]))
+
+
+def count_of(n, noun):
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def identity(folder):

@@ -27,19 +27,24 @@ def check_all(folder, n, check_one):
     """Calls check_one(i) for the images 0 to n - 1 of a folder, in threads, and shows the progress -> {i: message} of
     those that raised InputError."""
 
-    def error_of(i):
-        try:
-            check_one(i)
-        except InputError as error:
-            return str(error)
+    def errors_in(block):
+        found = {}
+        for i in block:
+            try:
+                check_one(i)
+            except InputError as error:
+                found[i] = str(error)
+        return found
 
     bad, counter = {}, Counter(folder, n)
+    # several images a task: for headers alone, handing out tasks takes as long as reading. Progress is still fine
+    size = max(1, min(64, n // 200))
+    blocks = [range(start, min(start + size, n)) for start in range(0, n, size)]
     # threads are enough: Pillow releases the GIL
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-        for i, error in enumerate(pool.map(error_of, range(n))):
-            if error:
-                bad[i] = error
-            counter.count(i + 1)
+        for block, found in zip(blocks, pool.map(errors_in, blocks)):
+            bad |= found
+            counter.count(block.stop)
     counter.finish()
     return bad
 
@@ -69,6 +74,17 @@ class Counter:
     def finish(self):
         if self.progress:
             self.progress.end_line()
+
+
+def without_bad(domain, bad, n):
+    """The numbers of the images of a domain without the bad ones, {i: message}, with a note on these. Raises InputError
+    if they are not to be skipped, or if no other is left."""
+    if len(bad) == n:
+        raise InputError(f"{next(iter(bad.values()))} (no image in this folder can be used)")
+    if not domain.skip_bad_images:
+        raise InputError(f"{describe_bad(bad, n)}. Use --skip_bad_images to train without them")
+    domain.notes.append(f"{domain.files.folder}: skipped {len(bad)} of {n} images. {describe_bad(bad, n)}")
+    return np.array([i for i in range(n) if i not in bad])
 
 
 def describe_bad(bad, n):
@@ -165,3 +181,9 @@ def notes_on_values(domain, low, high, dtype):
         f"{folder}: {found} are less than a quarter of 0 to {top}, so that images differ little for the networks. "
         f"--range_A or --range_B {low:g} {high:g} uses the whole range"
     ]
+
+
+def covering(size, height, width):
+    """The smallest size that has the aspect ratio of height x width and covers `size` -> (height, width)"""
+    scale = max(size[0] / height, size[1] / width)
+    return max(size[0], round(height * scale)), max(size[1], round(width * scale))

@@ -17,19 +17,6 @@ def channels_of(options):
     return tuple(options.get(name) or options["channels"] for name in ("channels_A", "channels_B"))
 
 
-def parse_range(text):
-    """--range_A, "LOW HIGH" -> (low, high); None -> None. Raises ValueError."""
-    if text is None:
-        return None
-    try:
-        low, high = map(float, str(text).split())
-    except ValueError:
-        raise ValueError(f"{text} is not two numbers, LOW HIGH")
-    if not -1e30 < low < high < 1e30:  # false for NaN, too
-        raise ValueError(f"{text}: LOW must be less than HIGH")
-    return low, high
-
-
 def make_generator(options, channels, out_channels):
     """-> a generator with PyTorch's initial weights
 
@@ -93,6 +80,8 @@ def apply_variants(opt, discriminators, device):
 
 def dataset_options(opt):
     """-> {name: value} for datasets.ImageDataset"""
+    from variants.ranges import parse_range
+
     names = ("cache", "skip_bad_images", "enlarge", "flip", "keep_aspect", "max_images")
     options = {name: getattr(opt, name) for name in names} | {
         "ranges": (parse_range(opt.range_A), parse_range(opt.range_B))

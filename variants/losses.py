@@ -49,32 +49,14 @@ def cross_entropy(scores, label):
 GAN_LOSSES = {"vanilla": Vanilla, "hinge": Hinge}  # and the paper's, which is in cyclegan.py
 
 
-class PerScale:
-    """The mean of a loss over the scales of a networks.DiscriminatorMultiscale, each of which is a mean over its scores:
-    the scales have the same weight, although the larger ones have more scores."""
-
-    def __init__(self, criterion, discriminators):
-        self.criterion, self.discriminators = criterion, discriminators
-
-    def scales(self, scores):
-        """(N, scores) -> list of (N, scores of a scale)"""
-        counts = next(D.counts for D in self.discriminators if sum(D.counts) == scores.shape[1])
-        return scores.split(counts, 1)
-
-    def generator_loss(self, fake):
-        losses = [self.criterion.generator_loss(scores) for scores in self.scales(fake)]
-        return sum(losses) / len(losses)
-
-    def discriminator_loss(self, real, fake):
-        scales = zip(self.scales(real), self.scales(fake))
-        losses = [self.criterion.discriminator_loss(*scores) for scores in scales]
-        return sum(losses) / len(losses)
-
-
 def make_criterion(opt, MSE, discriminators):
     """The adversarial loss that --gan_loss names. MSE: the paper's"""
     criterion = ({"lsgan": MSE} | GAN_LOSSES)[opt.gan_loss](real=1 - opt.label_smoothing)
-    return PerScale(criterion, discriminators) if opt.discriminator == "multiscale" else criterion
+    if opt.discriminator != "multiscale":
+        return criterion
+    from variants.networks import PerScale
+
+    return PerScale(criterion, discriminators)
 
 
 ##############################

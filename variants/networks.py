@@ -44,7 +44,8 @@ class GeneratorUNet(nn.Module):
     ngf:          filters of the first convolution; the number doubles with each layer, up to 8 * ngf
     upsample:     'transpose' or 'nearest', see models.GeneratorResNet
     out_channels: of the output, if different from the input
-    dropout:      probability, in the num_downs - 5 upsampling layers after the innermost one, as in the authors' code
+    dropout:      probability, in the num_downs - 5 upsampling layers after the innermost one, as in the authors' code,
+                  or one
     """
 
     def __init__(self, channels=3, num_downs=8, ngf=64, upsample="transpose", out_channels=None, dropout=0.0):
@@ -63,7 +64,7 @@ class GeneratorUNet(nn.Module):
             n_in = widths[i] * (1 if i == num_downs - 1 else 2)  # the previous layer and the skip connection
             up = [nn.ReLU(), *upsampling(upsample, n_in, widths[i - 1] if i else self.out_channels, kernel=4)]
             up += [nn.InstanceNorm2d(widths[i - 1])] if i else [nn.Tanh()]
-            if dropout and 4 <= i < num_downs - 1:
+            if dropout and min(4, num_downs - 2) <= i < num_downs - 1:
                 up.append(nn.Dropout(dropout))
             self.up.append(nn.Sequential(*up))
 
@@ -244,7 +245,7 @@ class DiscriminatorMultiscale(nn.Module):
 
     Input:  (N, channels, H, W) in [-1, 1]; H and W at least 32 * 2 ** (n_scales - 1)
     Output: (N, scores), those of all scales in a row. `counts` (attribute) is the number of scores of each scale in the
-            last pass; losses.PerScale takes the loss of each and the mean of these
+            last pass; PerScale takes the loss of each and the mean of these
 
     ndf: filters of the first convolution at each scale
     """
@@ -265,6 +266,28 @@ class DiscriminatorMultiscale(nn.Module):
         scores = [scale(image).flatten(1) for scale, image in zip(self.scales, self.at_scales(x))]
         self.counts = [score.shape[1] for score in scores]
         return torch.cat(scores, 1)
+
+
+class PerScale:
+    """The mean of a loss over the scales of a DiscriminatorMultiscale, each of which is a mean over its scores:
+    the scales have the same weight, although the larger ones have more scores."""
+
+    def __init__(self, criterion, discriminators):
+        self.criterion, self.discriminators = criterion, discriminators
+
+    def scales(self, scores):
+        """(N, scores) -> list of (N, scores of a scale)"""
+        counts = next(D.counts for D in self.discriminators if sum(D.counts) == scores.shape[1])
+        return scores.split(counts, 1)
+
+    def generator_loss(self, fake):
+        losses = [self.criterion.generator_loss(scores) for scores in self.scales(fake)]
+        return sum(losses) / len(losses)
+
+    def discriminator_loss(self, real, fake):
+        scales = zip(self.scales(real), self.scales(fake))
+        losses = [self.criterion.discriminator_loss(*scores) for scores in scales]
+        return sum(losses) / len(losses)
 
 
 class DiscriminatorPixel(nn.Module):

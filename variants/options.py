@@ -8,8 +8,9 @@ import importlib.util
 
 from command_line.parser import between
 from utils import InputError
-from variants.build import channels_of, parse_range
+from variants.build import channels_of
 from variants.losses import EXTRA_LOSSES, needs_vgg
+from variants.ranges import parse_range
 from variants.schedules import ratio_by_epoch, sizes_by_epoch, stages
 
 
@@ -192,8 +193,6 @@ def check_networks(opt):
     require(not opt.separable or has_blocks,
             "--separable: changes residual blocks; use --generator resnet or multiscale")  # fmt: skip
     require(not (opt.dropout and pretrained), "--dropout: not available with --generator pretrained")
-    require(not opt.dropout or opt.generator != "unet" or opt.num_downs >= 6,
-            "--dropout: with --generator unet, the authors have it in num_downs - 5 layers; --num_downs must be at least 6")  # fmt: skip
     require(photos or not pretrained, "--generator pretrained: takes images with 1 or 3 channels only")
     require(pretrained or not opt.encoder_weights, "--encoder_weights: needs --generator pretrained")
     require(not opt.checkpoint_activations or opt.generator == "resnet",

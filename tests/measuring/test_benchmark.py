@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import time
 
 import pytest
@@ -53,6 +54,15 @@ def checkouts(tmp_path, monkeypatch, script):
     os.makedirs("authors/models")
     open("gan/models.py", "w").write(PYTORCH_GAN)
     open("authors/models/networks.py", "w").write(AUTHORS)
+    os.makedirs("newer/models")
+    os.makedirs("newer/util")
+    open("newer/models/networks.py", "w").write(
+        "from . import base\nfrom .base import ResnetGenerator\nfrom ..util.tools import NLayerDiscriminator\n"
+        "from util.tools import mark\nfrom models.base import nn\nassert mark == 'theirs'"
+    )
+    open("newer/models/__init__.py", "w").write("raise ImportError('needs packages that nobody has')")
+    open("newer/models/base.py", "w").write(AUTHORS)
+    open("newer/util/tools.py", "w").write(AUTHORS + "mark = 'theirs'")
     os.makedirs("empty")
     os.makedirs("earlier")
     os.link(script("models.py"), "earlier/models.py")
@@ -118,11 +128,13 @@ def test_measurements_before_an_error_are_kept(checkouts, monkeypatch):
     assert {row["part"] for row in record["results"]} == {"training"}
 
 
-@pytest.mark.parametrize("folder", ["gan", "authors", "earlier"])
+@pytest.mark.parametrize("folder", ["gan", "authors", "newer", "earlier"])
 def test_other_projects_networks_train(checkouts, folder):
+    ours = sys.modules["models"]
     make_G, make_D = load_baseline(folder)
     step = baseline_step(make_G, make_D, CPU, 32, 1)
     losses = [step() for _ in range(2)]
+    assert sys.modules["models"] is ours
     assert len(losses[0]) == 6 and losses[0][0] != losses[1][0]  # losses are numbers, and they change
     assert losses[0][0] == pytest.approx(losses[0][1] + 10 * losses[0][2] + 5 * losses[0][3], rel=1e-5)
 

@@ -224,6 +224,30 @@ def test_label_smoothing_lowers_what_real_images_are_to_get():
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
+def test_each_cycle_can_have_its_own_weight_as_in_the_authors_code():
+    """Theirs: lambda_A |F(G(a)) - a| + lambda_B |G(F(b)) - b| + 0.5 (lambda_A |F(a) - a| + lambda_B |G(b) - b|). Here all
+    losses of the generators are divided by two."""
+    batch = picture(2, 32), picture(2, 32, seed=1)
+    found = {}
+    for weights in ((), ("--lambda_A", "20", "--lambda_B", "4"), ("--lambda_A", "10", "--lambda_B", "10")):
+        opt = options("--lambda_cyc", "10", "--lambda_id", "5", *weights)
+        gan, _ = build(opt)
+        G_AB, G_BA, D_A, D_B = gan.networks().values()
+        with torch.no_grad():
+            fake_B, fake_A = G_AB(batch[0]), G_BA(batch[1])
+            cycle_A, cycle_B = (G_BA(fake_B) - batch[0]).abs().mean(), (G_AB(fake_A) - batch[1]).abs().mean()
+            same_A, same_B = (G_BA(batch[0]) - batch[0]).abs().mean(), (G_AB(batch[1]) - batch[1]).abs().mean()
+            adversarial = ((D_B(fake_B) - 1) ** 2).mean() + ((D_A(fake_A) - 1) ** 2).mean()
+        a, b = (20, 4) if "20" in weights else (10, 10)
+        authors = adversarial + a * cycle_A + b * cycle_B + 0.5 * (a * same_A + b * same_B)
+        losses = cyclegan.train_step(gan, opt, *batch)
+        assert losses["loss_G"].item() == pytest.approx(authors.item() / 2, rel=1e-5)
+        found[weights] = losses["loss_G"].item()
+    assert found[()] == pytest.approx(found["--lambda_A", "10", "--lambda_B", "10"], rel=1e-6)
+    with pytest.raises(InputError, match="--lambda_A --lambda_B: need --lambda_cyc above 0"):
+        options("--lambda_cyc", "0", "--lambda_A", "1")
+
+
 # ----- augmentation
 
 

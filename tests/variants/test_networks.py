@@ -1,5 +1,7 @@
 """The optional networks: each part does what it is there for."""
 
+import argparse
+
 import pytest
 import torch
 import torchvision
@@ -7,9 +9,11 @@ from helpers import build
 from torch import nn
 
 import cyclegan
+from cyclegan import MSE
 from inference.bands import goes_in_bands, translate_in_bands
 from models import GeneratorResNet, ResidualBlock, in_one_pass, weights_init_normal
 from variants.build import make_discriminator, make_generator
+from variants.losses import make_criterion
 from variants.networks import DiscriminatorMultiscale, DiscriminatorPixel, GeneratorUNet, SelfAttention
 from variants.parts import residual_blocks
 
@@ -163,7 +167,7 @@ def test_dropout_drops_in_training_only():
     plain = generator()
     plain.load_state_dict({k.replace("conv_block.6", "conv_block.5"): v for k, v in G.state_dict().items()})
     torch.testing.assert_close(plain(x), G(x))
-    for num_downs, count in ((8, 3), (5, 3), (3, 1)):
+    for num_downs, count in ((8, 3), (7, 2), (6, 1), (5, 1), (3, 1)):  # the authors: num_downs - 5
         unet = generator(generator="unet", num_downs=num_downs, dropout=0.5)
         assert sum(isinstance(m, nn.Dropout) for m in unet.modules()) == count
     assert not torch.equal(unet(image()), unet(image()))
@@ -228,15 +232,36 @@ def test_spectral_norm_bounds_the_largest_singular_value():
 def test_multiscale_discriminators_see_the_image_at_three_sizes():
     D, x = make_discriminator({"discriminator": "multiscale", "ndf": 4}, 3), image(2, 128)
     scores = D(x)
-    assert scores.shape == (2, 3, 14, 14) and len(D.scales) == 3
-    torch.testing.assert_close(scores[:, :1], D.scales[0](x))
+    assert D.counts == [14 * 14, 6 * 6, 2 * 2] and scores.shape == (2, sum(D.counts)) and len(D.scales) == 3
+    torch.testing.assert_close(scores[:, : 14 * 14], D.scales[0](x).flatten(1))
     half = nn.functional.avg_pool2d(x, 3, 2, 1, count_include_pad=False)
-    assert scores[:, 1].unique().numel() == D.scales[1](half).unique().numel()
+    torch.testing.assert_close(scores[:, 14 * 14 : -4], D.scales[1](half).flatten(1))
     assert all((z == 0.5).all() for z in D.at_scales(torch.full_like(x, 0.5)))  # no darker border
-    # a mean over all scores gives each scale a third
-    weight = torch.autograd.grad(scores.sum(), D.scales[2].model[-1].bias)[0]
-    assert weight.item() == 2 * 14 * 14
     assert isinstance(D, DiscriminatorMultiscale)
+
+
+@pytest.mark.parametrize("name", ["lsgan", "vanilla", "hinge"])
+def test_each_score_of_a_scale_and_each_scale_has_the_same_weight(name):
+    """Also where the scales have 14, 6 and 2 rows, of which none divides the other."""
+    real, fake = image(2, 128), -image(2, 128)
+    opt = argparse.Namespace(gan_loss=name, label_smoothing=0.0, discriminator="multiscale")
+    unused, D = (make_discriminator({"discriminator": "multiscale", "ndf": 4}, 3) for _ in range(2))
+    criterion = make_criterion(opt, MSE, (unused, D))
+    plain = make_criterion(argparse.Namespace(**vars(opt) | {"discriminator": "patch"}), MSE, (D, D))
+    by_scale = zip(D.scales, D.at_scales(real), D.at_scales(fake))
+    scores = [(scale(a), scale(b)) for scale, a, b in by_scale]
+    for_D = sum(plain.discriminator_loss(*both) for both in scores) / 3
+    for_G = sum(plain.generator_loss(both[1]) for both in scores) / 3
+    torch.testing.assert_close(criterion.discriminator_loss(*in_one_pass(D, real, fake)), for_D)
+    torch.testing.assert_close(criterion.generator_loss(D(fake)), for_G)
+
+
+def test_gains_of_batch_norm_are_drawn_as_in_the_authors_code():
+    torch.manual_seed(0)
+    G = make_generator(dict(norm="batch", n_residual_blocks=9, ngf=32), 3, 3).apply(weights_init_normal)
+    gains, biases = (torch.cat([getattr(m, name) for m in G.modules() if isinstance(m, nn.BatchNorm2d)])
+                     for name in ("weight", "bias"))  # fmt: skip
+    assert len(gains) > 2000 and abs(gains.mean() - 1) < 2e-3 and abs(gains.std() - 0.02) < 1e-3 and (biases == 0).all()
 
 
 def test_a_pixel_discriminator_sees_colours_and_no_neighbours():
