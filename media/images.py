@@ -121,9 +121,7 @@ def scale_to_8_bit(image):
     top = 1.0 if image.mode == "F" else 65535
     values = np.asarray(image)
     if not (values.min() >= 0 and values.max() <= top):
-        from media.arrays import out_of_range
-
-        raise ValueError(out_of_range(values))
+        raise ValueError(f"mode {image.mode} with values from {values.min()} to {values.max()}, expected 0 to {top}")
     return Image.fromarray((values * (255 / top)).round().astype(np.uint8))
 
 
