@@ -39,3 +39,11 @@ def between(low, high=math.inf):
 
     parse.__name__ = type(low).__name__  # argparse mentions it: "invalid int value"
     return parse
+
+
+def not_divisible(numbers, multiple, reason=""):
+    """For messages -> "must be divisible by 4 (405: 404 or 408)", or None if all numbers are."""
+    wrong = [number for number in dict.fromkeys(numbers) if number % multiple]
+    below = {number: number // multiple * multiple for number in wrong}
+    near = [f"{n}: {f'{below[n]} or ' if below[n] else ''}{below[n] + multiple}" for n in wrong]
+    return f"must be divisible by {multiple}{reason} ({', '.join(near)})" if wrong else None
