@@ -85,7 +85,9 @@ class Domain:
         if len(bad) == n:
             raise InputError(f"{first} (no image in this folder can be used)")
         if not self.skip_bad_images:
-            more = f" ({len(bad)} of the {n} images in this folder cannot be used)" if len(bad) > 1 else ""
+            others = [os.path.basename(self.files[i]) for i in list(bad)[1:6]] + ["..."] * (len(bad) > 6)
+            more = f" ({len(bad)} of the {n} images in this folder cannot be used: also {', '.join(others)})"
+            more = more if len(bad) > 1 else ""
             raise InputError(f"{first}{more}. Use --skip_bad_images to train without them")
         self.notes.append(f"{self.files.folder}: skipped {len(bad)} of {n} images. The first one: {first}")
         self.usable = np.array([i for i in range(n) if i not in bad])
