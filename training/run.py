@@ -207,6 +207,7 @@ class Run:
         if self.stopped:
             self.save_checkpoint()
             monitor.close()
+            first_says(True)  # the others wait until it is saved: once one process has ended, torchrun ends all
             command = shlex.join(["python", *self.command_to_resume()])
             self.say(f"stopped by a signal after step {self.step}, which is saved; to continue:\n    {command}")
             return 128 + self.stopped

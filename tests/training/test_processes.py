@@ -89,10 +89,17 @@ def start_torchrun(script, *options):
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def test_an_error_of_all_processes_is_said_once(tmp_path, monkeypatch, script):
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ("--dataset_name nothere", "error: data/nothere: no such folder"),
+        ("--nonsense", "error: unrecognized arguments"),
+    ],
+)
+def test_an_error_of_all_processes_is_said_once(tmp_path, monkeypatch, script, options, words):
     monkeypatch.chdir(tmp_path)
-    out = start_torchrun(script, "--dataset_name", "nothere").communicate()[0]
-    assert out.count("error: data/nothere: no such folder") == 1 and "InputError" not in out
+    out = start_torchrun(script, *options.split()).communicate()[0]
+    assert out.count(words) == out.count("error: ") == 1 and "InputError" not in out
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
@@ -113,7 +120,9 @@ def test_a_signal_to_one_of_two_processes(make_set, tmp_path, monkeypatch, scrip
         assert load()["step"] >= 10  # saved by the clock, which is asked every ten steps
     else:
         codes = [line.split()[2] for line in out if line.split()[:2] == ["exitcode", ":"]]
-        assert "stopped by a signal after step" in said[0] and {*codes} == {"130"}
+        # torchrun ends a process that is still exiting when the other has ended
+        assert "130" in codes and {*codes} <= {"130", "-15"}
+        assert f"stopped by a signal after step {load()['step']}, which is saved" in said[0]
 
 
 def test_torchrun_resumes_exactly(make_set, tmp_path, monkeypatch, script):
