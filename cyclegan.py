@@ -14,11 +14,11 @@ domain B, and real_A -> fake_B -> recov_A is a cycle. In the paper A is X, B is 
 import argparse
 import dataclasses
 
+from command_line.parser import argument_parser, between  # isort: skip; before torch, so that Ctrl-C is quiet from here
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
-from command_line.parser import argument_parser, between
 from command_line.run import run_script
 from datasets import ImageDataset
 from models import in_one_pass, weights_init_normal

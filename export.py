@@ -19,6 +19,7 @@ ONNX needs optional packages: pip install onnx onnxscript onnxruntime
 import argparse
 import importlib.util
 import os
+import shlex
 
 from command_line.parser import argument_parser, between
 from command_line.run import run_script
@@ -109,7 +110,7 @@ def export_file(kind, path, trained, images, compared, int8, size=None):
     print(f"{path}: {os.path.getsize(path) / 1e6:.2f} MB{replaced}. To use it:")
     resize = "{1}x{0}".format(*size) if size else min(trained_size(trained))
     trust = " --trust" if os.path.splitext(path)[1] in PROGRAMS else ""
-    print(f"    python translate.py --checkpoint {path}{trust} --input photo.jpg --size {resize}")
+    print(f"    python translate.py --checkpoint {shlex.quote(path)}{trust} --input photo.jpg --size {resize}")
 
 
 def main(argv=None):

@@ -16,6 +16,7 @@ import os
 import sys
 import time
 
+from command_line.errors import explain
 from command_line.parser import argument_parser, between
 from command_line.progress import Progress, duration
 from command_line.run import run_script
@@ -175,7 +176,7 @@ def translate_all(jobs, translator, report, size, opt):
         return True
     except OSError as error:  # a full disk
         report.progress.end_line()
-        report.failures.append(f"{error.filename}: {error.strerror}; stopped here. Continue with --resume")
+        report.failures.append(f"{explain(error)}; stopped here. Continue with --resume")
     return False
 
 

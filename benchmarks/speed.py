@@ -28,7 +28,8 @@ from torch.utils.data import DataLoader
 import cyclegan
 from benchmarks.baseline import load_baseline
 from benchmarks.training import our_step, time_training
-from command_line.parser import argument_parser, between
+from command_line.output import append_line
+from command_line.parser import argument_parser, between, not_divisible
 from command_line.run import run_script
 from datasets import ImageDataset
 from inference.translator import Translator
@@ -192,15 +193,14 @@ def append_record(opt, device, world_size, rates, results):
     record = {"date": datetime.datetime.now().isoformat(timespec="seconds"), "device": name_of(device),
               "threads": torch.get_num_threads(), "torch": torch.__version__, "python": platform.python_version(),
               "processes": world_size, "options": vars(opt), "matmul_tflops": rates, "results": results}  # fmt: skip
-    with open(opt.output, "a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
+    append_line(opt.output, json.dumps(record))
 
 
 def main(argv=None):
     opt = get_parser().parse_args(argv)
     opt.parts = opt.parts or list(PARTS)
-    if any(size % 4 for size in opt.sizes):
-        raise InputError(f"--sizes {' '.join(map(str, opt.sizes))}: must be divisible by 4")
+    if wrong := not_divisible(opt.sizes, 4):
+        raise InputError(f"--sizes {' '.join(map(str, opt.sizes))}: {wrong}")
     if opt.baseline:
         load_baseline(opt.baseline)  # an error should occur before the measurements
     device = choose_device(opt.device)

@@ -20,10 +20,19 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return {"int": "N", "float": "X"}.get(getattr(action.type, "__name__", ""), action.dest.upper())
 
 
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one of torchrun's processes."""
+
+    def error(self, message):
+        from command_line.errors import speaks_first  # imported here, so that `import cyclegan` is fast
+
+        return super().error(message) if speaks_first() else self.exit(2)
+
+
 def argument_parser(description, usage):
     """argparse.ArgumentParser with short lines of help. usage: the command line in short, such as
     "python plot.py NAME [NAME ...] [options]"."""
-    return argparse.ArgumentParser(usage=usage, description=description, formatter_class=HelpFormatter)
+    return Parser(usage=usage, description=description, formatter_class=HelpFormatter)
 
 
 def between(low, high=math.inf):
@@ -39,3 +48,11 @@ def between(low, high=math.inf):
 
     parse.__name__ = type(low).__name__  # argparse mentions it: "invalid int value"
     return parse
+
+
+def not_divisible(numbers, multiple, reason=""):
+    """For messages -> "must be divisible by 4 (405: 404 or 408)", or None if all numbers are."""
+    wrong = [number for number in dict.fromkeys(numbers) if number % multiple]
+    below = {number: number // multiple * multiple for number in wrong}
+    near = [f"{n}: {f'{below[n]} or ' if below[n] else ''}{below[n] + multiple}" for n in wrong]
+    return f"must be divisible by {multiple}{reason} ({', '.join(near)})" if wrong else None

@@ -9,6 +9,8 @@ import time
 
 import torch
 
+from command_line.output import append_line
+
 
 def memory_in_use(device):
     """Returns the peak memory so far in GiB: of the GPU, or of this process if `device` is a CPU."""
@@ -47,7 +49,7 @@ class Progress:
     def __init__(self, log_path=None, first_step=0, last_step=0, quiet=False):
         self.first_step, self.last_step, self.step = first_step, last_step, first_step
         self.time, self.seconds_per_step, self.drawn = time.monotonic(), None, 0
-        self.quiet, self.log_path = quiet, log_path
+        self.quiet, self.log_path, self.is_log_lost = quiet, log_path, False
 
     def update(self, step, images_per_step, device, **values):
         """Prints and logs the state of a training run, and returns the logged record.
@@ -79,8 +81,14 @@ class Progress:
 
     def note(self, record):
         """Appends a dict to the log as one JSON line. Floats are rounded to six significant digits."""
-        with open(self.log_path, "a", encoding="utf-8") as log:
-            log.write(json.dumps({k: float(f"{v:.6g}") if type(v) is float else v for k, v in record.items()}) + "\n")
+        line = json.dumps({k: float(f"{v:.6g}") if type(v) is float else v for k, v in record.items()})
+        try:
+            append_line(self.log_path, line)
+        except OSError as error:  # a full disk; the next checkpoint may find space again
+            if not self.is_log_lost:
+                self.end_line()
+                print(f"note: {self.log_path}: {error.strerror}; training goes on without these lines", flush=True)
+            self.is_log_lost = True
 
     def tick(self, done, total, unit, started, label=""):
         """Shows how many items are done and how long the others will take. Calls in quick succession are skipped.

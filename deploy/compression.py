@@ -5,6 +5,7 @@ What pruning and distillation share: reading the training that they start from, 
 import argparse
 import copy
 import os
+import shlex
 
 import torch
 
@@ -108,6 +109,7 @@ def print_comparison(before, after, qualities, options, device, path):
     ]
     print("\n" + "\n".join(before_and_after(rows, *qualities)))
     print(COUNTING)
+    path = shlex.quote(path)
     print("to use it:")
     print(f"    python translate.py --checkpoint {path} --input photo.jpg --size {min(size)}")
     print(f"    python export.py --checkpoint {path}")

@@ -145,6 +145,10 @@ class DistillationRun(Run):
         opt = self.opt
         return [f"a student with {opt.n_residual_blocks} residual blocks and {opt.ngf} filters in the first layer"]
 
+    def command_to_resume(self):
+        _, *words = super().command_to_resume()
+        return ["compress.py", "distill", "--checkpoint", self.more_state["distill"]["checkpoint"], *words]
+
     def what_was_written(self):
         G = f"{self.checkpoint_dir}/G_{self.gan.direction}_{self.opt.n_epochs}.pth"
         grids = f"\n{self.sample_dir}/: real | translated by the teacher | by the student"

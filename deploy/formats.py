@@ -16,6 +16,7 @@ import tempfile
 import torch
 from torch import nn
 
+from command_line.provenance import provenance
 from deploy.int8 import quantise
 from inference.exported import CHECKSUM, FACTS, NO_SUM, without_warnings
 from utils import InputError
@@ -155,6 +156,7 @@ def metadata(trained, precision, size=None):
         "direction": trained.direction or "", "epoch": trained.epoch or "", "value_range": "-1 to 1",
         "colours": {1: "gray", 3: "RGB"}.get(G.channels, ""), "img_height": height, "img_width": width,
         "dataset_name": trained.options.get("dataset_name", ""), "precision": precision,
+        "exported_by": json.dumps(provenance()), "trained_by": json.dumps(trained.provenance, default=str),
     }  # fmt: skip
 
 

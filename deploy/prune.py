@@ -14,7 +14,7 @@ from deploy.compression import print_comparison, quality, read_begun, read_train
 from get_data import prepare_dataset
 from inference.load import generator_in
 from media.files import load_file, save_file
-from training.checkpoints import lock_run, prepare_folders
+from training.folders import lock_run, prepare_folders
 from training.processes import random_state
 from training.run import Run
 from utils import InputError, choose_device

@@ -18,6 +18,7 @@ class TrainedGenerator:
     epoch:     number of epochs that it was trained for, or None if unknown
     options:   options of its training. {} if unknown; an exported file knows dataset_name, img_height and img_width
     is_full:   True if the file is a full checkpoint, with both generators and the discriminators
+    provenance: what the checkpoint says of its making, see training/provenance.py. {} if unknown
     """
 
     network: nn.Module
@@ -26,3 +27,4 @@ class TrainedGenerator:
     epoch: int | None = None
     options: dict = dataclasses.field(default_factory=dict)
     is_full: bool = False
+    provenance: dict = dataclasses.field(default_factory=dict)

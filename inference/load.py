@@ -3,6 +3,7 @@ Loading a generator from any file that holds one: a full checkpoint, a state dic
 a file written by export.py.
 """
 
+import json
 import os
 import re
 
@@ -60,13 +61,15 @@ def generator_in(state, path, direction):
             if "channels" not in options:
                 raise
             network = build(described_generator(state, direction), path)  # models.py has been edited
-        return TrainedGenerator(network, path, direction, state["epoch"], options, is_full=True)
+        made = json.loads(json.dumps(state.get("provenance", {}), default=str))  # a damaged one may hold anything
+        return TrainedGenerator(network, path, direction, state["epoch"], options, is_full=True, provenance=made)
     named = [d for d, pattern in NAMES.items() if re.search(pattern, os.path.basename(path))]
     if direction and named and direction not in named:
         raise InputError(f"--direction {direction}: {path} translates {named[0]}, according to its name")
     epoch = re.search(r"G_(?:AB|BA)_(\d+)\.pth$", path)
     direction = direction or (named[0] if len(named) == 1 else None)
-    return TrainedGenerator(build(state, path), path, direction, int(epoch[1]) if epoch else None)
+    epoch, made = int(epoch[1]) if epoch else None, provenance_beside(path)
+    return TrainedGenerator(build(state, path), path, direction, epoch, provenance=made)
 
 
 def describe(trained):
@@ -135,6 +138,16 @@ def options_beside(path):
     except InputError:  # the user did not name this file
         return {}
     return options
+
+
+def provenance_beside(path):
+    """What options.json in the same folder says of the making of a plain generator. {} if there is none."""
+    try:
+        with open(os.path.join(os.path.dirname(path), "options.json"), encoding="utf-8") as file:
+            record = json.loads(file.read(1_000_000))
+    except (OSError, ValueError, RecursionError):  # the user did not name this file
+        return {}
+    return {k: v for k, v in record.items() if k != "options"} if isinstance(record, dict) else {}
 
 
 def rebuild_generator(state, path):

@@ -11,8 +11,11 @@ import time
 
 import torch
 
+from command_line.output import naming
+from command_line.parser import not_divisible
+from command_line.provenance import provenance
 from inference.exported import is_exported
-from inference.load import load_generators, options_beside
+from inference.load import load_generators, options_beside, provenance_beside
 from measuring.data import find_data, find_labels
 from measuring.images import from_uint8, image_batches, in_8_bits, stack_images, to_float, to_uint8
 from measuring.metrics import RESIZING, l1
@@ -74,7 +77,7 @@ def evaluate(checkpoint, *, counterpart=None, direction=None, all_checkpoints=Fa
     Returns {epoch: {direction: {measure: value}}}, see Scores.compute. Raises InputError.
     """
     device = choose_device(device)
-    generators, epoch, options = open_generators(checkpoint, direction, counterpart, trust)
+    generators, epoch, options, made = open_generators(checkpoint, direction, counterpart, trust)
     checkpoints = find_checkpoints(checkpoint, epoch, direction) if all_checkpoints else {epoch: checkpoint}
     size = image_size(generators, img_height, img_width, options)
     confirm_paths(options, dict(dataset_name=dataset_name, data_dir=data_dir), checkpoint)
@@ -99,7 +102,7 @@ def evaluate(checkpoint, *, counterpart=None, direction=None, all_checkpoints=Fa
         "protocol": protocol_lines(data, available, directions), "missing": available.missing,
         "untranslated": measure_all_untranslated(generators, directions, data, available, settings, paired),
         "references": data.references, "absent": data.absent,
-        "palette": data.palette and dataclasses.asdict(data.palette), "versions": package_versions(),
+        "palette": data.palette and dataclasses.asdict(data.palette), "versions": package_versions(), **made,
     }  # fmt: skip
 
     sheets, history = os.path.join("images", os.path.basename(os.path.abspath(folder))), {}
@@ -128,11 +131,13 @@ def evaluate(checkpoint, *, counterpart=None, direction=None, all_checkpoints=Fa
 
 
 def open_generators(checkpoint, direction, counterpart, trust=False):
-    """Loads the generators of a checkpoint -> ({direction: generator}, epoch or None, options of the training)."""
+    """Loads the generators of a checkpoint -> ({direction: generator}, epoch or None, options of the training,
+    provenance of this measurement and of the training)."""
     trained = load_generators(checkpoint, direction, counterpart, trust)
     named = next(found for found in trained.values() if found.path == checkpoint)
     options = named.options or options_beside(checkpoint)
-    return {d: found.network for d, found in trained.items()}, named.epoch, options
+    made = {"measured_by": provenance(), "trained_by": named.provenance or provenance_beside(checkpoint)}
+    return {d: found.network for d, found in trained.items()}, named.epoch, options, made
 
 
 def image_size(generators, height, width, options):
@@ -146,8 +151,8 @@ def image_size(generators, height, width, options):
             fits = "--img_height {} --img_width {}".format(*G.size)
             raise InputError(f"--img_height {height} --img_width {width}: {G.path} takes only {fits}")
     multiple = max(G.multiple for G in generators.values())
-    if height % multiple or width % multiple:
-        raise InputError(f"--img_height {height} --img_width {width}: must be divisible by {multiple}")
+    if wrong := not_divisible((height, width), multiple):
+        raise InputError(f"--img_height {height} --img_width {width}: {wrong}")
     return height, width
 
 
@@ -334,7 +339,7 @@ def append_line(path, line):
     """Appends a line to a text file, after ending a last line that a killed run left incomplete. An empty line only
     checks that the file can be written."""
     check_regular(path)
-    with open(path, "a+b") as file:
+    with naming(path), open(path, "a+b") as file:
         if file.tell() and line:
             file.seek(-1, os.SEEK_END)
             line = ("" if file.read() == b"\n" else "\n") + line

@@ -56,7 +56,7 @@ def load_file(path):
     except pickle.UnpicklingError:
         raise InputError(f"{path}: not a checkpoint, or one with code in it; nothing was executed")
     except Exception as error:  # torch raises many kinds of errors on broken files
-        reason = (str(error).splitlines() or [""])[0][:200]
+        reason = (str(error).splitlines() or [""])[0][:120]
         raise InputError(f"{path}: broken, truncated, or not a checkpoint ({type(error).__name__}: {reason})")
 
 

@@ -8,6 +8,7 @@ import glob
 import itertools
 import os
 import re
+import shlex
 
 from media.containers import AMBIGUOUS, VIDEO_EXTENSIONS, WRITABLE, holds_video, is_camera, is_mpeg, is_video
 from media.images import IMAGE_EXTENSIONS
@@ -85,7 +86,7 @@ def check_path(path, option):
             raise InputError(
                 f"{option} {path}: only local files can be written. Write to a folder here, then upload it"
             )
-        how = DOWNLOADS.get(scheme[1], "curl -O {}").format(path)
+        how = DOWNLOADS.get(scheme[1], "curl -O {}").format(shlex.quote(path))
         raise InputError(f"{option} {path}: only local files can be read. Download it first: {how}")
 
 

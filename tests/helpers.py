@@ -25,7 +25,10 @@ def small(more):
 
 
 def load(path="saved_models/tiny/latest.pth"):
-    return torch.load(path, weights_only=True)
+    """A checkpoint, without what is different in each run: dates and commands."""
+    state = torch.load(path, weights_only=True)
+    state.pop("provenance", None)
+    return state
 
 
 def losses_logged(run_name="tiny"):

@@ -62,9 +62,10 @@ def loader_options(n_workers, dataset, device):
 
 
 def outlive_signals(worker_id):
-    """For worker processes: Ctrl-C and a batch system's SIGTERM reach them too, but the main process needs them until
+    """For worker processes: Ctrl-C, a closed terminal and a batch system's SIGTERM reach them too, but the main process needs them until
     its step is done. The main process itself stops them by SIGTERM; they then exit within ten seconds."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in {"SIGINT", "SIGHUP"} & {*dir(signal)}:  # Windows has no SIGHUP
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
     timer = threading.Timer(10, os._exit, (0,))
     timer.daemon = True  # does not delay a worker that exits earlier
     signal.signal(signal.SIGTERM, lambda *_: timer.start() if not timer.is_alive() else None)

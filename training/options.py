@@ -3,19 +3,23 @@ Where the options of a training come from: the command line, a checkpoint, the d
 """
 
 import argparse
+import json
 import os
+import shlex
 
 from training.checkpoints import find_checkpoint
+from training.folders import OPTIONS, runs_there_are
 from utils import InputError
 from variants.build import DISCRIMINATOR_OPTIONS, GENERATOR_OPTIONS, channels_of
 from variants.options import check
 from variants.schedules import stages
 from variants.schema import check_options, confirm_paths
 
-# --resume takes all options from the checkpoint except these
-NOT_RESUMED = ("epoch", "resume", "device", "run_name")
+# --resume takes all options from the checkpoint except these, and --options from its file
+NOT_RESUMED = ("epoch", "resume", "device", "run_name", "options")
 # These cannot be changed: the weights would not fit
 ARCHITECTURE = ("channels", "channels_A", "channels_B", *GENERATOR_OPTIONS, *DISCRIMINATOR_OPTIONS)
+KEEP_ALL = 10**6
 # Two options that contradict each other
 EXCLUSIVE = (("n_iters", "n_epochs"), ("progressive", "n_epochs"), ("progressive", "img_height"),
              ("progressive", "img_width"))  # fmt: skip
@@ -23,7 +27,8 @@ EXCLUSIVE = (("n_iters", "n_epochs"), ("progressive", "n_epochs"), ("progressive
 
 def read_options(parser, argv, demo):
     """Command line -> (options, the checkpoint to continue from or None). An option on the command line overrides that
-    of the checkpoint, which overrides the demo's defaults, which override the parser's. Raises InputError.
+    of the checkpoint or of --options, which overrides the demo's defaults, which override the parser's. Raises
+    InputError.
 
     demo: {name: value}, the defaults for --dataset_name demo
     """
@@ -31,23 +36,27 @@ def read_options(parser, argv, demo):
     # argparse does not set defaults that the namespace has, so options that are not given stay None
     given = vars(parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(defaults))))
     given = {name: value for name, value in given.items() if value is not None}
-    for one, other in EXCLUSIVE:
+    for one, other in (*EXCLUSIVE, ("options", "resume"), ("options", "epoch")):
         if one in given and other in given:
             raise InputError(f"--{one} --{other}: give only one of these")
-    dataset_name = given.get("dataset_name", defaults["dataset_name"])
+    stored = from_file(given["options"], parser, given) if "options" in given else {}
+    dataset_name = given.get("dataset_name", stored.get("dataset_name", defaults["dataset_name"]))
     run_name = given.get("run_name") or dataset_name
     check_name("--dataset_name", dataset_name)
     check_name("--run_name", run_name)
-    if dataset_name == "demo":
-        defaults |= demo
     checkpoint = None
     if given.get("resume") or given.get("epoch"):
         checkpoint = find_checkpoint(f"saved_models/{run_name}", given.get("epoch", 0))
-    if checkpoint:
-        check_options(checkpoint["options"], checkpoint["path"], parser)
-        confirm_paths(checkpoint["options"], given, checkpoint["path"], defaults["data_dir"])
-        defaults |= stored_options(checkpoint, defaults, given)
-    opt = argparse.Namespace(**defaults | given | {"run_name": run_name})
+        if checkpoint:
+            check_options(checkpoint["options"], checkpoint["path"], parser)
+            confirm_paths(checkpoint["options"], given, checkpoint["path"], defaults["data_dir"])
+            stored = stored_options(checkpoint, defaults, given)
+        else:
+            stored = begun_options(run_name, parser, given)
+        check_same_data(stored, given, run_name)
+    if stored.get("dataset_name", dataset_name) == "demo":
+        defaults |= demo
+    opt = argparse.Namespace(**defaults | stored | given | {"run_name": run_name})
     if opt.progressive:
         if "n_epochs" not in given:  # if resumed for longer than its stages, it stays at the last size
             opt.n_epochs = sum(n for _, n in stages(opt))
@@ -61,10 +70,81 @@ def read_options(parser, argv, demo):
     return opt, checkpoint
 
 
+def from_file(path, parser, given):
+    """Reads options.json of a run -> {name: value}, without those in NOT_RESUMED. Each value must be one that could be
+    typed. Raises InputError."""
+    actions = {action.dest: action for action in parser._actions}
+    if not os.path.isfile(path):
+        raise InputError(f"{path}: no such file. Expected options.json of a run")
+    try:
+        with open(path, encoding="utf-8") as file:
+            values = json.loads(file.read(1_000_000))["options"]
+        known = {name: value for name, value in values.items() if name not in NOT_RESUMED}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(f"{path}: not an options.json of a run ({type(error).__name__})")
+    for name, value in known.items():
+        if name not in actions:
+            raise InputError(f"{path}: {name!r} is not an option of this version. Remove it from the file")
+        known[name] = as_if_typed(actions[name], value, path)
+    if "n_epochs" in given:
+        known["n_iters"] = None
+    confirm_paths(known, given, path)
+    return known
+
+
+def as_if_typed(action, value, path):
+    """The value of an option in a file, converted and checked as argparse does for one that is typed."""
+    if value is None and action.default is None:
+        return None
+    is_switch = action.nargs == 0
+    try:
+        if is_switch != isinstance(value, bool) or not isinstance(value, (bool, int, float, str)):
+            raise ValueError
+        value = value if is_switch else (action.type or str)(str(value))
+        if action.choices and value not in action.choices:
+            raise ValueError
+    except (ValueError, TypeError, argparse.ArgumentTypeError, InputError) as error:
+        raise InputError(f"{path}: {action.dest} {value!r} cannot be used{f': {error}' if str(error) else ''}")
+    return value
+
+
+def begun_options(run_name, parser, given):
+    """The options of a run that has not saved a checkpoint yet, from its options.json -> {name: value}. Without that
+    file, --dataset_name must say what to train on. Raises InputError."""
+    folder = f"saved_models/{run_name}"
+    path = os.path.join(folder, OPTIONS)
+    if os.path.exists(path):
+        stored = from_file(path, parser, given)
+    elif "dataset_name" in given:
+        stored = {}
+    else:
+        runs = runs_there_are()
+        more = f" and {len(runs) - 10} more" if len(runs) > 10 else ""
+        there = f"There are: {', '.join(runs[:10])}{more}" if runs else "There are none"
+        raise InputError(
+            f"{folder}: no such run to continue. {there}. To start one, give --dataset_name, and omit --resume"
+        )
+    if os.environ.get("RANK", "0") == "0":
+        known_from = f" with the options of {path}" if stored else ""
+        print(f"{folder}: no checkpoint yet, starting from the beginning{known_from}")
+    return stored
+
+
+def check_same_data(stored, given, run_name):
+    """Raises InputError if --dataset_name is not that of the run which is to be continued."""
+    trained = stored.get("dataset_name")
+    if trained and given.get("dataset_name", trained) != trained:
+        raise InputError(
+            f"--dataset_name {given['dataset_name']}: saved_models/{run_name} was trained on {trained}. Omit the option, "
+            "or start a new run with --run_name NEW, without --resume and --epoch"
+        )
+
+
 def stored_options(checkpoint, known, given):
     """-> {name: value}, the options that a run takes over from its checkpoint. Raises InputError if those given now
     would change the networks."""
     stored = {k: v for k, v in checkpoint["options"].items() if k not in NOT_RESUMED and k in known}
+    stored.setdefault("keep_checkpoints", KEEP_ALL)  # from a version that kept all
     if "n_epochs" in given:
         stored["n_iters"] = None
     for key in ARCHITECTURE:
@@ -89,5 +169,6 @@ def as_typed(opt, defaults):
     hidden |= {"n_epochs"} if opt.progressive or opt.n_iters else set()
     hidden |= {"img_height", "img_width"} if opt.progressive else set()
     changed = {k: v for k, v in vars(opt).items() if v != defaults[k] and k not in hidden}
-    words = [f"--{k} {v}" if type(v) is not bool else f"--{k}" if v else f"--no-{k}" for k, v in changed.items()]
+    quoted = {k: v if type(v) is bool else shlex.quote(str(v)) for k, v in changed.items()}
+    words = [f"--{k} {v}" if type(v) is not bool else f"--{k}" if v else f"--no-{k}" for k, v in quoted.items()]
     return " ".join(words) or "none"

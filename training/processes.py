@@ -1,9 +1,8 @@
 """
-Several processes that act as one, and signals that stop them.
+Several processes that act as one.
 """
 
 import os
-import signal
 from datetime import timedelta
 
 import torch
@@ -66,26 +65,10 @@ def gather(value):
     return values
 
 
-class StopSignal:
-    """Turns the first SIGINT (Ctrl-C) or SIGTERM into a request to stop after the current step. A second one stops
-    immediately."""
-
-    def __init__(self):
-        self.number = 0
-        self.previous = {s: signal.signal(s, self._request) for s in (signal.SIGINT, signal.SIGTERM)}
-
-    def _request(self, number, frame):
-        self.number = number
-        self.restore()
-
-    def restore(self):
-        for s, handler in self.previous.items():
-            signal.signal(s, handler)
-
-    def requested(self):
-        """-> the number of the signal, or 0; the same in every process at the same step"""
-        if not dist.is_initialized():
-            return self.number
-        number = torch.tensor(self.number)
-        dist.all_reduce(number, dist.ReduceOp.MAX)
-        return number.item()  # a signal since then counts in the next step
+def first_says(flag):
+    """The flag of the first process, in every process."""
+    if not dist.is_initialized():
+        return flag
+    number = torch.tensor(int(flag))
+    dist.broadcast(number, 0)
+    return bool(number)

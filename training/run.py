@@ -13,17 +13,20 @@ import torch
 import torch.distributed as dist
 
 from command_line.progress import duration
-from training.checkpoints import copy_to_cpu, lock_run, prepare_folders, restore, save_run
+from training.checkpoints import copy_to_cpu, restore, save_run
+from training.folders import disk_line, lock_run, n_bytes_of, prepare_folders
 from training.health import check_finite
 from training.options import as_typed
 from training.processes import (
-    StopSignal,
     first_process_first,
+    first_says,
     gather,
     init_processes,
     random_state,
     set_random_state,
 )  # fmt: skip
+from training.provenance import compare_data, data_facts, record_of
+from training.signals import StopSignal
 from utils import InputError, bfloat16_pays, choose_device, evaluating
 from variants.build import channels_of
 from variants.schema import is_inside
@@ -74,6 +77,9 @@ class Run:
     def begin(self, gan, data, defaults):
         """Restores the checkpoint, locks and creates the folders, and prints what will be trained."""
         self.gan, self.data = gan, data
+        facts = data_facts(self.root, data.dataset)
+        notes = compare_data(self.opt, facts, self.checkpoint) if self.checkpoint else []
+        self.provenance = record_of(facts, self.checkpoint)
         self.restore()
         if self.opt.compile:
             for network in gan.networks().values():
@@ -83,13 +89,15 @@ class Run:
         if self.rank == 0:
             self.lock = lock_run(self.checkpoint_dir)  # until this process ends
             resume = self.opt.resume and not self.opt.epoch
-            prepare_folders(self.checkpoint_dir, self.sample_dir, self.checkpoint, resume)
-        self.say("\n".join(self.description(defaults)))
+            record = self.provenance | {"options": vars(self.opt)}
+            if prepare_folders(self.checkpoint_dir, self.sample_dir, self.checkpoint, resume, record):
+                self.lock = lock_run(self.checkpoint_dir)  # the other lock went with the folder that was renamed
+        self.say("\n".join([*self.description(defaults), *notes, *self.disk_lines()]))
         if self.checkpoint:
             done = f"after epoch {self.epoch}, batch {self.batch} of the next, step {self.step}"
             self.say(f"continuing from {self.checkpoint['path']}: {done}")
             self.adapt_position()
-        self.stop = StopSignal()
+        self.stop, self.saved_at = StopSignal(), time.monotonic()
 
     def restore(self):
         """Loads the checkpoint into the networks, optimizers and pools of gan; or pretrained weights, if needed."""
@@ -129,6 +137,26 @@ class Run:
             *("note: " + note for note in dataset.notes),
         ]
 
+    def disk_lines(self):
+        """Lines on the disk space that the checkpoints need, in the first process."""
+        if self.rank:
+            return []
+        opt, gan = self.opt, self.gan
+        networks = {name: network.state_dict() for name, network in (gan.networks() | self.averages()).items()}
+        trained = sum(p.numel() * p.element_size() for n in gan.networks().values() for p in n.parameters())
+        height, width = self.data.dataset.img_size
+        pools = len(gan.buffers()) * opt.pool_size * 4 * max(channels_of(vars(opt))) * height * width * self.world_size
+        n_full_bytes = n_bytes_of(networks) + 2 * trained + pools  # Adam has two numbers for each weight
+        generators = n_bytes_of([network for name, network in networks.items() if name in ("G_AB", "G_BA")])
+        epochs = sum(map(self.is_kept, range(self.epoch + 1, opt.n_epochs + 1))) if opt.n_epochs < 10**6 else 0
+        n_kept = opt.keep_checkpoints if "G_AB" in networks and "G_BA" in networks else 0
+        return disk_line(self.checkpoint_dir, n_full_bytes, generators, epochs, n_kept)
+
+    def is_kept(self, epoch):
+        """Whether the state after so many epochs is kept in files of its own."""
+        interval = self.opt.checkpoint_interval
+        return epoch == self.opt.n_epochs or (interval > 0 and epoch % interval == 0)
+
     def adapt_position(self):
         """Adjusts the position of a resumed run within its epoch, if the data or the batch size have changed."""
         now = [len(self.data.dataset), len(self.data.loader)]
@@ -140,17 +168,27 @@ class Run:
             warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
 
     def is_over(self):
-        """Called after each step -> whether to stop: it was the last one, or somebody pressed Ctrl-C."""
+        """Called after each step -> whether to stop: it was the last one, or somebody pressed Ctrl-C. From time to time,
+        saves the position within the epoch."""
         if self.opt.n_iters:  # the learning rate changes with each step
             for lr_scheduler in self.gan.lr_schedulers:
                 lr_scheduler.step()
         if self.step == self.opt.n_iters:
             return True
         self.stopped = self.stop.requested()
+        if not self.stopped and self.is_save_due():
+            self.save_checkpoint()
         return self.stopped > 0
+
+    def is_save_due(self):
+        """Whether --save_minutes have passed. The clock of the first process counts, and is asked now and then only."""
+        if not self.opt.save_minutes or (self.world_size > 1 and self.step % 10):
+            return False
+        return first_says(time.monotonic() - self.saved_at >= 60 * self.opt.save_minutes)
 
     def save_checkpoint(self, epoch=None):
         """Saves everything that is needed to continue exactly. epoch: number of the epoch that has ended, or None"""
+        self.saved_at = time.monotonic()
         networks = self.gan.networks().values()
         weights = torch.stack([p.detach().sum() for n in networks for p in n.parameters()]).sum()
         check_finite(weights.view(1, 1), ["sum of all weights"], self.step, self.checkpoint_dir)
@@ -160,19 +198,19 @@ class Run:
             state = {name: part.state_dict() for name, part in parts.items()}
             state |= dict(epoch=self.epoch, batch=self.batch, step=self.step, ranks=ranks,
                           data=[len(self.data.dataset), len(self.data.loader)])  # fmt: skip
-            state |= dict(version=1, options=vars(self.opt)) | self.more_state
-            interval = self.opt.checkpoint_interval
-            keep = epoch == self.opt.n_epochs or (epoch and interval > 0 and epoch % interval == 0)
-            self.background.start(save_run, copy_to_cpu(state), self.checkpoint_dir, epoch if keep else None)
+            state |= dict(version=1, options=vars(self.opt), provenance=self.provenance) | self.more_state
+            keep = epoch if epoch is not None and self.is_kept(epoch) else None
+            n_kept = self.opt.keep_checkpoints
+            self.background.start(save_run, copy_to_cpu(state), self.checkpoint_dir, keep, n_kept)
 
     def finish(self, monitor):
         """Saves what is left and prints the last lines -> exit status"""
         if self.stopped:
             self.save_checkpoint()
             monitor.close()
-            self.say(
-                f"stopped by a signal after step {self.step}; continue from {self.checkpoint_dir}/latest.pth with --resume"
-            )
+            first_says(True)  # the others wait until it is saved: once one process has ended, torchrun ends all
+            command = shlex.join(["python", *self.command_to_resume()])
+            self.say(f"stopped by a signal after step {self.step}, which is saved; to continue:\n    {command}")
             return 128 + self.stopped
         self.stop.restore()
         monitor.sample_images(last=True)
@@ -181,19 +219,27 @@ class Run:
         self.score_demo()
         return None
 
+    def command_to_resume(self):
+        """The words of the command that goes on with this run."""
+        words, opt = ["cyclegan.py", "--run_name", self.opt.run_name, "--resume"], self.opt
+        words += ["--data_dir", opt.data_dir] if os.path.normpath(opt.data_dir) != "data" else []
+        words += ["--pairs", opt.pairs] if opt.pairs else []
+        return words + (["--device", opt.device] if opt.device else [])
+
     def what_was_written(self):
         opt, n, folder = self.opt, self.opt.n_epochs, self.checkpoint_dir
         # a checkpoint may not refer to folders outside of data/ unless the command says so, too
         data = "" if is_inside(opt.data_dir, "data") else f" --data_dir {shlex.quote(opt.data_dir)}"
         longer = f"--n_iters {2 * opt.n_iters}" if opt.n_iters else f"--n_epochs {2 * n}"
+        latest, run_name = shlex.quote(f"{folder}/latest.pth"), shlex.quote(opt.run_name)
         return (
             "written:\n"
             f"  {self.sample_dir}/{self.step:06d}.png: real A | fake B | recovered A | real B | fake A | recovered B\n"
             f"  {folder}/G_AB_{n}.pth, {folder}/G_BA_{n}.pth: the generators alone\n"
             f"  {folder}/latest.pth: everything; to use it, to evaluate it, or to train longer:\n"
-            f"      python translate.py --checkpoint {folder}/latest.pth --direction AB --input photo.jpg\n"
-            f"      python evaluate.py --checkpoint {folder}/latest.pth{data}\n"
-            f"      python cyclegan.py --run_name {opt.run_name} --resume {longer}{data}\n"
+            f"      python translate.py --checkpoint {latest} --direction AB --input photo.jpg\n"
+            f"      python evaluate.py --checkpoint {latest}{data}\n"
+            f"      python cyclegan.py --run_name {run_name} --resume {longer}{data}\n"
             f"  {folder}/log.jsonl: the losses"
         )
 

@@ -6,7 +6,7 @@ cost nothing. docs/variants.md says what each one does.
 import argparse
 import importlib.util
 
-from command_line.parser import between
+from command_line.parser import between, not_divisible
 from utils import InputError
 from variants.build import channels_of
 from variants.losses import EXTRA_LOSSES, needs_vgg
@@ -139,6 +139,9 @@ def add_machine(parser):
     add("--graph", action=switch, help="replay the step as one CUDA graph (default: with one process on CUDA)")
     add("--compile", action=switch, default=False, help="torch.compile: slower to start, faster steps")
     add("--val_interval", type=between(0), default=0, help="epochs between measurements of the losses on test images; 0: none")
+    add("--save_minutes", type=between(0.0), default=15.0, help="minutes between saves of latest.pth within an epoch; 0: none")
+    add("--keep_checkpoints", type=between(0), default=2, help="number of checkpoint_N.pth to keep, the last ones")
+    add("--options", metavar="FILE", help="start with the options in this options.json of another run")
     add("--tensorboard", action=switch, default=False, help="log for TensorBoard too (pip install tensorboard)")
     return actions
 # fmt: on
@@ -164,12 +167,12 @@ def check_image_size(opt):
     )
     if opt.discriminator == "multiscale":
         smallest = max(smallest, 32 * 2 ** (opt.n_scales - 1))
-    unet = f" for --generator unet --num_downs {opt.num_downs}; try a smaller --num_downs"
+    for_unet = f" for --generator unet --num_downs {opt.num_downs}" if opt.generator == "unet" else ""
     scales = "; try a smaller --n_scales" if opt.discriminator == "multiscale" else ""
     for (height, width), _ in stages(opt):
         size = f"--progressive {height}" if opt.progressive else f"--img_height {height} --img_width {width}"
-        divisible = height % multiple == width % multiple == 0
-        require(divisible, f"{size}: must be divisible by {multiple}{unet if opt.generator == 'unet' else ''}")
+        wrong = not_divisible((height, width), multiple, for_unet)
+        require(not wrong, f"{size}: {wrong}{'; try a smaller --num_downs' if for_unet else ''}")
         require(min(height, width) >= smallest, f"{size}: must be at least {smallest} for these networks{scales}")
     fits = not opt.load_size or opt.load_size >= min(opt.img_height, opt.img_width)
     require(fits, f"--load_size {opt.load_size}: must not be smaller than the crop")

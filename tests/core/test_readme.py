@@ -163,7 +163,15 @@ def test_help_is_complete(module, capsys):
 @pytest.mark.parametrize("command", OF["cyclegan.py"])
 def test_commands_for_training_are_understood(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    cyclegan.get_options(arguments(command, "cyclegan.py"))
+    words = arguments(command, "cyclegan.py")
+    path = words[words.index("--options") + 1] if "--options" in words else ""
+    if "--resume" in words and "--run_name" in words:
+        path = f"saved_models/{words[words.index('--run_name') + 1]}/options.json"
+    if path:  # of a run that there is
+        path = tmp_path / path
+        path.parent.mkdir(parents=True)
+        path.write_text('{"options": {}}')
+    cyclegan.get_options(words)
 
 
 @pytest.mark.parametrize("module", [speed, compare])
@@ -262,6 +270,7 @@ def test_commands_for_measuring_run(command, workplace, monkeypatch, no_download
     name = re.search(r"saved_models/(\w+)/", command)[1]
     last = json.loads(open(f"saved_models/{name}/metrics.jsonl").readlines()[-1])
     assert last["results"]["AB"]["cycle_l1"] > 0
+    assert last["measured_by"]["version"] and last["trained_by"]["data"]["folder"] == "data/horse2zebra"
     assert ("paired_l1" in last["results"]["AB"]) == ("--paired" in command)
 
 

@@ -17,8 +17,9 @@ from command_line.printable import printable
 from command_line.progress import Progress, duration
 from command_line.run import run_script
 from media.files import load_file, save_file
-from training import checkpoints, processes
-from training.checkpoints import copy_to_cpu, cut_log, find_checkpoint
+from training import folders, signals
+from training.checkpoints import copy_to_cpu, find_checkpoint
+from training.folders import cut_log
 from training.monitor import save_png
 from training.run import Background
 from utils import InputError, ReplayBuffer, linear_decay, whole_file
@@ -112,9 +113,9 @@ def test_pool_asks_the_host_for_nothing_once_the_dice_are_drawn():
 
 
 def test_a_signal_that_comes_while_the_processes_agree_is_not_lost(monkeypatch):
-    monkeypatch.setattr(processes.dist, "is_initialized", lambda: True)
-    monkeypatch.setattr(processes.dist, "all_reduce", lambda *_: calls.pop() and signal.raise_signal(signal.SIGINT))
-    calls, stop = [False, True], processes.StopSignal()
+    monkeypatch.setattr(signals.dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(signals.dist, "all_reduce", lambda *_: calls.pop() and signal.raise_signal(signal.SIGINT))
+    calls, stop = [False, True], signals.StopSignal()
     try:
         assert [stop.requested(), stop.requested()] == [0, signal.SIGINT]
     finally:
@@ -134,8 +135,8 @@ def test_a_flipped_bit_is_found(tmp_path):
 @pytest.mark.slow
 def test_two_runs_in_one_folder(tmp_path):
     saved = str(tmp_path / "saved_models/x")
-    lock = checkpoints.lock_run(saved)
-    code = f"from command_line.run import run_script; from training import checkpoints; run_script(lambda: checkpoints.lock_run({saved!r}) and None)"
+    lock = folders.lock_run(saved)
+    code = f"from command_line.run import run_script; from training import folders; run_script(lambda: folders.lock_run({saved!r}) and None)"
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=os.path.dirname(utils.__file__), capture_output=True, text=True)
     assert (
@@ -155,7 +156,7 @@ def test_the_rename_of_an_earlier_run_is_all_or_nothing(tmp_path, monkeypatch):
         os, "rename", lambda a, b: original(a, b) if a != images else (_ for _ in ()).throw(OSError(13, "no"))
     )
     with pytest.raises(OSError):
-        checkpoints.prepare_folders(saved, images, None, resume=False)
+        folders.prepare_folders(saved, images, None, resume=False)
     assert sorted(os.listdir(tmp_path)) == ["images", "saved"]
 
 

@@ -22,7 +22,7 @@ from inference.load import load_generator
 from measuring import timing
 from media.files import load_file
 from models import GeneratorResNet, weights_init_normal
-from training import processes
+from training import signals
 from utils import InputError
 from variants.build import GENERATOR_OPTIONS, make_generator
 
@@ -180,7 +180,7 @@ def stop_after(monkeypatch, n):
         self.number = signal.SIGTERM
         return signal.SIGTERM if count == n else 0
 
-    monkeypatch.setattr(processes.StopSignal, "requested", requested)
+    monkeypatch.setattr(signals.StopSignal, "requested", requested)
 
 
 def test_prune_goes_on(trained, monkeypatch, capsys):
@@ -425,7 +425,7 @@ def test_errors(trained, monkeypatch):
         refused(["prune", "--checkpoint", "other.pth", *COMMON], f"other.pth: trained with {kind}, .*distill takes")
     monkeypatch.setitem(sys.modules, "torch_pruning", None)
     refused(["prune", "--checkpoint", checkpoint, *COMMON], "pip install torch-pruning")
-    assert sorted(os.listdir("saved_models")) == ["tiny", "tiny.lock"]
+    assert sorted(os.listdir("saved_models")) == ["tiny"]
     with pytest.raises(SystemExit):
         compress.main(["prune", "--checkpoint", checkpoint, "--keep", "1.5"])
 

@@ -153,14 +153,18 @@ def test_a_program_does_not_fix_the_device(kind, tmp_path):
         assert not made
 
 
-def test_onnx_files_describe_themselves(tmp_path):
+def test_onnx_files_describe_themselves(tmp_path, monkeypatch):
     G = network()
     path = str(tmp_path / "g.onnx")
-    write_export("onnx", G, path, direction="AB", options={"dataset_name": "tiny"})
+    monkeypatch.setattr("sys.argv", [f"{ROOT}/export.py", "--checkpoint", "my run/latest.pth"])
+    made = {"commands": ["python cyclegan.py"], "version": "1"}
+    write_export("onnx", G, path, direction="AB", options={"dataset_name": "tiny"}, provenance=made)
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
     known = {entry.key: entry.value for entry in model.metadata_props}
     assert known["channels"] == "3" and known["direction"] == "AB" and known["dataset_name"] == "tiny"
+    assert json.loads(known["exported_by"])["command"] == "python export.py --checkpoint 'my run/latest.pth'"
+    assert json.loads(known["exported_by"])["torch"] == torch.__version__ and json.loads(known["trained_by"]) == made
     (given,), (made,) = model.graph.input, model.graph.output
     for value, name in ((given, "image"), (made, "translation")):
         shape = [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]

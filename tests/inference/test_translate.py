@@ -277,6 +277,7 @@ def test_format_of_many(translate):
         ("--input x.png --mix 0.5", "--mix requires two checkpoints"),
         ("--input -", "--input -: only files can be read and written, not pipes"),
         ("--input https://example.org/a.jpg", "Download it first: curl -O https://example.org/a.jpg"),
+        ("--input https://example.org/a?b&c", "Download it first: curl -O 'https://example.org/a?b&c'"),
         ("--input http://example.org/*.jpg", "only local files can be read"),
         ("--input s3://bucket/a.jpg", "aws s3 cp s3://bucket/a.jpg ."),
         ("--input rtsp://camera/1", "ffmpeg -i rtsp://camera/1 -t 60 -c copy clip.mkv"),

@@ -1,6 +1,7 @@
 """Two processes on the CPU (gloo), against one."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -80,6 +81,48 @@ def test_processes_that_are_timed_take_the_same_number_of_steps(tmp_path):
 def test_pools_of_all_processes_are_saved(two_trained):
     pools = [rank["fake_A_buffer"]["data"] for rank in load()["ranks"]]
     assert [len(pool) for pool in pools] == [6, 6] and not torch.equal(pools[0][0], pools[1][0])
+
+
+def start_torchrun(script, *options):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port()}"]
+    command += [script("cyclegan.py"), *SMALL, "--log_interval", "1", *options]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ("--dataset_name nothere", "error: data/nothere: no such folder"),
+        ("--nonsense", "error: unrecognized arguments"),
+    ],
+)
+def test_an_error_of_all_processes_is_said_once(tmp_path, monkeypatch, script, options, words):
+    monkeypatch.chdir(tmp_path)
+    out = start_torchrun(script, *options.split()).communicate()[0]
+    assert out.count(words) == out.count("error: ") == 1 and "InputError" not in out
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_signal_to_one_of_two_processes(make_set, tmp_path, monkeypatch, script, number):
+    make_set(trainA=4, trainB=4, testA=1, testB=1)
+    monkeypatch.chdir(tmp_path)
+    process = start_torchrun(script, "--n_epochs", "9999", "--save_minutes", "1e-9", "--checkpoint_interval", "0")
+    out = []
+    for line in process.stdout:
+        out.append(line)
+        if "step 30/" in line:
+            pid = open(f"/proc/{process.pid}/task/{process.pid}/children").read().split()[-1]
+            os.kill(int(pid), number)
+    said = [line for line in out if line.startswith(("error:", "stopped", "RuntimeError"))]
+    assert process.wait() == 1 and len(said) == 1
+    if number == signal.SIGKILL:
+        assert said[0].startswith("error: another process of this training has ended")
+        assert load()["step"] >= 10  # saved by the clock, which is asked every ten steps
+    else:
+        codes = [line.split()[2] for line in out if line.split()[:2] == ["exitcode", ":"]]
+        # torchrun ends a process that is still exiting when the other has ended
+        assert "130" in codes and {*codes} <= {"130", "-15"}
+        assert f"stopped by a signal after step {load()['step']}, which is saved" in said[0]
 
 
 def test_torchrun_resumes_exactly(make_set, tmp_path, monkeypatch, script):

@@ -68,7 +68,7 @@ def test_resume_from_a_kept_epoch(tiny):
     whole = load()
     names = set(os.listdir("saved_models/tiny"))
     kept = {f"{kind}_{n}.pth" for kind in ("checkpoint", "G_AB", "G_BA") for n in (2, 4)}
-    assert names == kept | {"latest.pth", "log.jsonl"}
+    assert names == kept | {"latest.pth", "log.jsonl", "lock", "options.json"}
     with pytest.raises(InputError, match="--epoch 3: saved_models/tiny has no checkpoint of that epoch; it has: 2, 4"):
         tiny("--epoch", "3")
     tiny("--epoch", "2")
@@ -212,7 +212,7 @@ def test_kill_minus_9_at_any_moment(tiny, script):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number, n_cpu", [(signal.SIGINT, "2"), (signal.SIGTERM, "0")])
+@pytest.mark.parametrize("number, n_cpu", [(signal.SIGINT, "2"), (signal.SIGTERM, "0"), (signal.SIGHUP, "2")])
 def test_signals_save_and_stop(tiny, script, number, n_cpu):
     command = [sys.executable, script("cyclegan.py"), *SMALL, "--n_epochs", "1000", "--n_cpu", n_cpu, "--no-cache"]
     process = subprocess.Popen(
@@ -223,8 +223,11 @@ def test_signals_save_and_stop(tiny, script, number, n_cpu):
         lines.append(line)
         if "step 20/" in line:
             os.killpg(process.pid, number)  # as a terminal and a batch system do: the workers get it too
+            if number == signal.SIGHUP:  # from the shell too
+                process.send_signal(number)
     assert process.wait() == 128 + number
-    assert f"stopped by a signal after step {load()['step']}" in lines[-1] and "Traceback" not in "".join(lines)
+    assert f"stopped by a signal after step {load()['step']}" in lines[-2] and "--run_name tiny --resume" in lines[-1]
+    assert "Traceback" not in "".join(lines)
     assert load()["step"] >= 20
 
 
@@ -345,7 +348,7 @@ def test_compile_trains_alike_and_keeps_the_keys(tiny, monkeypatch):
 @pytest.mark.parametrize(
     "options, words",
     [
-        (["--img_height", "34"], "--img_height 34 --img_width 32: must be divisible by 4"),
+        (["--img_height", "34"], "--img_height 34 --img_width 32: must be divisible by 4 (34: 32 or 36)"),
         (["--load_size", "31"], "31 is not from 32 to 16384"),
         (["--img_height", "64", "--load_size", "40", "--img_width", "64"], "--load_size 40: must not be smaller"),
         (["--lr", "-1"], "--lr: -1 is not at least 0.0"),
@@ -485,6 +488,23 @@ def test_errors_on_the_command_line_are_one_line(tiny, script):
         assert done.returncode == 1 and done.stdout == ""
         assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("error: data/tiny/trainB/3.png: broken")
     assert os.listdir() == ["data"]
+
+
+@pytest.mark.slow
+def test_a_training_goes_on_when_its_terminal_is_gone(make_set, tmp_path, script):
+    """As when ssh ends and the shell had been told to disown the run."""
+    make_set()
+    terminal, end = os.openpty()
+    command = [sys.executable, script("cyclegan.py"), *SMALL, "--n_epochs", "6", "--log_interval", "1"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=end, stderr=end,
+                               preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))  # fmt: skip
+    os.close(end)
+    seen = b""
+    while b"step 2/" not in seen:
+        seen += os.read(terminal, 4096)
+    os.close(terminal)
+    assert process.wait(timeout=120) == 0
+    assert load(tmp_path / "saved_models/tiny/latest.pth")["epoch"] == 6
 
 
 @pytest.mark.slow
