@@ -1,11 +1,12 @@
 """
-Where the options of a training come from: the command line, a checkpoint, the demo's defaults, the parser's.
+Where the options of a training come from: the command line, a checkpoint, a preset, the parser's defaults.
 """
 
 import argparse
 import os
 
 from training.checkpoints import find_checkpoint
+from training.presets import preset_options
 from utils import InputError
 from variants.build import DISCRIMINATOR_OPTIONS, GENERATOR_OPTIONS, channels_of
 from variants.options import check
@@ -20,12 +21,9 @@ EXCLUSIVE = (("n_iters", "n_epochs"), ("progressive", "n_epochs"), ("progressive
              ("progressive", "img_width"))  # fmt: skip
 
 
-def read_options(parser, argv, demo):
+def read_options(parser, argv):
     """Command line -> (options, the checkpoint to continue from or None). An option on the command line overrides that
-    of the checkpoint, which overrides the demo's defaults, which override the parser's. Raises InputError.
-
-    demo: {name: value}, the defaults for --dataset_name demo
-    """
+    of the checkpoint, which overrides an edited default of the parser, which overrides the preset. Raises InputError."""
     defaults = vars(parser.parse_args([]))
     # argparse does not set defaults that the namespace has, so options that are not given stay None
     given = vars(parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(defaults))))
@@ -37,13 +35,14 @@ def read_options(parser, argv, demo):
     run_name = given.get("run_name") or dataset_name
     check_name("--dataset_name", dataset_name)
     check_name("--run_name", run_name)
-    if dataset_name == "demo":
-        defaults |= demo
+    defaults |= preset_options(given.get("preset"), dataset_name, defaults, given)
     checkpoint = None
     if given.get("resume") or given.get("epoch"):
         checkpoint = find_checkpoint(f"saved_models/{run_name}", given.get("epoch", 0))
     if checkpoint:
         defaults |= stored_options(checkpoint, defaults, given)
+        if given.pop("preset", defaults["preset"]) != defaults["preset"] and os.environ.get("RANK", "0") == "0":
+            print("note: --preset has no effect here, because --resume takes the options from the checkpoint")
     opt = argparse.Namespace(**defaults | given | {"run_name": run_name})
     if opt.progressive:
         if "n_epochs" not in given:  # if resumed for longer than its stages, it stays at the last size
