@@ -21,9 +21,15 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 def argument_parser(description, usage):
-    """argparse.ArgumentParser with short lines of help. usage: the command line in short, such as
+    """argparse.ArgumentParser with short lines of help, and --version. usage: the command line in short, such as
     "python plot.py NAME [NAME ...] [options]"."""
-    return argparse.ArgumentParser(usage=usage, description=description, formatter_class=HelpFormatter)
+    from command_line.suggestions import Parser, Version  # imported here, so that `import cyclegan` is fast
+
+    parser = Parser(usage=usage, description=description, formatter_class=HelpFormatter)
+    parser.add_argument(
+        "--version", action=Version, nargs=0, default=argparse.SUPPRESS, help="show the version and exit"
+    )
+    return parser
 
 
 def between(low, high=math.inf):

@@ -18,7 +18,7 @@ def columns():
 def coloured(text, colour):
     """The text in a colour, where the terminal has them and NO_COLOR (https://no-color.org) is not set."""
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
-    if plain or not sys.stdout.isatty() or (os.name == "nt" and "WT_SESSION" not in os.environ):
+    if not text or plain or not sys.stdout.isatty() or (os.name == "nt" and "WT_SESSION" not in os.environ):
         return text
     return f"\033[{COLOURS[colour]}m{text}\033[0m"
 

@@ -55,6 +55,8 @@ class Pace:
             return []
         self.is_told = True
         total = seconds / done * left
+        if total < 90:  # the line of progress says enough
+            return []
         text = f"this will take about {roughly(total)}"
         if self.is_cpu and total > LONG and self.preset != "laptop":
             text = f"note: {text} on this CPU. --preset laptop trains smaller networks in an evening; or use a GPU"

@@ -1,14 +1,20 @@
 """What is printed fits the terminal; in a file it is as before."""
 
+import importlib
 import os
 import re
+import subprocess
 import sys
 
 import pytest
 import torch
+from helpers import ROOT
+from PIL import Image, ImageDraw
 
 from command_line import terminal
 from command_line.progress import Progress, roughly
+from command_line.provenance import VERSION
+from media.sheets import GRID, with_captions
 from training.pace import Pace
 
 CPU = torch.device("cpu")
@@ -162,3 +168,54 @@ def test_threads(monkeypatch):
     assert choose_threads(CPU, 64 * 64) == 1 and used == [2, 1]
     used.append(8)  # measured on two cores only
     assert choose_threads(CPU, 64 * 64) == 8
+
+
+@pytest.mark.parametrize("module, words, meant", [
+    ("cyclegan", ["--batchsize", "2"], "--batchsize: did you mean --batch_size?"),
+    ("cyclegan", ["--lambda-ssim", "2"], "--lambda-ssim: did you mean --lambda_ssim?"),  # hidden in --help
+    ("translate", ["--checkpoint", "x", "--input", "y", "--keepsize", "--stregth", "1"],
+     "--keepsize: did you mean --keep_size?; --stregth: did you mean --strength?"),
+    ("compress", ["distill", "--checkpoint", "x", "--few_products", "3"], "did you mean --fewer_products?"),
+    ("plot", ["x", "--qwertz"], None),
+])  # fmt: skip
+def test_mistyped_options_get_a_suggestion(module, words, meant, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        importlib.import_module(module).get_parser().parse_args(words)
+    message = capsys.readouterr().err
+    assert stopped.value.code == 2 and "unrecognized arguments: " in message
+    assert meant in message if meant else "did you mean" not in message
+
+
+@pytest.mark.parametrize(
+    "module", ["cyclegan", "translate", "evaluate", "export", "compress", "plot", "benchmarks.speed"]
+)
+def test_version(module, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        importlib.import_module(module).main(["--version"])
+    line = capsys.readouterr().out
+    assert stopped.value.code == 0 and line.startswith(f"CycleGAN {VERSION}") and f"torch {torch.__version__}" in line
+
+
+def test_help_fits_one_and_a_half_screens():
+    environment = os.environ | {"COLUMNS": "80"}
+    help = subprocess.run([sys.executable, "cyclegan.py", "--help"], cwd=ROOT, env=environment, capture_output=True)
+    assert help.stdout.count(b"\n") <= 58 and b"--preset" in help.stdout
+
+
+def test_sample_grids_have_captions():
+    for width, texts in ((64, GRID.keys()), (32, GRID.values())):
+        grid = Image.new("RGB", (6 * (width + 2) + 2, 40), "gray")
+        seen = []
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            original = ImageDraw.ImageDraw.text
+
+            def text(self, xy, words, original=original, seen=seen, **how):
+                seen.append((xy[0], words))
+                return original(self, xy, words, **how)
+
+            monkeypatch.setattr(ImageDraw.ImageDraw, "text", text)
+            result = with_captions(grid, GRID)
+        assert seen == [(2 + i * (width + 2), words) for i, words in enumerate(texts)]
+        assert result.size == (grid.width, grid.height + 14)
+        assert result.crop((0, 14, *result.size)).tobytes() == grid.tobytes()  # the images are as before
+        assert result.crop((0, 0, grid.width, 14)).convert("L").getextrema() == (0, 255)
