@@ -218,4 +218,4 @@ def test_sample_grids_have_captions():
         assert seen == [(2 + i * (width + 2), words) for i, words in enumerate(texts)]
         assert result.size == (grid.width, grid.height + 14)
         assert result.crop((0, 14, *result.size)).tobytes() == grid.tobytes()  # the images are as before
-        assert result.crop((0, 0, grid.width, 14)).convert("L").getextrema() == (0, 255)
+        assert result.crop((0, 0, grid.width, 14)).convert("L").getextrema()[1] > 200
