@@ -31,20 +31,18 @@ from variants.build import apply_variants, channels_of, dataset_options, make_di
 from variants.losses import extra_losses, make_criterion, mean_loss, needs_cycle
 from variants.schedules import learning_rates, lr_factor
 
-# The demo trains small networks, so a laptop is enough. With so few epochs, a long decay helps
-DEMO = dict(img_height=64, img_width=64, n_residual_blocks=3, ngf=24, ndf=32, upsample="nearest", n_epochs=6,
-            decay_epoch=2, lr=0.0005, sample_interval=100)  # fmt: skip
-
 
 def get_parser():
-    """The defaults are the paper's configuration: edit them here, or override them on the command line."""
+    """The defaults are the paper's configuration: edit them here, or override them on the command line. The demo's and
+    other sets of options are in training/presets.py."""
     parser = argument_parser("Train CycleGAN.", "python cyclegan.py [--dataset_name NAME] [--option VALUE ...]")
     add = parser.add_argument_group("data").add_argument
-    add("--dataset_name", metavar="NAME", default="demo", help="folder in data_dir, or official data set")
+    add("--dataset_name", metavar="NAME", default="demo", help="folder in data_dir, or official set")
+    add("--preset", metavar="NAME", choices=("laptop", "paper", "demo"), help="set of options: laptop, paper or demo")
     add("--data_dir", metavar="DIR", default="data", help="folder of the data sets")
     add("--img_height", type=between(32, 16384), default=256, help="height of the training crop")
     add("--img_width", type=between(32, 16384), default=256, help="width of the training crop")
-    add("--load_size", type=between(32, 16384), help="shorter side before the crop (default: 286/256 of it)")
+    add("--load_size", type=between(32, 16384), help="short side before cropping (default: 286/256 of it)")
     add("--channels", type=int, choices=(1, 3), default=3, help="1 for gray images, 3 for RGB")
     add = parser.add_argument_group("networks").add_argument
     add("--n_residual_blocks", type=between(0, 1000), default=9, help="9 for 256 pixels, 6 for 128")
@@ -79,7 +77,7 @@ def get_parser():
 def get_options(argv):
     from training.options import read_options
 
-    return read_options(get_parser(), argv, DEMO)
+    return read_options(get_parser(), argv)
 
 
 ##############################

@@ -42,7 +42,7 @@ def get_parser():
     add("--direction", choices=("AB", "BA"), help="generator of a full checkpoint (default: AB)")
     add("--format", nargs="+", choices=FORMATS, help="one or more formats; ts is deprecated (default: onnx)")
     add("--size", type=parse_size, metavar="WIDTHxHEIGHT", help="fixed input size, 256 is 256x256 (default: any size)")
-    add("--output", metavar="FILE", help="output file (default: next to the checkpoint, such as G_AB_200.onnx)")
+    add("--output", metavar="PATH", help="output file, or folder (default: next to the checkpoint, such as G_AB_200.onnx)")
     add("--images", metavar="DIR", help="folder of images to compare on (default: test images of the data set)")
     add("--calibration", metavar="DIR", help="int8: folder of images, of which 32 are used (default: training images)")
     add("--psnr", type=between(10.0, 80.0), default=35.0, help="int8: required PSNR to float32, in dB")
@@ -69,8 +69,13 @@ def parse_size(text):
 def check_options(opt):
     if is_exported(opt.checkpoint):
         raise InputError(f"--checkpoint {opt.checkpoint}: is already exported. Pass its checkpoint instead")
-    if opt.output and len(opt.format) > 1:
-        raise InputError("--output: names a single file; use it with one --format")
+    if opt.output and len(opt.format) > 1 and not names_a_folder(opt.output):
+        raise InputError(f"--output {opt.output}: names a single file; use it with one --format, or name a folder")
+
+
+def names_a_folder(path):
+    """Whether --output is a folder: one that exists, or a name that ends in a slash."""
+    return os.path.isdir(path) or path.endswith(("/", os.sep))
 
 
 def check_packages(opt):
@@ -84,11 +89,15 @@ def output_path(opt, trained, kind):
     """Returns the path of the file to write, such as G_AB_200.onnx or G_AB_200_256x256_int8.onnx, and checks that it can
     be written there."""
     extension, _, suffix, _ = FORMATS[kind]
-    if opt.output and os.path.splitext(opt.output)[1] != extension:
+    folder, file = os.path.dirname(opt.checkpoint), opt.output
+    if file and names_a_folder(file):
+        folder, file = file, None
+        os.makedirs(folder, exist_ok=True)
+    if file and os.path.splitext(file)[1] != extension:
         raise InputError(f"--output {opt.output}: --format {kind} needs a file name that ends in {extension}")
     name = f"G_{trained.direction}_{trained.epoch}" if trained.is_full else stem(opt.checkpoint)
     name += "_{1}x{0}".format(*opt.size) if opt.size else ""
-    path = opt.output or os.path.join(os.path.dirname(opt.checkpoint), name + suffix + extension)
+    path = file or os.path.join(folder, name + suffix + extension)
     if not os.path.isdir(os.path.dirname(path) or ".") or os.path.isdir(path):
         raise InputError(f"--output {path}: must be a file in an existing folder")
     return path

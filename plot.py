@@ -12,6 +12,7 @@ import os
 
 from command_line.parser import argument_parser, between
 from command_line.run import run_script
+from command_line.suggestions import name_runs
 from media.files import check_regular
 from training.health import ADVICE, USUAL
 from utils import InputError, whole_file
@@ -27,6 +28,10 @@ PLOTS = {
     "learning rate of the generators": ("lr",),
     "training images per second": ("images_per_s",),
 }
+# where the name of a value is not what to call it
+LABELS = {"tells": "D accuracy", "lr": "learning rate", "images_per_s": "images/s", "change": "gray levels",
+          "val_cycle": "cycle, test images", "val_identity": "identity, test images"}  # fmt: skip
+STYLES = ("-", "--", ":", "-.")  # of the values in one plot, if there are several runs
 
 
 def get_parser():
@@ -42,48 +47,52 @@ def get_parser():
 
 
 def read_log(path):
-    """Reads a log.jsonl -> list of records, dicts with "step". Skips incomplete lines, such as the last one of a run
-    that was killed."""
+    """Reads a log.jsonl -> (list of records, number of lines that were skipped). A record is a dict with "step", sorted
+    by it. Skipped are damaged lines, such as the last one of a run that was killed. Raises InputError."""
     check_regular(path)
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            lines = file.readlines()
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}. NAME must be a run, a folder in saved_models")
-    records = []
-    for line in lines:
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(record, dict) and is_number(record.get("step")) and record["step"] >= 0:
-            records.append(valid(record))
+    if not os.path.isfile(path):
+        name = os.path.basename(os.path.dirname(path))
+        raise InputError(f"{path}: no such file. NAME must be a run in saved_models. {name_runs(name, 'log.jsonl')}")
+    with open(path, encoding="utf-8", errors="replace") as file:
+        found = [record_in(line) for line in file if line.strip()]
+    records = [record for record in found if record]
     if not records:
         raise InputError(f"{path}: nothing has been logged yet")
-    return records
+    return sorted(records, key=lambda record: record["step"]), len(found) - len(records)
 
 
-def is_number(value):
-    return type(value) in (int, float) and abs(value) < 1e30  # not NaN
-
-
-def valid(record):
-    """A record of a log without values that no run writes."""
-    kept = {name: value for name, value in record.items() if is_number(value)}
-    conditions = record.get("conditions")
-    known = [c for c in conditions if isinstance(c, str) and c in ADVICE] if isinstance(conditions, list) else []
-    return kept | ({"conditions": known} if known else {})
+def record_in(line):
+    """A line of log.jsonl -> dict, or None if the line is damaged. Values that are no finite numbers are left out."""
+    try:
+        record = json.loads(line)
+        step, conditions = record["step"], record.get("conditions", [])
+        if type(step) is not int or not 0 <= step < 2**53 or not isinstance(conditions, list):
+            return None
+        # no run writes values as large as 1e30, with which matplotlib cannot draw
+        values = {k: float(v) for k, v in record.items() if type(v) in (int, float) and abs(v) < 1e30}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
+        return None
+    return values | {
+        "step": step,
+        "conditions": [name for name in conditions if isinstance(name, str) and name in ADVICE],
+    }
 
 
 def curve(records, name, smooth=0):
     """The curve of one logged value -> (steps, values). Each value is the mean over about the last `smooth` steps."""
-    points = [(record["step"], record[name]) for record in records if isinstance(record.get(name), (int, float))]
-    means = []
+    points = [(record["step"], record[name]) for record in records if name in record]
+    means, n, total, first = [], 0, 0.0, 1  # of the window, which begins with point `first`
     for i, (step, value) in enumerate(points):
-        # a logged value is the mean since the previous one, so weigh it by the steps in between
-        recent = [(at - before, v) for (before, _), (at, v) in zip(points, points[1 : i + 1]) if at > step - smooth]
-        n = sum(weight for weight, _ in recent)
-        means.append(sum(weight * v for weight, v in recent) / n if n else value)
+        if i:  # a logged value is the mean since the previous one, so weigh it by the steps in between
+            n += step - points[i - 1][0]
+            total += (step - points[i - 1][0]) * value
+        while first <= i and points[first][0] <= step - smooth:
+            weight = points[first][0] - points[first - 1][0]
+            n, total, first = n - weight, total - weight * points[first][1], first + 1
+            if abs(weight * points[first - 1][1]) > 1e6 * abs(total):  # nothing is left of the other digits
+                window = range(first, i + 1)
+                total = sum((points[k][0] - points[k - 1][0]) * points[k][1] for k in window)
+        means.append(total / n if n else value)
     return [step for step, _ in points], means
 
 
@@ -121,20 +130,26 @@ def draw_plots(logs, smooth, path):
 
 
 def draw_curves(axis, names, logs, smooth):
-    """Draws the values `names` of all runs into one plot, an axis of matplotlib. Only losses are smoothed."""
+    """Draws the values `names` of all runs into one plot, an axis of matplotlib. Only losses are smoothed. Of several
+    runs, each has its colour in all plots, and each value its style of line."""
     axis.set_xlabel("step")
-    for run_name, records in logs.items():
-        for name in names:
+    lines = []
+    for i, (run_name, records) in enumerate(logs.items()):
+        for j, name in enumerate(names):
             steps, values = curve(records, name, smooth if name.startswith("loss_") else 0)
             if steps:
-                label = {"tells": "D accuracy"}.get(name, name.removeprefix("loss_")) + (
-                    f", {run_name}" if len(logs) > 1 else ""
-                )
-                axis.plot(steps, values, label=label, marker="." if len(steps) < 20 else None)
+                several = len(logs) > 1
+                words = [LABELS.get(name, name.removeprefix("loss_"))] * (len(names) > 1 or not several)
+                label = ", ".join(words + [run_name] * several)
+                colour, style = f"C{(i if several else j) % 10}", STYLES[j % len(STYLES)] if several else "-"
+                lines += axis.plot(steps, values, label=label, color=colour, linestyle=style, marker=".")
+    if max((len(line.get_xdata()) for line in lines), default=0) >= 20:
+        for line in lines:  # a single value is visible, and many are not a thick line
+            line.set_markevery([-1])
     if "loss_cycle" in names:  # the ranges of other losses depend on --gan_loss
         axis.axhspan(*USUAL["loss_cycle"], alpha=0.06, label="usual")
     axis.legend(fontsize=8)
-    low, high = (f(0, *(f(line.get_ydata()) for line in axis.get_lines())) for f in (min, max))
+    low, high = (f(0, *(f(line.get_ydata()) for line in lines)) for f in (min, max))
     axis.set_ylim(low, low + 1.05 * (high - low) or 1)
 
 
@@ -143,7 +158,8 @@ def print_conditions(run_name, records):
     steps_of = {}
     for record in records:
         for condition in record.get("conditions", ()):
-            steps_of.setdefault(condition, []).append(record["step"])
+            if condition in ADVICE:
+                steps_of.setdefault(condition, []).append(record["step"])
     for condition, steps in steps_of.items():
         print(f"{run_name}: {condition} at step {', '.join(map(str, steps[:5]))}{', ...' if steps[5:] else ''}")
         print(f"  {ADVICE[condition]}")
@@ -151,7 +167,12 @@ def print_conditions(run_name, records):
 
 def main(argv=None):
     opt = get_parser().parse_args(argv)
-    logs = {name: read_log(os.path.join("saved_models", name, "log.jsonl")) for name in opt.names}
+    logs = {}
+    for name in opt.names:
+        path = os.path.join("saved_models", name, "log.jsonl")
+        logs[name], n_skipped = read_log(path)
+        if n_skipped:
+            print(f"note: {path}: skipped {n_skipped} damaged line{'s' * (n_skipped > 1)}")
     path = opt.output or os.path.join("images", opt.names[0], "curves.png")
     draw_plots(logs, opt.smooth, path)
     print(f"{path}: the curves of {', '.join(logs)}")

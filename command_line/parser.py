@@ -20,19 +20,16 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return {"int": "N", "float": "X"}.get(getattr(action.type, "__name__", ""), action.dest.upper())
 
 
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one of torchrun's processes."""
-
-    def error(self, message):
-        from command_line.errors import speaks_first  # imported here, so that `import cyclegan` is fast
-
-        return super().error(message) if speaks_first() else self.exit(2)
-
-
 def argument_parser(description, usage):
-    """argparse.ArgumentParser with short lines of help. usage: the command line in short, such as
+    """argparse.ArgumentParser with short lines of help, and --version. usage: the command line in short, such as
     "python plot.py NAME [NAME ...] [options]"."""
-    return Parser(usage=usage, description=description, formatter_class=HelpFormatter)
+    from command_line.suggestions import Parser, Version  # imported here, so that `import cyclegan` is fast
+
+    parser = Parser(usage=usage, description=description, formatter_class=HelpFormatter)
+    parser.add_argument(
+        "--version", action=Version, nargs=0, default=argparse.SUPPRESS, help="show the version and exit"
+    )
+    return parser
 
 
 def between(low, high=math.inf):

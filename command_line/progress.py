@@ -3,13 +3,15 @@ Progress of a long computation: speed, remaining time, memory and losses.
 """
 
 import json
-import shutil
 import sys
 import time
 
 import torch
 
 from command_line.output import append_line
+from command_line.terminal import coloured, columns, fit
+
+BAR = 10  # characters of the bar
 
 
 def memory_in_use(device):
@@ -35,10 +37,20 @@ def duration(seconds):
     return f"{days} d {clock}" if days else clock
 
 
+def roughly(seconds):
+    """A duration in words: 'a minute', '12 minutes', '2.5 hours', '16 days'."""
+    if seconds < 90:
+        return "a minute"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} minutes"
+    return f"{seconds / 3600:.2g} hours" if seconds < 48 * 3600 else f"{seconds / 86400:.0f} days"
+
+
 class Progress:
     """Shows progress as one line that is redrawn in a terminal, or as separate lines in a file or pipe.
 
-    Training calls `update`, which also logs. Commands that only count call `tick`, and need no arguments here.
+    Training calls `update`, which also logs, and after each step `between`. Commands that only count call `tick`, and
+    need no arguments here.
 
     log_path:   JSON lines file that `update` and `note` append to
     first_step: step that the run starts from, above 0 if it is resumed
@@ -49,6 +61,7 @@ class Progress:
     def __init__(self, log_path=None, first_step=0, last_step=0, quiet=False):
         self.first_step, self.last_step, self.step = first_step, last_step, first_step
         self.time, self.seconds_per_step, self.drawn = time.monotonic(), None, 0
+        self.shown, self.pause, self.rest = self.time, 5, ()  # when the last line was shown, for `between`
         self.quiet, self.log_path, self.is_log_lost = quiet, log_path, False
 
     def update(self, step, images_per_step, device, **values):
@@ -70,14 +83,26 @@ class Progress:
         record = {"step": step, **values, "images_per_s": images_per_step / pace, "memory_gib": memory}
         self.note(record)
 
-        losses = "  ".join(f"{k.removeprefix('loss_')} {v:.3f}" for k, v in values.items() if k.startswith("loss_"))
-        left = duration(self.seconds_per_step * (self.last_step - step)) if step > self.first_step + 1 else "..."
-        self.show(
-            f"step {step}/{self.last_step}  ETA {left}  epoch {values['epoch'] + 1}  {losses}  "
-            f"{images_per_step / self.seconds_per_step:.3g} img/s  {memory:.1f} GiB",
-            bar=f"[{'#' * int(20 * step / self.last_step):.<20}] ",
-        )
+        losses = [f"{k.removeprefix('loss_')} {v:.3f}" for k, v in values.items() if k.startswith("loss_")]
+        speed = f"{images_per_step / self.seconds_per_step:.3g} img/s"
+        self.rest = (f"epoch {values['epoch'] + 1}", *losses, speed, f"{memory:.1f} GiB")
+        self.show_step(step, self.seconds_per_step if step > self.first_step + 1 or pace > 1 else None)
         return record
+
+    def between(self, step):
+        """Shows how far a training run is since the last `update`, if the time for that has come: at once in a terminal;
+        in a file after 5 seconds without a line, 10, 20, and so on up to a minute."""
+        now = time.monotonic()
+        if self.quiet or step <= self.step or now - self.shown < (0.2 if sys.stdout.isatty() else self.pause):
+            return
+        self.pause = min(60, 2 * self.pause)
+        is_warm = self.seconds_per_step and self.step > self.first_step + 1
+        self.show_step(step, self.seconds_per_step if is_warm else (now - self.time) / (step - self.step))
+
+    def show_step(self, step, pace):
+        """Shows the line of a training run. pace: seconds per step, or None if it is unknown"""
+        left = duration(pace * (self.last_step - step)) if pace else "..."
+        self.show([f"step {step}/{self.last_step}", f"ETA {left}", *self.rest], step / max(1, self.last_step))
 
     def note(self, record):
         """Appends a dict to the log as one JSON line. Floats are rounded to six significant digits."""
@@ -103,18 +128,22 @@ class Progress:
         self.time = now
         pace = done / max(1e-9, now - started)
         left, share = (duration((total - done) / pace), done / total) if total and done else ("...", 0)
-        line = f"{label}{done}/{total or '?'} {unit}  ETA {left}  {pace:.3g} {unit}/s"
-        self.show(line, bar=f"[{'#' * int(20 * min(1, share)):.<20}] ")
+        self.show([f"{label}{done}/{total or '?'} {unit}", f"ETA {left}", f"{pace:.3g} {unit}/s"], share)
 
-    def show(self, line, bar):
-        """Prints a line. A terminal that is wide enough also shows the progress bar `bar`."""
-        if not sys.stdout.isatty():
-            print(line, flush=True)
+    def show(self, fields, share):
+        """Prints fields in a line. A terminal also shows a bar before them, and leaves out those that do not fit.
+
+        share: what is done, from 0 to 1"""
+        self.shown = time.monotonic()
+        width = columns()
+        if width is None:
+            print("  ".join(fields), flush=True)
             return
-        columns = shutil.get_terminal_size().columns - 1  # a line that wraps cannot be redrawn
-        line = (bar + line if len(bar + line) <= columns else line)[:columns]
-        print("\r" + line.ljust(self.drawn), end="", flush=True)
-        self.drawn = len(line)
+        done, length = "#" * int(BAR * min(1, share)), BAR + 3 if width > BAR + 20 else 0
+        line = fit(fields, width - 1 - length)  # a line that wraps cannot be redrawn
+        bar = f"[{coloured(done, 'green')}{'.' * (BAR - len(done))}] " if length else ""
+        print("\r" + bar + line + " " * (self.drawn - length - len(line)), end="", flush=True)
+        self.drawn = length + len(line)
 
     def end_line(self):
         """Moves below the redrawn line. Call this before printing anything else."""

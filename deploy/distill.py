@@ -20,6 +20,7 @@ from deploy.compression import print_comparison, quality, read_begun, read_train
 from deploy.student import feature_loss, make_student, translate_with_features
 from inference.load import generator_in
 from media.files import load_file
+from media.sheets import with_captions
 from models import GeneratorResNet, in_one_pass
 from training.data import TrainingData
 from training.monitor import Monitor, save_png
@@ -175,7 +176,8 @@ class DistillationMonitor(Monitor):
         images = self.data.samples["AB".index(self.gan.direction[0])]
         with torch.no_grad():
             columns = [images, *(G(images).float() for G in (self.gan.teacher, self.gan.student))]
-        self.run.background.start(save_png, draw_grid(columns), f"{self.run.sample_dir}/{step:06d}.png")
+        grid = with_captions(draw_grid(columns), {"real": "real", "teacher": "T", "student": "S"})
+        self.run.background.start(save_png, grid, f"{self.run.sample_dir}/{step:06d}.png")
 
 
 def build(opt, options, state, run):

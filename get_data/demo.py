@@ -12,11 +12,14 @@ CycleGAN itself does not need this module. You can skip it on a first reading.
 """
 
 import os
+import time
 
 import numpy as np
 import torch
 from PIL import Image, ImageFilter
 
+from command_line.progress import Progress
+from command_line.terminal import say
 from get_data.part import complete_folder
 from get_data.scenes import draw_scene
 
@@ -25,7 +28,8 @@ N_TRAIN, N_TEST = 300, 50
 
 def write_demo(root):
     """Draws the data set into the folder `root`, which only appears once the data set is complete."""
-    print(f"drawing {root}: {N_TRAIN} scenes with horses, {N_TRAIN} others with zebras, {N_TEST} with both", flush=True)
+    say(f"drawing {root}: {N_TRAIN} scenes with horses, {N_TRAIN} others with zebras, {N_TEST} with both")
+    progress, started, done = Progress(), time.monotonic(), 0
     with complete_folder(root) as temporary:
         for number, split in enumerate(("trainA", "trainB", "test")):
             for i in range(N_TEST if split == "test" else N_TRAIN):
@@ -36,6 +40,9 @@ def write_demo(root):
                 for folder, picture in pictures.items():
                     os.makedirs(os.path.join(temporary, folder), exist_ok=True)
                     picture.save(os.path.join(temporary, folder, f"{i:04d}.png"))
+                done += 1
+                progress.tick(done, 2 * N_TRAIN + N_TEST, "scenes", started)
+    progress.end_line()
 
 
 ##############################
@@ -99,7 +106,7 @@ def score(G_AB, G_BA, root, device):
             for row, picture in zip(rows.values(), (fake, original, truth)):
                 row.append(colour_shares(picture, original, mask, animal))
         shares[direction] = {name: np.mean(row, axis=0).tolist() for name, row in rows.items()}
-    print("share of the animal's pixels in the other animal's colours | share of the background that kept its colour")
+    say("share of the animal's pixels in the other animal's colours | share of the background that kept its colour")
     for direction, rows in shares.items():
-        print(f"  {direction}  " + "   ".join(f"{name} {a:.3f} | {b:.3f}" for name, (a, b) in rows.items()))
+        say(f"  {direction}  " + "   ".join(f"{name} {a:.3f} | {b:.3f}" for name, (a, b) in rows.items()))
     return shares

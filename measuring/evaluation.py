@@ -280,15 +280,15 @@ def measure_direction(direction, generators, data, available, settings, paired):
     is_deep, is_label = data.is_deep(direction), data.label_domain == target
     truths = data.truths(direction)
     if is_label:
-        criterion = "share of wrong pixels"
+        criterion, unit = "share of wrong pixels", ""
     elif truths:
-        criterion = "L1 to the truth"
+        criterion, unit = "L1 to the truth", "of 255"
     elif G_back:
-        criterion = "cycle L1"
+        criterion, unit = "cycle L1", "of 255"
     else:
-        criterion = "L1 to the input"
+        criterion, unit = "L1 to the input", "of 255"
     columns = ["input", "translation"] + ["recovered"] * bool(G_back) + ["truth"] * bool(truths)
-    scores, cases = Scores(available, target, is_deep), Cases(f"{arrow(direction)}, by {criterion}", columns)
+    scores, cases = Scores(available, target, is_deep), Cases(f"{arrow(direction)}, by {criterion}", columns, unit)
 
     def translate(G, x):
         with torch.autocast(settings.device.type, torch.bfloat16, enabled=settings.amp):
@@ -323,7 +323,7 @@ def measure_direction(direction, generators, data, available, settings, paired):
             cases.add(errors[criterion][i].item(), path, [as_rgb(column[i : i + 1])[0] for column in shown])
 
     unchanged = data.test[target] if G.channels == G.out_channels else []
-    loading |= dict(deep=data.deep[target], label=f"{target} kept by {arrow(direction)}")
+    loading |= dict(deep=data.deep[target], label=f"{arrow(direction)}, identity mapping of {target}")
     for images in image_batches(unchanged, **loading):
         x = to_float(images)
         scores.add("identity_l1", l1(translate(G, x), x))

@@ -27,11 +27,11 @@ MEASURES = {
     "paired_psnr": ("paired ground truth, PSNR", "dB", True),
     "paired_ssim": ("paired ground truth, SSIM", "", True),
     "paired_lpips": ("paired ground truth, LPIPS", "", False),
-    "pixel_accuracy": ("labels: per-pixel accuracy", "", True),
-    "class_accuracy": ("labels: per-class accuracy", "", True),
-    "class_iou": ("labels: class IoU", "", True),
-    "class_accuracy_all": ("labels: per-class accuracy, absent as 0", "", True),
-    "class_iou_all": ("labels: class IoU, absent as 0", "", True),
+    "pixel_accuracy": ("labels: per-pixel accuracy", "0 to 1", True),
+    "class_accuracy": ("labels: per-class accuracy", "0 to 1", True),
+    "class_iou": ("labels: class IoU", "0 to 1", True),
+    "class_accuracy_all": ("labels: per-class accuracy, absent as 0", "0 to 1", True),
+    "class_iou_all": ("labels: class IoU, absent as 0", "0 to 1", True),
 }
 BETTER = {True: "  (higher is better)", False: "  (lower is better)", None: ""}
 N_CASES = 4  # number of best cases in a sheet, and of worst cases
@@ -55,7 +55,7 @@ def results_table(results, untranslated, references, absent):
     absent:       names of the classes that do not occur in the true labels
     """
     directions = list(results)
-    lines = [" " * 46 + "".join(arrow(d).rjust(12) for d in directions)]
+    lines = [" " * 48 + "".join(arrow(d).rjust(12) for d in directions)]
     for name, (title, unit, higher_is_better) in MEASURES.items():
         rows = [(with_unit(title, unit), results, BETTER[higher_is_better])]
         rows.append(("  of the untranslated input", untranslated, ""))
@@ -63,7 +63,7 @@ def results_table(results, untranslated, references, absent):
             values = [values_of.get(d, {}).get(name) for d in directions]
             if any(value is not None for value in values):
                 cells = ["-".rjust(12) if value is None else f"{value:12.4g}" for value in values]
-                lines.append(f"{label:46}{''.join(cells)}{better}")
+                lines.append(f"{label:48}{''.join(cells)}{better}")
     if references:
         names = [MEASURES[name][0].removeprefix("labels: ") for name in next(iter(references.values()))]
         lines.append(f"for comparison, {' / '.join(names)}, of")
@@ -89,8 +89,8 @@ def before_and_after(rows, before, after):
         for name, (title, unit, _) in MEASURES.items():
             if name in values and name in known:
                 rows.append((f"{arrow(direction)}  {with_unit(title, unit)}", known[name], values[name]))
-    lines = [f"{'':54}{'before':>10}{'after':>10}   after/before"]
-    return lines + [f"{label:54}{a:10.4g}{b:10.4g}{f'{b / a:.3f}' if a else '-':>15}" for label, a, b in rows]
+    lines = [f"{'':56}{'before':>10}{'after':>10}   after/before"]
+    return lines + [f"{label:56}{a:10.4g}{b:10.4g}{f'{b / a:.3f}' if a else '-':>15}" for label, a, b in rows]
 
 
 def draw_curves(history, path):
@@ -145,10 +145,11 @@ class Cases:
 
     title:   heading of the sheet
     columns: names of the images kept for each case
+    unit:    of the errors, such as "of 255"
     """
 
-    def __init__(self, title, columns):
-        self.title, self.columns = title, columns
+    def __init__(self, title, columns, unit=""):
+        self.title, self.columns, self.unit = title, columns, unit
         self.best, self.worst, self.n = [], [], 0
 
     def add(self, error, path, images):
@@ -168,8 +169,20 @@ class Cases:
     def save_sheet(self, path):
         """Writes a PNG file with one row per case, best first."""
         rows = []
-        for which, items in (("best", sorted(self.best, reverse=True)), ("worst", sorted(self.worst))):
-            for _, _, error, name, images in items:
-                captions = [f"{which}: {error:.4g}  {os.path.basename(name)}", *self.columns[1:]]
-                rows.append(list(zip(captions, (to_pil_image(image.cpu()) for image in images))))
+        for which, _, error, name, images in self.ordered():
+            value = f"{error:.4g} {self.unit}".rstrip()
+            captions = [f"{which}: {value}  {os.path.basename(name)}", *self.columns[1:]]
+            rows.append(list(zip(captions, (to_pil_image(image.cpu()) for image in images))))
         draw_sheet(path, rows, f"{self.title}: {' | '.join(self.columns)}")
+
+    def ordered(self):
+        """The cases by error -> list of ("best" or "worst", number, error, path, images). None is in it twice: of fewer
+        images than the sheet has rows, the better half is best."""
+        best = [("best", *item[1:]) for item in sorted(self.best, reverse=True)]
+        worst = [("worst", *item[1:]) for item in sorted(self.worst)]
+        if self.n >= 2 * N_CASES:
+            return best + worst
+        cases = {item[1]: item for item in worst + best}
+        cases = sorted(cases.values(), key=lambda item: (item[2], item[1]))
+        n_best = -(-len(cases) // 2)
+        return [("best" if i < n_best else "worst", *item[1:]) for i, item in enumerate(cases)]

@@ -52,7 +52,9 @@ def load_file(path):
         check_tensors(state)
         return state
     except FileNotFoundError:
-        raise InputError(f"{path}: no such checkpoint")
+        from command_line.suggestions import missing_checkpoint  # imported here: mostly not needed
+
+        raise InputError(missing_checkpoint(path))
     except pickle.UnpicklingError:
         raise InputError(f"{path}: not a checkpoint, or one with code in it; nothing was executed")
     except Exception as error:  # torch raises many kinds of errors on broken files

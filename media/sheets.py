@@ -1,5 +1,5 @@
 """
-Contact sheets: rows of captioned images in one image file.
+Contact sheets: rows of captioned images in one image file. And captions for the sample grids of a training.
 """
 
 import os
@@ -7,6 +7,10 @@ import os
 from PIL import Image, ImageDraw
 
 from utils import whole_file
+
+LINE = 14  # height of a line of text, in pixels
+# the columns of utils.sample_images, and what is written above narrow ones
+GRID = {"real A": "A", "fake B": "A>B", "recovered A": "A>B>A", "real B": "B", "fake A": "B>A", "recovered B": "B>A>B"}
 
 
 def draw_sheet(path, rows, title, kind="PNG"):
@@ -17,7 +21,7 @@ def draw_sheet(path, rows, title, kind="PNG"):
     kind:  Pillow's name of the file format
     """
     width, height = rows[0][0][1].size if rows else (1, 1)
-    zoom, line = max(1, 256 // max(width, height)), 14  # the height of a line of text, in pixels
+    zoom, line = max(1, 256 // max(width, height)), LINE
     width, height = width * zoom, height * zoom
     size = max(500, *(len(row) * width for row in rows), 0), line + len(rows) * (height + line)
     sheet = Image.new("RGB", size, "white")
@@ -31,3 +35,16 @@ def draw_sheet(path, rows, title, kind="PNG"):
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     with whole_file(path) as temporary:
         sheet.save(temporary, kind)
+
+
+def with_captions(grid, captions):
+    """Adds a line of text above the columns of a grid of images of equal width, see utils.draw_grid -> PIL.Image
+
+    captions: {text: a shorter one, for all columns if one of the texts does not fit}, in the order of the columns"""
+    result = Image.new("RGB", (grid.width, grid.height + LINE))
+    result.paste(grid, (0, LINE))
+    draw, width = ImageDraw.Draw(result), (grid.width - 2) // len(captions)
+    fits = all(draw.textlength(text) < width for text in captions)
+    for i, text in enumerate(captions if fits else captions.values()):
+        draw.text((2 + i * width, 1), text, fill="white")
+    return result

@@ -62,6 +62,22 @@ class TrainingData:
             raise problem from error
         run.epoch, run.batch = epoch + 1, 0
 
+    def test_files(self, domain):
+        """The test images of a domain, ImageFiles, or () if there are none."""
+        try:
+            return ImageFiles(find_folder(self.run.root, "test", domain))
+        except InputError:
+            return ()
+
+    def has_tests(self):
+        """Whether there are test images of both domains, as evaluate.py needs."""
+        return all(len(self.test_files(domain)) for domain in "AB")
+
+    def example(self, domain):
+        """The path of an image of a domain to try a generator on: the first test image, or training image."""
+        tests, source = self.test_files(domain), getattr(self.dataset, domain)
+        return tests[0] if len(tests) else source.files[int(source.usable[0])]
+
 
 def fixed_images(dataset, root, domain, n):
     """The first n test images of a domain, resized and not cropped -> float32 (n, C, H, W) in [-1, 1]. Without a test

@@ -131,7 +131,12 @@ def cut_log(source, path, step):
                 try:
                     if json.loads(line)["step"] <= step:
                         kept.append(line)
-                except (ValueError, KeyError, TypeError, RecursionError):  # the last line of a killed run may be half-written
+                except (
+                    ValueError,
+                    KeyError,
+                    TypeError,
+                    RecursionError,
+                ):  # the last line of a killed run may be half-written
                     continue
     with whole_file(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         file.writelines(kept)
@@ -141,13 +146,6 @@ def write_record(record, folder):
     """Writes options.json: what a run was started with, in text that --options and people can read."""
     with whole_file(f"{folder}/{OPTIONS}") as temporary, open(temporary, "w", encoding="utf-8") as file:
         file.write(json.dumps(record, indent=1) + "\n")
-
-
-def runs_there_are(folder="saved_models"):
-    """The names of the runs that can be resumed, newest first."""
-    names = [n for n in os.listdir(folder) if not n.endswith(".part")] if os.path.isdir(folder) else []
-    paths = {name: os.path.join(folder, name, "latest.pth") for name in names}
-    return sorted((n for n, p in paths.items() if os.path.isfile(p)), key=lambda n: -os.path.getmtime(paths[n]))
 
 
 def n_bytes_of(state):

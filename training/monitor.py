@@ -7,8 +7,11 @@ import numpy as np
 import torch
 
 from command_line.progress import Progress
+from command_line.terminal import say
 from datasets import ImageDataset
+from media.sheets import GRID, with_captions
 from training.health import Health, check_finite
+from training.pace import Pace
 from training.processes import average_over_processes
 from utils import InputError, draw_grid, evaluating, sample_images, whole_file
 from variants.build import channels_of
@@ -24,6 +27,7 @@ class Monitor:
         last_step = opt.n_iters or run.step + (opt.n_epochs - run.epoch) * len(data.loader) - run.batch
         self.progress = Progress(f"{run.checkpoint_dir}/log.jsonl", run.step, last_step, self.quiet)
         self.health = Health(opt.gan_loss, opt.lambda_cyc)
+        self.pace = Pace(run.device, opt.preset, run.step, last_step)
         self.losses, self.sampled_at = [], None
         # losses without a weight are 0 or not computed, and not shown
         self.hidden = {"loss_cycle": not needs_cycle(opt), "loss_identity": opt.lambda_id == 0}
@@ -38,6 +42,10 @@ class Monitor:
         self.losses.append(losses)
         if self.run.step % self.opt.log_interval == 0 or self.run.step == self.run.first_step + 1:
             self.flush()
+        else:
+            self.progress.between(self.run.step)
+        if not self.quiet and (lines := self.pace.step(self.run.step, self.data.dataset.img_size)):
+            self.say(lines)
 
     def flush(self):
         """Prints and logs the mean losses since the last time."""
@@ -74,7 +82,8 @@ class Monitor:
             columns = sample_images(gan.sample_G_AB, gan.sample_G_BA, *self.data.samples)
             real_A, fake_B, _, real_B, fake_A, _ = columns
             scores = {"D_A": (gan.D_A(real_A), gan.D_A(fake_A)), "D_B": (gan.D_B(real_B), gan.D_B(fake_B))}
-        seen, grid = self.health.look_at(columns, scores["D_A"], scores["D_B"]), draw_grid(columns)
+        seen = self.health.look_at(columns, scores["D_A"], scores["D_B"])
+        grid = with_captions(draw_grid(columns), GRID)
         self.run.background.start(save_png, grid, f"{self.run.sample_dir}/{step:06d}.png")
         if self.health.averages:  # not before the first step
             self.progress.note({"step": step, **seen, "conditions": self.health.conditions(step)})
@@ -124,7 +133,7 @@ class Monitor:
 
     def say(self, lines):
         self.progress.end_line()
-        print("\n".join(lines), flush=True)
+        say("\n".join(lines))
 
     def close(self):
         """Waits for files that are still being written."""

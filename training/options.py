@@ -1,5 +1,5 @@
 """
-Where the options of a training come from: the command line, a checkpoint, the demo's defaults, the parser's.
+Where the options of a training come from: the command line, a checkpoint, a preset, the parser's defaults.
 """
 
 import argparse
@@ -8,7 +8,8 @@ import os
 import shlex
 
 from training.checkpoints import find_checkpoint
-from training.folders import OPTIONS, runs_there_are
+from training.folders import OPTIONS
+from training.presets import preset_options
 from utils import InputError
 from variants.build import DISCRIMINATOR_OPTIONS, GENERATOR_OPTIONS, channels_of
 from variants.options import check
@@ -25,13 +26,10 @@ EXCLUSIVE = (("n_iters", "n_epochs"), ("progressive", "n_epochs"), ("progressive
              ("progressive", "img_width"))  # fmt: skip
 
 
-def read_options(parser, argv, demo):
+def read_options(parser, argv):
     """Command line -> (options, the checkpoint to continue from or None). An option on the command line overrides that
-    of the checkpoint or of --options, which overrides the demo's defaults, which override the parser's. Raises
-    InputError.
-
-    demo: {name: value}, the defaults for --dataset_name demo
-    """
+    of the checkpoint or of --options, which overrides an edited default of the parser, which overrides the preset.
+    Raises InputError."""
     defaults = vars(parser.parse_args([]))
     # argparse does not set defaults that the namespace has, so options that are not given stay None
     given = vars(parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(defaults))))
@@ -54,8 +52,11 @@ def read_options(parser, argv, demo):
         else:
             stored = begun_options(run_name, parser, given)
         check_same_data(stored, given, run_name)
-    if stored.get("dataset_name", dataset_name) == "demo":
-        defaults |= demo
+    dataset_name = stored.get("dataset_name", dataset_name)
+    defaults |= preset_options(given.get("preset"), dataset_name, defaults, given)
+    if checkpoint and given.pop("preset", defaults["preset"]) != defaults["preset"]:
+        if os.environ.get("RANK", "0") == "0":
+            print("note: --preset has no effect here, because --resume takes the options from the checkpoint")
     opt = argparse.Namespace(**defaults | stored | given | {"run_name": run_name})
     if opt.progressive:
         if "n_epochs" not in given:  # if resumed for longer than its stages, it stays at the last size
@@ -118,9 +119,9 @@ def begun_options(run_name, parser, given):
     elif "dataset_name" in given:
         stored = {}
     else:
-        runs = runs_there_are()
-        more = f" and {len(runs) - 10} more" if len(runs) > 10 else ""
-        there = f"There are: {', '.join(runs[:10])}{more}" if runs else "There are none"
+        from command_line.suggestions import name_runs
+
+        there = name_runs(run_name, "latest.pth")
         raise InputError(
             f"{folder}: no such run to continue. {there}. To start one, give --dataset_name, and omit --resume"
         )

@@ -13,6 +13,8 @@ import torch
 import torch.distributed as dist
 
 from command_line.progress import duration
+from command_line.terminal import say
+from command_line.threads import choose_threads
 from training.checkpoints import copy_to_cpu, restore, save_run
 from training.folders import disk_line, lock_run, n_bytes_of, prepare_folders
 from training.health import check_finite
@@ -52,8 +54,9 @@ class Run:
         self.epoch, self.batch, self.step = (position[key] for key in ("epoch", "batch", "step"))
         self.first_step = self.step
         self.device = choose_device(opt.device)
+        self.n_threads = choose_threads(self.device, opt.img_height * opt.img_width)
         self.rank, self.world_size = init_processes(self.device)
-        self.say = print if self.rank == 0 else lambda *text: None
+        self.say = say if self.rank == 0 else lambda *text: None
         self.amp = bfloat16_pays(self.device) if opt.amp is None else opt.amp
         self.graph = use_graph(opt, self.device)
         self.loss_names, self.more_state = (), {}  # names of the losses; more to save in checkpoints
@@ -129,6 +132,9 @@ class Run:
         cached = ", cached" if dataset.is_cached else ""
         precision = "bfloat16" if self.amp else "float32"
         processes = f"{self.world_size} process{'es' if self.world_size > 1 else ''}"
+        if self.device.type == "cpu":
+            processes += f", {self.n_threads} thread{'s' if self.n_threads > 1 else ''}"
+            processes += " each" if self.world_size > 1 else ""
         return [
             f"CycleGAN on {self.root}: {len(dataset.A)} images of A, {len(dataset.B)} of B, {width} x {height} pixels{cached}",
             f"generators 2 x {size_G:.2f} M parameters, discriminators 2 x {size_D:.2f} M; on {self.device}, {precision}, "
@@ -232,16 +238,20 @@ class Run:
         data = "" if is_inside(opt.data_dir, "data") else f" --data_dir {shlex.quote(opt.data_dir)}"
         longer = f"--n_iters {2 * opt.n_iters}" if opt.n_iters else f"--n_epochs {2 * n}"
         latest, run_name = shlex.quote(f"{folder}/latest.pth"), shlex.quote(opt.run_name)
-        return (
-            "written:\n"
-            f"  {self.sample_dir}/{self.step:06d}.png: real A | fake B | recovered A | real B | fake A | recovered B\n"
-            f"  {folder}/G_AB_{n}.pth, {folder}/G_BA_{n}.pth: the generators alone\n"
-            f"  {folder}/latest.pth: everything; to use it, to evaluate it, or to train longer:\n"
-            f"      python translate.py --checkpoint {latest} --direction AB --input photo.jpg\n"
-            f"      python evaluate.py --checkpoint {latest}{data}\n"
-            f"      python cyclegan.py --run_name {run_name} --resume {longer}{data}\n"
-            f"  {folder}/log.jsonl: the losses"
-        )
+        image, size = self.data.example("A"), min(self.data.dataset.img_size)
+        result = f"{self.sample_dir}/{self.step:06d}_AB{os.path.splitext(image)[1]}"
+        evaluate = [f"      python evaluate.py --checkpoint {latest}{data}"] if self.data.has_tests() else []
+        return "\n".join([
+            "written:",
+            f"  {self.sample_dir}/{self.step:06d}.png: real A | fake B | recovered A | real B | fake A | recovered B",
+            f"  {folder}/G_AB_{n}.pth, {folder}/G_BA_{n}.pth: the generators alone",
+            f"  {folder}/log.jsonl: the losses",
+            f"  {folder}/latest.pth: everything; to use it, {'to evaluate it, ' if evaluate else ''}or to train longer:",
+            f"      python translate.py --checkpoint {latest} --direction AB --input {shlex.quote(image)} "
+            f"--output {shlex.quote(result)} --size {size}",
+            *evaluate,
+            f"      python cyclegan.py --run_name {run_name} --resume {longer}{data}",
+        ])  # fmt: skip
 
     def score_demo(self):
         """Prints the score of the demo, whose true answers are known."""

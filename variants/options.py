@@ -43,7 +43,7 @@ def add_variants(parser):
     """Adds the options of all variants to a parser."""
     hidden = []
     parser.add_argument("--help_all", action=HelpAll, nargs=0, const=hidden, default=argparse.SUPPRESS,
-                        help="show all options, those of the variants too, and exit")  # fmt: skip
+                        help="show the options of the variants too and exit")  # fmt: skip
     for add_group in (add_networks, add_losses, add_schedules, add_machine):
         actions = add_group(parser)
         for action in actions:

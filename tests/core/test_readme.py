@@ -33,12 +33,12 @@ import evaluate
 import export
 import plot
 import translate
-from benchmarks import compare, speed
+from benchmarks import compare, speed, threads
 from deploy import compression
 from media import camera
 from variants import options
 
-MODULES = (cyclegan, translate, evaluate, speed, compare, plot, export, compress)
+MODULES = (cyclegan, translate, evaluate, speed, compare, threads, plot, export, compress)
 NAMES = [module.__name__ if "." in module.__name__ else f"{module.__name__}.py" for module in MODULES]
 COMMANDS = [c for page in (*GUIDES, "benchmarks/NOTES.md") for c in commands_in(read(page))]
 COMMANDS += [c for module in MODULES for c in commands_in_docstring(module)]
@@ -174,7 +174,7 @@ def test_commands_for_training_are_understood(command, tmp_path, monkeypatch):
     cyclegan.get_options(words)
 
 
-@pytest.mark.parametrize("module", [speed, compare])
+@pytest.mark.parametrize("module", [speed, compare, threads])
 def test_commands_for_benchmarks_are_understood(module):
     for command in OF[module.__name__]:
         module.get_parser().parse_args(arguments(command, module.__name__))

@@ -266,21 +266,6 @@ def test_progress_prints_a_line_and_logs_json(tmp_path, capsys):
     assert records[0]["loss_G"] == pytest.approx(1 / 3, rel=1e-5) and records[0]["images_per_s"] > 0
 
 
-@pytest.mark.parametrize("columns", [60, 80, 200])
-def test_progress_in_a_terminal_is_one_line_with_the_eta(tmp_path, capsys, monkeypatch, columns):
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    monkeypatch.setattr("command_line.progress.shutil.get_terminal_size", lambda: os.terminal_size((columns, 24)))
-    progress = Progress(str(tmp_path / "log.jsonl"), first_step=0, last_step=266_800)
-    losses = {f"loss_{name}": 1 / 3 for name in ("D", "G", "GAN", "cycle", "identity")}
-    for step in (1, 100_000):
-        progress.update(step, 2, torch.device("cpu"), epoch=0, lr=2e-4, **losses)
-    progress.end_line()
-    out = capsys.readouterr().out
-    line = out.splitlines()[-1].split("\r")[-1]
-    assert out.count("\n") == 1 and len(line) < columns and "ETA 0:0" in line and "G 0.333" in line
-    assert ("[#######" in line) == (columns == 200)
-
-
 def test_sample_grid_has_a_fixed_range_and_order(tmp_path):
     def darker(x):
         return x - 0.5

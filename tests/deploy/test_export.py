@@ -754,12 +754,28 @@ def test_a_full_disk(trained, monkeypatch):
     assert not any(is_exported(name) for name in os.listdir("saved_models/tiny"))
 
 
+def test_output_may_be_a_folder(tmp_path, monkeypatch):
+    from types import SimpleNamespace
+
+    monkeypatch.chdir(tmp_path)
+    trained = SimpleNamespace(direction="AB", epoch=3, is_full=True)
+    words = ["--checkpoint", "saved_models/tiny/latest.pth", "--format", "onnx", "int8", "--output"]
+    for folder in ("new/one/", "new"):
+        opt = export.get_parser().parse_args([*words, folder])
+        export.check_options(opt)
+        found = [export.output_path(opt, trained, kind) for kind in opt.format]
+        assert found == [os.path.join(folder, name) for name in ("G_AB_3.onnx", "G_AB_3_int8.onnx")]
+    with pytest.raises(InputError, match="--output g.onnx: names a single file"):
+        export.check_options(export.get_parser().parse_args([*words, "g.onnx"]))
+
+
 def test_errors_of_the_command(trained, tmp_path, monkeypatch):
     checkpoint, G = trained
     refused(["--checkpoint", "nothing.pth"], "nothing.pth: no such checkpoint")
     refused(["--checkpoint", checkpoint, "--output", "g.bin"], "--output g.bin: .*ends in .onnx")
     refused(
-        ["--checkpoint", checkpoint, "--output", "g.onnx", "--format", "onnx", "pt2"], "--output: names a single file"
+        ["--checkpoint", checkpoint, "--output", "g.onnx", "--format", "onnx", "pt2"],
+        "--output g.onnx: names a single file",
     )
     refused(["--checkpoint", "g.onnx"], "g.onnx: is already exported")
     os.mkdir("saved_models/tiny/G_AB_3.ts")

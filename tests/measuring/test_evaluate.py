@@ -395,6 +395,20 @@ def test_cases_keep_the_best_and_the_worst(tmp_path):
     assert os.listdir(tmp_path / "sheets") == ["x.png"]
 
 
+@pytest.mark.parametrize("n, n_best", [(1, 1), (2, 1), (3, 2), (7, 4), (8, 4), (20, 4)])
+def test_no_case_is_both_best_and_worst(n, n_best, tmp_path, monkeypatch):
+    cases = Cases("A -> B, by cycle L1", ["input", "translation"], "of 255")
+    for value in np.random.default_rng(0).permutation(n):
+        cases.add(float(value), f"{value}.png", [torch.zeros(3, 4, 4, dtype=torch.uint8)] * 2)
+    drawn = []
+    monkeypatch.setattr("measuring.report.draw_sheet", lambda path, rows, title: drawn.extend(rows))
+    cases.save_sheet("x.png")
+    captions = [row[0][0] for row in drawn]
+    shown = [*range(n)] if n <= 8 else [0, 1, 2, 3, 16, 17, 18, 19]
+    words = ["best"] * n_best + ["worst"] * (len(shown) - n_best)
+    assert captions == [f"{word}: {i} of 255  {i}.png" for word, i in zip(words, shown)]
+
+
 def test_palette_needs_labels_in_its_colours_and_a_direction_into_them(run_folder, tmp_path):
     with pytest.raises(InputError, match="--palette cityscapes: .* is not in the colours of the palette"):
         evaluate_it(run_folder, "--palette", "cityscapes")

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -243,7 +244,7 @@ def test_domains_with_different_numbers_of_test_images(make_set, tmp_path, monke
     make_set(trainA=4, trainB=4, testA=5, testB=2)
     monkeypatch.chdir(tmp_path)
     cyclegan.main([*SMALL, "--n_epochs", "1", "--sample_interval", "4"])
-    assert Image.open("images/tiny/000004.png").height == 2 * 34 + 2
+    assert Image.open("images/tiny/000004.png").height == 2 * 34 + 2 + 14  # and a line of captions
 
 
 def test_missing_test_images_are_noted(make_set, tmp_path, monkeypatch, capsys):
@@ -296,6 +297,79 @@ def test_curves(tiny, capsys):
             open(f"saved_models/{name}/log.jsonl", "w").write(text)
         with pytest.raises(InputError, match=f"saved_models/{name}/log.jsonl: "):
             plot.main([name])
+
+
+def write_log(name, *lines):
+    os.makedirs(f"saved_models/{name}", exist_ok=True)
+    with open(f"saved_models/{name}/log.jsonl", "w") as file:
+        file.write("\n".join(lines) + "\n")
+
+
+def test_damaged_lines_of_a_log_are_skipped_with_a_note(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    good = [json.dumps({"step": step, "loss_D": 0.5, "conditions": ["collapse"]}) for step in (1, 2, 3)]
+    damaged = ["[1]", "{", '{"step": "1"}', '{"step": -1}', '{"step": 1e400}', '{"step": true}', '{"loss_D": 1}', "null",
+               "9" * 5000, "[" * 100_000, '{"step": 5, "conditions": 3}', '{"step": NaN}', "\0\0"]  # fmt: skip
+    odd = ['{"step": 4, "loss_D": "x", "loss_G": [1], "lr": NaN, "change": null, "conditions": ["new", [1], {}]}']
+    write_log("run", *good, *damaged, *odd)
+    plot.main(["run"])
+    out = capsys.readouterr().out
+    assert f"note: saved_models/run/log.jsonl: skipped {len(damaged)} damaged lines" in out
+    assert "run: collapse at step 1, 2, 3\n" in out and "new" not in out and os.path.exists("images/run/curves.png")
+    records, n_skipped = plot.read_log("saved_models/run/log.jsonl")
+    assert len(records) == 4 and records[-1] == {"step": 4, "conditions": ["new"]} and n_skipped == len(damaged)
+
+
+def test_a_mistyped_run_gets_the_list_of_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="no such file.* There are no runs in saved_models"):
+        plot.main(["horse"])
+    for name in ("horse2zebra", "facades"):
+        write_log(name, '{"step": 1}')
+    with pytest.raises(InputError, match="Did you mean horse2zebra. There are: .*facades"):
+        plot.main(["horse2zebr"])
+    for name in ("horse2zebra", "facades"):
+        open(f"saved_models/{name}/latest.pth", "w").close()
+    from media.files import load_file
+
+    with pytest.raises(InputError, match="no such checkpoint. Did you mean horse2zebra. There are: .*facades"):
+        load_file("saved_models/horse2zebr/latest.pth")
+    with pytest.raises(InputError, match="no such checkpoint. Did you mean saved_models/facades/latest.pth.$"):
+        load_file("saved_models/facades/lastest.pth")
+
+
+def test_a_run_has_one_colour_and_a_value_one_style(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    def lines_of(logs, *names):
+        _, axis = pyplot.subplots()
+        plot.draw_curves(axis, names, logs, 0)
+        return axis.get_lines(), [text.get_text() for text in axis.get_legend().get_texts()]
+
+    many = [{"step": i, "loss_D": 1.0, "loss_GAN": 2.0, "images_per_s": 3.0} for i in range(1, 31)]
+    many[9]["val_cycle"] = 4.0
+    lines, labels = lines_of({"one": many, "two": many[5:]}, "loss_D", "loss_GAN")
+    assert [(line.get_color(), line.get_linestyle()) for line in lines] == [
+        ("C0", "-"), ("C0", "--"), ("C1", "-"), ("C1", "--")]  # fmt: skip
+    assert labels == ["D, one", "GAN, one", "D, two", "GAN, two"]
+    lines, labels = lines_of({"one": many, "two": many}, "images_per_s")
+    assert [line.get_color() for line in lines] == ["C0", "C1"] and labels == ["one", "two"]
+    lines, labels = lines_of({"one": many}, "loss_cycle", "val_cycle", "loss_D")
+    assert {line.get_marker() for line in lines} == {"."} and {str(line.get_markevery()) for line in lines} == {"[-1]"}
+    lines, labels = lines_of({"one": many[:9]}, "images_per_s")
+    assert labels == ["images/s"] and lines[0].get_markevery() is None
+    pyplot.close("all")
+
+
+def test_a_long_log_is_smoothed_at_once():
+    records = [{"step": 10 * i, "loss_D": 1e30 if i == 100 else float(i % 7)} for i in range(1, 100_001)]
+    started = time.monotonic()
+    _, means = plot.curve(records, "loss_D", 70)
+    assert time.monotonic() - started < 10  # it was quadratic
+    assert means[-1] == pytest.approx(3) and means[200] == pytest.approx(3)  # 1e30 leaves no trace
 
 
 def test_smoothed_curves_are_weighted_by_steps():

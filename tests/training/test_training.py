@@ -16,7 +16,7 @@ from PIL import Image
 import cyclegan
 import models
 import utils
-from training import checkpoints
+from training import checkpoints, presets
 from utils import DivergedError, InputError
 
 
@@ -385,10 +385,55 @@ def test_demo_defaults_apply_and_the_command_line_wins():
         "demo",
         "demo",
         64,
-        cyclegan.DEMO["n_epochs"],
+        presets.DEMO["n_epochs"],
     )
     opt, _ = cyclegan.get_options(["--n_epochs", "1", "--ngf", "64"])
     assert (opt.img_height, opt.n_epochs, opt.ngf) == (64, 1, 64)
+
+
+def edit_defaults(monkeypatch, **changes):
+    """Changes defaults as if cyclegan.py had been edited."""
+    original = cyclegan.get_parser
+
+    def get_parser():
+        parser = original()
+        parser.set_defaults(**changes)
+        return parser
+
+    monkeypatch.setattr(cyclegan, "get_parser", get_parser)
+
+
+def test_presets_change_shipped_defaults_alone(monkeypatch):
+    defaults = vars(cyclegan.get_parser().parse_args([]))
+    assert {name: defaults[name] for name in presets.PAPER} == presets.PAPER
+    (action,) = (action for action in cyclegan.get_parser()._actions if action.dest == "preset")
+    assert [*action.choices] == [*presets.PRESETS]
+    assert all(values.keys() <= presets.PAPER.keys() for values in presets.PRESETS.values())
+
+    for name in ("laptop", "paper", "demo"):
+        opt, _ = cyclegan.get_options(["--dataset_name", "mine", "--preset", name])
+        assert {key: getattr(opt, key) for key in presets.PRESETS[name]} == presets.PRESETS[name]
+    opt, _ = cyclegan.get_options(["--preset", "paper"])  # the demo with the paper's networks
+    assert (opt.dataset_name, opt.img_height, opt.ngf) == ("demo", 256, 64)
+    opt, _ = cyclegan.get_options(["--dataset_name", "mine", "--preset", "laptop", "--ngf", "8", "--n_epochs", "3"])
+    assert (opt.ngf, opt.n_epochs, opt.n_iters) == (8, 3, None)
+    opt, _ = cyclegan.get_options(["--dataset_name", "mine", "--preset", "laptop", "--progressive", "64:1,128:1"])
+    assert (opt.img_height, opt.n_epochs, opt.n_iters) == (128, 2, None)
+
+    edit_defaults(monkeypatch, lr=0.001, n_epochs=50)
+    opt, _ = cyclegan.get_options([])
+    assert (opt.lr, opt.n_epochs, opt.ngf) == (0.001, 50, 24)
+    opt, _ = cyclegan.get_options(["--preset", "laptop", "--lr", "0.003"])
+    assert (opt.lr, opt.n_epochs, opt.n_iters, opt.ngf) == (0.003, 50, None, 32)
+
+
+def test_a_checkpoint_counts_more_than_a_preset(tiny, capsys):
+    tiny("--n_epochs", "1", "--preset", "laptop")
+    opt, _ = cyclegan.get_options(["--dataset_name", "tiny", "--resume", "--preset", "demo"])
+    assert (opt.preset, opt.ngf, opt.diffaugment, opt.lr) == ("laptop", 4, True, 0.0002)
+    assert "note: --preset has no effect here" in capsys.readouterr().out
+    cyclegan.get_options(["--dataset_name", "tiny", "--resume", "--preset", "laptop"])
+    assert "note" not in capsys.readouterr().out
 
 
 @pytest.mark.slow

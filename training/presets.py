@@ -1,0 +1,34 @@
+"""
+Named sets of options, for --preset. Edit them here, or add one.
+
+The parser's defaults in cyclegan.py are the preset `paper`. If you edit a default there, it counts, whatever a preset
+says: a preset only changes options whose default is still the paper's.
+"""
+
+PAPER = dict(img_height=256, img_width=256, n_residual_blocks=9, ngf=64, ndf=64, upsample="transpose", n_epochs=200,
+             decay_epoch=None, lr=0.0002, sample_interval=500, n_iters=None, ema=0.0, diffaugment=False)  # fmt: skip
+
+# For a few dozen photos of one's own on two CPU cores, in an evening: small networks at 128 x 128, and a number of steps
+# that does not depend on the number of photos. --diffaugment, because so few are memorised; --ema evens out the end
+LAPTOP = dict(img_height=128, img_width=128, n_residual_blocks=4, ngf=32, ndf=32, upsample="nearest", n_iters=8_000,
+              ema=0.999, diffaugment=True, sample_interval=250)  # fmt: skip
+
+# The demo's scenes are small, and so are its networks. With so few epochs, a long decay helps
+DEMO = dict(img_height=64, img_width=64, n_residual_blocks=3, ngf=24, ndf=32, upsample="nearest", n_epochs=6,
+            decay_epoch=2, lr=0.0005, sample_interval=100)  # fmt: skip
+
+PRESETS = {"laptop": LAPTOP, "paper": PAPER, "demo": DEMO}
+
+
+def preset_options(preset, dataset_name, defaults, given):
+    """The defaults that a preset changes -> {name: value}
+
+    preset:   a name in PRESETS, or None: the data set `demo` then has its own, and others none
+    defaults: {name: value}, the parser's
+    given:    {name: value}, what was typed. A number of epochs, typed or edited, replaces the preset's number of steps
+    """
+    values = PRESETS[preset or ("demo" if dataset_name == "demo" else "paper")]
+    values = {name: value for name, value in values.items() if defaults[name] == PAPER[name]}
+    if given.get("n_epochs") or given.get("progressive") or defaults["n_epochs"] != PAPER["n_epochs"]:
+        values.pop("n_iters", None)
+    return values
