@@ -9,10 +9,11 @@ Splits the pictures of a pix2pix data set, which show A at the left and B at the
 """
 
 import os
-import sys
+import shlex
 
-from PIL import Image
-
+from command_line.parser import argument_parser
+from command_line.run import run_script
+from media.images import IMAGE_EXTENSIONS, apply_orientation, open_image
 from utils import InputError, whole_file
 
 
@@ -30,7 +31,7 @@ def split_data_set(source, target):
     count = 0
     for mode, folder in folders.items():
         for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
-            if os.path.splitext(name)[1].lower() in (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"):
+            if name.lower().endswith(IMAGE_EXTENSIONS):
                 split_picture(os.path.join(folder, name), os.path.join(target, mode))
                 count += 1
     if not count:
@@ -41,29 +42,33 @@ def split_data_set(source, target):
 def split_picture(path, prefix):
     """Writes the halves of a picture to PREFIXA and PREFIXB, as PNG, which loses nothing."""
     name = os.path.splitext(os.path.basename(path))[0] + ".png"
-    try:
-        with Image.open(path) as image:
-            image.load()
-            middle, (width, height) = image.width // 2, image.size
-            halves = {"A": image.crop((0, 0, middle, height)), "B": image.crop((width - middle, 0, width, height))}
-    except Exception as error:  # Pillow raises many kinds of errors on broken files
-        raise InputError(f"{path}: broken, or not an image ({type(error).__name__}: {error})") from error
+    with open_image(path) as image:
+        image = apply_orientation(image)
+        image = image if image.mode in ("L", "I;16") else image.convert("RGB")
+        middle, (width, height) = image.width // 2, image.size
+        halves = {"A": image.crop((0, 0, middle, height)), "B": image.crop((width - middle, 0, width, height))}
     for domain, half in halves.items():
         os.makedirs(prefix + domain, exist_ok=True)
         with whole_file(os.path.join(prefix + domain, name)) as temporary:
             half.save(temporary, format="png")
 
 
+def get_parser():
+    parser = argument_parser("Split the pictures of pix2pix.", "python -m get_data.split FOLDER NEW_FOLDER")
+    parser.add_argument("folder", metavar="FOLDER", help="data set with train, and test or val")
+    parser.add_argument("new_folder", metavar="NEW_FOLDER", help="folder to write trainA, trainB, ... to")
+    return parser
+
+
 def main(argv=None):
-    arguments = sys.argv[1:] if argv is None else argv
-    if len(arguments) != 2 or arguments[0].startswith("-"):
-        sys.exit("usage: python -m get_data.split FOLDER NEW_FOLDER" + f"\n{__doc__}")
-    try:
-        count = split_data_set(*arguments)
-    except InputError as error:
-        sys.exit(f"error: {error}")
-    print(f"split {count} pictures into {arguments[1]}: python cyclegan.py --dataset_name NAME")
+    opt = get_parser().parse_args(argv)
+    count = split_data_set(opt.folder, opt.new_folder)
+    data_dir, name = os.path.split(os.path.normpath(opt.new_folder))
+    command = ["python", "cyclegan.py", "--dataset_name", name] + (
+        ["--data_dir", data_dir] if data_dir != "data" else []
+    )
+    print(f"split {count} pictures into {opt.new_folder}. To train on them: {shlex.join(command)}")
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -6,10 +6,8 @@ right.
 import os
 import shlex
 
-from PIL import Image
-
 from media.folders import is_folder
-from media.images import IMAGE_EXTENSIONS
+from media.images import IMAGE_EXTENSIONS, open_image
 from utils import InputError
 
 SPLITS = ("train", "test", "val")
@@ -97,7 +95,7 @@ def is_side_by_side(folder):
         return False
     names = (name for name in sorted(os.listdir(folder)) if name.lower().endswith(IMAGE_EXTENSIONS))
     try:
-        with Image.open(os.path.join(folder, next(names))) as image:
+        with open_image(os.path.join(folder, next(names))) as image:
             return image.width > 1.2 * image.height
-    except Exception:  # there is none, or it is broken
+    except (StopIteration, InputError):  # there is none, or it is broken
         return False

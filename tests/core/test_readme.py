@@ -35,14 +35,15 @@ import plot
 import translate
 from benchmarks import compare, speed, threads
 from deploy import compression
+from get_data import split
 from media import camera
 from variants import options
 
-MODULES = (cyclegan, translate, evaluate, speed, compare, threads, plot, export, compress)
+MODULES = (cyclegan, translate, evaluate, speed, compare, threads, plot, export, compress, split)
 NAMES = [module.__name__ if "." in module.__name__ else f"{module.__name__}.py" for module in MODULES]
 COMMANDS = [c for page in (*GUIDES, "benchmarks/NOTES.md") for c in commands_in(read(page))]
 COMMANDS += [c for module in MODULES for c in commands_in_docstring(module)]
-COMMANDS = [c for c in dict.fromkeys(COMMANDS) if "--help" not in c and "-m pytest" not in c]
+COMMANDS = [c for c in dict.fromkeys(COMMANDS) if "--help" not in c and "-m pytest" not in c and not c.endswith("…")]
 OF = {name: [command for command in COMMANDS if name in command.split()] for name in NAMES}
 SNIPPETS = list(dict.fromkeys(code for page in GUIDES for code in blocks(read(page), "python")))
 EXPORTED = re.compile(r"saved_models/horse2zebra/(G_AB_200\S*\.(?:onnx|pt2))")
@@ -118,7 +119,15 @@ def test_files_that_the_readme_speaks_of_exist():
 
 @pytest.mark.parametrize("page", [*GUIDES, *OTHERS])
 def test_options_exist(page):
-    known = {"--help", "--nproc_per_node", "--nnodes", "--logdir", "--dist", "--check"}  # torchrun's, pytest's, ...
+    known = {
+        "--help",
+        "--nproc_per_node",
+        "--nnodes",
+        "--logdir",
+        "--dist",
+        "--check",
+        "--shm-size",
+    }  # torchrun's, pytest's, Docker's, ...
     for module in MODULES:
         known |= {option for action in actions_of(module.get_parser()) for option in action.option_strings}
     assert options_in(read(page)) <= known, options_in(read(page)) - known
