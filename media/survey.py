@@ -82,17 +82,19 @@ def without_bad(domain, bad, n):
     if len(bad) == n:
         raise InputError(f"{next(iter(bad.values()))} (no image in this folder can be used)")
     if not domain.skip_bad_images:
-        raise InputError(f"{describe_bad(bad, n)}. Use --skip_bad_images to train without them")
-    domain.notes.append(f"{domain.files.folder}: skipped {len(bad)} of {n} images. {describe_bad(bad, n)}")
+        raise InputError(f"{describe_bad(domain, bad)}. Use --skip_bad_images to train without them")
+    domain.notes.append(f"{domain.files.folder}: skipped {len(bad)} of {n} images. {describe_bad(domain, bad)}")
     return np.array([i for i in range(n) if i not in bad])
 
 
-def describe_bad(bad, n):
-    """One line on bad images, {i: message}, of a folder with n images. Each message names its file."""
-    messages = list(bad.values())
-    more = f"; and {len(bad) - MOST_NAMED} more" if len(bad) > MOST_NAMED else ""
-    count = f" ({len(bad)} of the {n} images in this folder cannot be used)" if len(bad) > 1 else ""
-    return "; ".join(messages[:MOST_NAMED]) + more + count
+def describe_bad(domain, bad):
+    """One line on the bad images of a domain, {i: message}: what is wrong with the first one, and the names of others."""
+    first, *others = bad
+    if not others:
+        return bad[first]
+    names = [os.path.relpath(domain.files[i], domain.files.folder) for i in others[:MOST_NAMED]]
+    names += [f"{len(others) - MOST_NAMED} more"] if len(others) > MOST_NAMED else []
+    return f"{bad[first]} ({len(bad)} of the {len(domain.files)} images in this folder cannot be used: also {', '.join(names)})"
 
 
 ##############################

@@ -54,7 +54,7 @@ def read_options(parser, argv):
         check_same_data(stored, given, run_name)
     dataset_name = stored.get("dataset_name", dataset_name)
     defaults |= preset_options(given.get("preset"), dataset_name, defaults, given)
-    if checkpoint and given.pop("preset", defaults["preset"]) != defaults["preset"]:
+    if checkpoint and given.pop("preset", stored.get("preset")) != stored.get("preset"):
         if os.environ.get("RANK", "0") == "0":
             print("note: --preset has no effect here, because --resume takes the options from the checkpoint")
     opt = argparse.Namespace(**defaults | stored | given | {"run_name": run_name})

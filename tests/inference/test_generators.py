@@ -57,6 +57,8 @@ def test_full_checkpoint(make_set, tmp_path, monkeypatch):
     for direction in ("AB", "BA"):
         facts = load_generator(f"{folder}/G_{direction}_1.pth")
         alone = facts.network
+        assert facts.provenance["torch"] == torch.__version__
+        facts.provenance = {}
         assert facts == TrainedGenerator(alone, f"{folder}/G_{direction}_1.pth", direction, epoch=1)
         assert not facts.is_full
         for name in ("latest", "checkpoint_1"):

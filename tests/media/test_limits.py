@@ -14,7 +14,8 @@ from media import pictures
 from media.arrays import read_arrays
 from media.containers import open_file
 from media.depth import is_array
-from media.images import IMAGE_EXTENSIONS, READABLE, ImageFiles, load_image
+from media.folders import ImageFiles
+from media.images import IMAGE_EXTENSIONS, READABLE, load_image
 from media.limits import PIXELS, decoding
 from media.masks import load_mask
 from media.pictures import read_picture, write_picture
