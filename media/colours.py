@@ -27,7 +27,7 @@ def to_srgb(image):
     if image.mode == "LAB":
         profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
         return ImageCms.profileToProfile(image, *profiles, outputMode="RGB")
-    is_gray = image.mode in ("1", "L", "LA", "La")
+    is_gray = is_gray_mode(image.mode)
     plain = image if image.mode == "CMYK" else image.convert("L" if is_gray else "RGB")
     if profile := image.info.get("icc_profile"):
         mode, transform = profile_transform(profile, plain.mode)
@@ -39,10 +39,15 @@ def to_srgb(image):
     return plain.convert("L" if is_gray else "RGB")
 
 
+def is_gray_mode(mode):
+    return mode in ("1", "L", "LA", "La") or mode[0] in "IF"
+
+
 def is_converted(image):
-    """Whether to_srgb changes the values of a PIL image, so that its profile no longer describes them."""
+    """Whether a PIL image is not in the colours that its profile describes after to_srgb: they are converted, or the
+    profile cannot be used."""
     if profile := image.info.get("icc_profile"):
-        kind = {"CMYK": "CMYK", "1": "L", "L": "L", "LA": "L", "La": "L"}.get(image.mode, "RGB")
+        kind = "L" if is_gray_mode(image.mode) else "CMYK" if image.mode == "CMYK" else "RGB"
         return image.mode == "CMYK" or profile_transform(profile, kind)[1] is not None
     return described_colours(image) is not None
 
@@ -56,7 +61,8 @@ def is_converted(image):
 def profile_transform(profile, mode):
     """What a profile does to images of mode L, RGB or CMYK -> (mode that the transform takes, transform to RGB).
 
-    The transform is None if nothing is to be done: the profile is sRGB, or broken, or for another kind of colours.
+    The transform is None if nothing is to be done, because the profile is sRGB, and False if the profile cannot be used,
+    because it is broken, or for another kind of colours.
 
     profile: the bytes of an ICC profile
     """
@@ -64,10 +70,10 @@ def profile_transform(profile, mode):
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         takes = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}.get(source.profile.xcolor_space.strip())
         if takes != mode and (takes, mode) != ("RGB", "L"):  # gray is also stored with a profile for RGB
-            return mode, None
+            return mode, False
         transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), takes, "RGB")
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-        return mode, None
+        return mode, False
     if takes != "CMYK":
         before = samples(takes)
         after = ImageCms.applyTransform(before, transform)
@@ -100,7 +106,7 @@ def deep_to_srgb(pixels, profile, description=None):
         return pixels, profile
     takes, transform = profile_transform(profile, "L" if channels == 1 else "RGB")
     if not transform:
-        return pixels, profile
+        return pixels, (profile if transform is None else None)
     try:
         import imagecodecs  # Pillow converts 8 bits only
     except ImportError:
@@ -128,7 +134,7 @@ def described_colours(image):
     gamma, primaries = image.info.get("gamma"), image.info.get("chromaticity")
     if (gamma or primaries) and "srgb" not in image.info:
         curve = None if not gamma or abs(gamma * 2.2 - 1) < 0.05 else 1 / gamma  # libpng's threshold for sRGB
-        white, primaries = (primaries[:2], primaries[2:]) if primaries and min(primaries[1::2]) > 0 else (D65, SRGB)
+        white, primaries = (primaries[:2], primaries[2:]) if is_plausible(primaries) else (D65, SRGB)
         if curve or not np.allclose((*white, *primaries), D65 + SRGB, atol=0.005):
             return white, primaries, curve
     with contextlib.suppress(Exception):  # Pillow raises many kinds of errors on invalid EXIF
@@ -138,6 +144,18 @@ def described_colours(image):
         ):
             return D65, ADOBE_RGB, 563 / 256
     return None
+
+
+def is_plausible(chromaticity):
+    """Whether the numbers of cHRM, x and y of white, red, green and blue, describe a space of colours, with white inside
+    of the triangle"""
+    if not chromaticity or min(chromaticity[1::2]) <= 0:
+        return False
+    try:
+        return bool((np.linalg.solve(np.stack([xyz(chromaticity[i : i + 2]) for i in (2, 4, 6)], 1),
+                                     xyz(chromaticity[:2])) > 1e-4).all())  # fmt: skip
+    except np.linalg.LinAlgError:
+        return False
 
 
 def convert_colours(values, white, primaries, gamma):
