@@ -48,7 +48,8 @@ def is_converted(image):
     profile cannot be used."""
     if profile := image.info.get("icc_profile"):
         kind = "L" if is_gray_mode(image.mode) else "CMYK" if image.mode == "CMYK" else "RGB"
-        return image.mode == "CMYK" or profile_transform(profile, kind)[1] is not None
+        is_used = profile_transform(profile, kind)[1] is not None
+        return is_used or image.mode == "CMYK" or open_profile(profile, kind)[1] is None
     return described_colours(image) is not None
 
 
@@ -61,19 +62,13 @@ def is_converted(image):
 def profile_transform(profile, mode):
     """What a profile does to images of mode L, RGB or CMYK -> (mode that the transform takes, transform to RGB).
 
-    The transform is None if nothing is to be done, because the profile is sRGB, and False if the profile cannot be used,
-    because it is broken, or for another kind of colours.
+    The transform is None if nothing is to be done: the profile is sRGB, or broken, or for another kind of colours.
 
     profile: the bytes of an ICC profile
     """
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        takes = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}.get(source.profile.xcolor_space.strip())
-        if takes != mode and (takes, mode) != ("RGB", "L"):  # gray is also stored with a profile for RGB
-            return mode, False
-        transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), takes, "RGB")
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-        return mode, False
+    takes, transform = open_profile(profile, mode)
+    if transform is None:
+        return mode, None
     if takes != "CMYK":
         before = samples(takes)
         after = ImageCms.applyTransform(before, transform)
@@ -81,6 +76,20 @@ def profile_transform(profile, mode):
         if np.abs(change).max() <= TOLERANCE:
             return mode, None
     return takes, transform
+
+
+@functools.lru_cache(maxsize=32)
+def open_profile(profile, mode):
+    """As profile_transform, also for sRGB. The transform is None if the profile cannot be used: it is broken, or for
+    another kind of colours."""
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        takes = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}.get(source.profile.xcolor_space.strip())
+        if takes != mode and (takes, mode) != ("RGB", "L"):  # gray is also stored with a profile for RGB
+            return mode, None
+        return takes, ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), takes, "RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return mode, None
 
 
 def samples(mode):
@@ -104,9 +113,10 @@ def deep_to_srgb(pixels, profile, description=None):
         return convert_colours(pixels.repeat(3 // channels, axis=2), *description)[..., :channels], None
     if not profile or channels not in (1, 3):
         return pixels, profile
-    takes, transform = profile_transform(profile, "L" if channels == 1 else "RGB")
+    mode = "L" if channels == 1 else "RGB"
+    takes, transform = profile_transform(profile, mode)
     if not transform:
-        return pixels, (profile if transform is None else None)
+        return pixels, (profile if open_profile(profile, mode)[1] else None)
     try:
         import imagecodecs  # Pillow converts 8 bits only
     except ImportError:
