@@ -299,13 +299,12 @@ def write_picture(path, kind, picture):
     """
     channels, pages = picture.pixels.shape[3], picture.pages_to_write(kind in WITH_ALPHA)
     n_written = len(pages) if kind == "TIFF" else len(picture.pixels) if kind in ANIMATED else 1
-    notes = [note for *_, info in pages for note in info.get("notes", [])]
-    notes = list(dict.fromkeys(notes))
+    notes = list(dict.fromkeys(note for *_, info in pages for note in info.get("notes", [])))
     if n_written < len(pages):
-        first = "first" if n_written == 1 else f"first {n_written}"
-        was, one = ("was", "one") if n_written == 1 else ("were", "frames of one size")
-        one = "frames of one size and type" if kind in ANIMATED else one
-        notes.append(f"{path}: only the {first} of {len(pages)} frames {was} written; {kind} holds {one}")
+        first = "first of" if n_written == 1 else f"first {n_written} of"
+        holds = "frames of one size and type" if kind in ANIMATED else "one"
+        was = "was" if n_written == 1 else "were"
+        notes.append(f"{path}: only the {first} {len(pages)} frames {was} written; {kind} holds {holds}")
     if needs_array(picture, kind):
         pages = pages if kind == "TIFF" else pages[:1]
         write_array(path, kind, [page[:2] for page in pages], [info for *_, info in pages])

@@ -45,7 +45,7 @@ def decode_tiff(path, channels):
             check_density(path, series.keyframe.imagewidth * series.keyframe.imagelength)
             for page, values in pages_of(series, channels):
                 decoded.append((page.index, is_reduced(page.tags.valueof), decode_page(path, page, values, channels)))
-    decoded.sort(key=lambda entry: entry[0] if isinstance(entry[0], int) else entry[0][0])
+    decoded.sort(key=lambda entry: entry[0] if isinstance(entry[0], int) else entry[0][0])  # a tuple: in SubIFDs
     return [page for _, reduced, page in decoded if not reduced] or [page for *_, page in decoded]
 
 
@@ -117,8 +117,8 @@ def decode_page(path, page, values, channels):
     if page.extrasamples and channels in (1, 3) and values.ndim == 3 and values.shape[2] == page.samplesperpixel:
         values, alpha, n_left_out = without_extra(values, page.extrasamples, photometric == 2)
         if n_left_out:
-            what = "a channel that is" if n_left_out == 1 else f"{n_left_out} channels that are"
-            info["notes"] = [f"{path}: {what} neither colour nor transparency left out".replace(" left", " was left")]
+            what, was = ("a channel that is", "was") if n_left_out == 1 else (f"{n_left_out} channels that are", "were")
+            info["notes"] = [f"{path}: {what} neither colour nor transparency {was} left out"]
     orientation = page.tags.valueof(ORIENTATION) or orientation_in_xmp(page.tags.valueof(XMP)) or 1
     return Decoded(values, alpha, int(orientation), info, top=top, inverted=inverted)
 

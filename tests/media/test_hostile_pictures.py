@@ -438,7 +438,7 @@ def test_10_bits_that_become_8_are_told(here, name):
         heif = pytest.importorskip("pillow_heif")
         heif.from_bytes("RGB;16", (64, 64), (deep * 64).tobytes()).save(name)
         heif.from_bytes("RGB", (64, 64), shallow.tobytes()).save("8" + name)
-    assert copy(name, "y.png", "PNG") == [f"{name}: its {10 if name == 'x.avif' else 12} bits were read as 8"]
+    assert copy(name, "y.png", "PNG") == [f"{name}: its 10 bits were read as 8"]
     assert copy("8" + name, "y.png", "PNG") == []
 
 
