@@ -144,15 +144,18 @@ def whole_file(path):
     # short enough for any file system, and not the name that another process writes to
     temporary = os.path.join(folder, f"{name[:40]}.{os.urandom(4).hex()}.tmp")
     try:
-        yield temporary
-        os.replace(temporary, path)
+        open(temporary, "xb").close()  # never a file that exists
+        try:
+            yield temporary
+            os.replace(temporary, path)
+        finally:
+            if os.path.exists(temporary):
+                os.remove(temporary)
     except OSError as error:  # a full disk, for example: name the file, and not the temporary one
-        with contextlib.suppress(AttributeError):  # errors of PyAV cannot be changed
-            error.filename = path
+        if error.errno is not None:
+            with contextlib.suppress(AttributeError):  # errors of PyAV cannot be changed
+                error.filename = path
         raise
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
 
 
 ##############################

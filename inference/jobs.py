@@ -111,14 +111,16 @@ def translate_pictures(jobs, translator, report, *, size=None, mask=None, n_thre
         masks = [mask and load_mask(mask, source, shape, isinstance(size, tuple)) for shape in shapes]
         return Loaded(source, target, picture, masks)
 
+    def write(target, picture):
+        make_folder_of(target)
+        return write_in_range(target, format_of(target), picture, translator.ranges[1])
+
     writing = collections.deque()
     try:
         with ThreadPoolExecutor(n_threads) as pool:  # Pillow releases the interpreter's lock
             for batch in load_in_batches(jobs, load, pool, translator, report, n_threads):
                 for loaded, result in translate_together(batch, translator, report):
-                    os.makedirs(os.path.dirname(loaded.target) or ".", exist_ok=True)
-                    kind, value_range = format_of(loaded.target), translator.ranges[1]
-                    future = pool.submit(write_in_range, loaded.target, kind, result, value_range)
+                    future = pool.submit(write, loaded.target, result)
                     writing.append((loaded.target, future))
                 while len(writing) > n_threads + len(batch):
                     finish_oldest(writing, report)
@@ -186,6 +188,16 @@ def translate_pages(pictures, masks, translator):
     return list(map(replace_pixels, pictures, np.split(pixels, ends[:-1])))
 
 
+def make_folder_of(target):
+    """Makes the folder that a file is written to. Raises InputError if a file is in its place."""
+    try:
+        os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(
+            f"{target}: cannot be written, because {error.filename} is not a folder. Name another --output"
+        )
+
+
 def finish_oldest(writing, report):
     """Waits for the first of the files being written, a deque of (target, future), and reports it."""
     target, future = writing[0]
@@ -193,6 +205,8 @@ def finish_oldest(writing, report):
         for note in future.result():
             report.note(note)
         report.written()
+    except InputError as error:
+        report.failed(str(error))
     except Exception as error:  # encoders raise many kinds of errors
         code = getattr(error, "errno", None)
         if code is None and shutil.disk_usage(os.path.dirname(target) or ".").free < 2**16:
@@ -220,9 +234,9 @@ def translate_video_file(source, target, translator, *, size=None, mask=None, sm
     translate, resize = frame_translator(source, translator, size, mask), make_resize(size, step=2)
     if is_camera(source):
         live = camera.Camera(camera.open_camera(source), source, resize)
-        os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
+        make_folder_of(target)
         return camera.translate_camera(live, target, translate, smooth, camera.open_window(source), progress)
-    os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
+    make_folder_of(target)
     return translate_video(source, target, translate, translator.batch_size, smooth, progress, resize)
 
 
@@ -267,10 +281,12 @@ def write_features(jobs, translator, report, *, size=None):
         (G,), dtype = translator.generators_for(picture.pixels)
         maps = feature_maps(G, x.to(dtype))
         cells = [(caption, Image.fromarray(values).convert("RGB").resize(cell)) for caption, values in maps]
-        os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
         try:
+            make_folder_of(target)
             rows = [cells[i : i + 4] for i in range(0, len(cells), 4)]
             draw_sheet(target, rows, f"{source}: mean activations", format_of(target))
             report.written()
+        except InputError as error:
+            report.failed(str(error))
         except ValueError as error:  # some formats limit the height of an image
             report.failed(f"{target}: cannot be written ({error})")

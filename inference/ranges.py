@@ -34,12 +34,12 @@ def write_in_range(path, kind, picture, value_range):
         return write_picture(path, kind, picture)
     if not fits(kind, value_range):
         raise InputError(f"{path}: {misfit(kind, value_range)}")
-    pages = [page for one in (picture, *picture.pages) for page in one.pixels]
-    values = [from_unit_range(page / np.float32(65535), value_range) for page in pages]
+    pages = picture.pages_to_write(with_alpha=False)
+    values = [from_unit_range(page / np.float32(65535), value_range) for page, *_ in pages]
     notes = [] if picture.alpha is None else [f"{path}: written without transparency, as values of a range"]
     if kind in ("NPY", "TIFF"):
         values = [values[0].astype(np.float32)] if kind == "NPY" else values
-        write_array(path, kind, [(page, None) for page in values], picture.info)
+        write_array(path, kind, [(page, None) for page in values], [info for *_, info in pages])
         return notes
     plain = dataclasses.replace(picture, pixels=np.stack(values[:1]), alpha=None, straight=None, pages=[])
     return notes + write_picture(path, kind, plain)

@@ -5,10 +5,11 @@ Image and video files: finding, reading and writing them.
     images     decode an image for training, as 8-bit pixels
     folders    list the images of a data set's folder; layouts says what is wrong with a data set's folders
     domain     the images of one domain; survey checks them before training
-    depth      whether an image has more than 8 bits; limits: whether it is too large
+    depth      whether an image has more than 8 bits; limits: whether it is too large; frames: which of its frames count
     colours    profiles, gamma and CMYK: conversion to sRGB
     metadata   EXIF, XMP, IPTC and the like
-    arrays     16-bit, float and multi-channel images: TIFF, .npy, and PNG, PPM and JPEG 2000; array_writer writes them
+    arrays     16-bit, float and multi-channel images: TIFF, .npy, and PNG, PPM and JPEG 2000; array_writer writes them.
+               tiff and tiff_writer do TIFF; decoded is what decoders return
     pictures   decode an image for translation, with all that its file holds, and write it back
     masks      which part of an image to translate
     video      translate a video; video_files decodes it, video_writer encodes it, tracks copies its sound and all the

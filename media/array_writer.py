@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image
 
 from media.arrays import to_unit_range
-from media.depth import INSTALL
 from media.metadata import save_options
-from utils import InputError, whole_file
+from media.tiff_writer import write_tiff
+from utils import whole_file
 
 
 def can_write(kind, dtype, n_channels):
@@ -27,56 +27,52 @@ def can_write(kind, dtype, n_channels):
 
 
 def write_array(path, kind, pages, info):
-    """Writes uint8 or uint16 arrays (H, W, channels) at full depth: to .npy as float32 in [0, 1], otherwise as integers.
-    TIFF and .npy also take arrays of int16 and float32, and write them as they are.
+    """Writes uint8 or uint16 arrays (H, W, channels) at full depth: to .npy as float32 in [0, 1], or in the type that
+    `info` names as "dtype"; otherwise as integers. TIFF and .npy also take arrays of int16 and float32, and write them as
+    they are.
 
     kind:  "NPY", "TIFF", "PNG", "PPM" or "JPEG2000"
     pages: list of pairs (pixels, alpha or None); formats other than TIFF take one
-    info:  as in Array
+    info:  as in Array; or a list of these, one for each page
     Raises InputError if a package that is needed is not installed.
     """
-    stacked = [np.ascontiguousarray(pixels if a is None else np.dstack([pixels, a])) for pixels, a in pages]
-    with whole_file(path) as temporary:
-        if kind == "TIFF":
-            write_tiff(path, temporary, stacked, pages[0][1] is not None, info)
-            return
-        with open(temporary, "wb") as file:
-            if kind == "NPY":
-                values = pages[0][0]
-                np.save(file, to_unit_range(values) if values.dtype.kind == "u" else values)
-            elif kind == "PPM":
-                height, width = stacked[0].shape[:2]
-                file.write(b"P6\n%d %d\n65535\n" % (width, height) + stacked[0].astype(">u2").tobytes())
-            else:
-                import imagecodecs
-
-                if kind == "PNG":
-                    file.write(with_chunks(imagecodecs.png_encode(stacked[0].squeeze()), info))
-                else:
-                    file.write(imagecodecs.jpeg2k_encode(stacked[0].squeeze(), reversible=True))
+    infos = info if isinstance(info, list) else [info] * len(pages)
+    if kind == "TIFF":
+        with whole_file(path) as temporary:
+            return write_tiff(path, temporary, pages, infos)
+    pixels, alpha = pages[0]
+    if kind == "NPY":
+        dtype = infos[0].get("dtype", "float32")
+        values = np.ascontiguousarray(in_type(pixels, dtype) if pixels.dtype.kind == "u" else pixels)
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(values))
+        parts = [header.getvalue(), values]  # np.save would not say why it fails, such as on a full disk
+    else:
+        parts = encode(pixels if alpha is None else np.dstack([pixels, alpha]), kind, infos[0])
+    with whole_file(path) as temporary, open(temporary, "wb") as file:
+        for part in parts:
+            file.write(part)
 
 
-def write_tiff(path, temporary, stacked, has_alpha, info):
-    try:
-        import tifffile
-    except ImportError:
-        raise InputError(
-            f"{path}: writing a TIFF of {stacked[0].shape[2]} channels requires tifffile: {INSTALL}. "
-            "Or use --format npy"
-        )
-    options = dict(metadata=None, software=False, extratags=info.get("extratags", []))
-    if has_alpha:
-        options["extrasamples"] = ["unassalpha"]
-    if info.get("icc_profile"):
-        options["iccprofile"] = info["icc_profile"]
-    if info.get("dpi"):
-        options |= dict(resolution=tuple(map(float, info["dpi"])), resolutionunit=2)
-    with tifffile.TiffWriter(temporary) as file:
-        for pixels in stacked:
-            is_rgb, is_flat = pixels.shape[2] - has_alpha == 3, pixels.shape[2] == 1
-            options["planarconfig"] = None if is_flat else "contig"
-            options["photometric"] = "rgb" if is_rgb else "minisblack"
-            file.write(pixels[..., 0] if is_flat else pixels, **options)
+def encode(pixels, kind, info):
+    """uint16 (H, W, channels) -> list of bytes, the contents of a file"""
+    if kind == "PPM":
+        height, width = pixels.shape[:2]
+        return [b"P6\n%d %d\n65535\n" % (width, height), pixels.astype(">u2").tobytes()]
+    import imagecodecs
+
+    pixels = np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    if kind == "PNG":
+        return [with_chunks(imagecodecs.png_encode(pixels), info)]
+    return [imagecodecs.jpeg2k_encode(pixels, reversible=True)]
+
+
+def in_type(pixels, dtype):
+    """uint8 or uint16 -> the same in another type: "uint8", "uint16", or "float32" in [0, 1]"""
+    if pixels.dtype == dtype:
+        return pixels
+    values = to_unit_range(pixels)
+    return values if dtype == "float32" else (values * np.iinfo(dtype).max).round().astype(dtype)
 
 
 def with_chunks(png, info):

@@ -3,26 +3,31 @@ Images with more than 8 bits or other than 1 or 3 channels: TIFF, .npy, and PNG,
 from satellites, scanners, microscopes and depth cameras. Skip this module if your images are photos.
 
 Pillow reads such images only in part: it reduces colours of 16 bits to 8. tifffile reads all TIFF files, and imagecodecs
-PNG and JPEG 2000 at full depth. array_writer.py writes them.
+PNG and JPEG 2000 at full depth. tiff.py decodes TIFF files, array_writer.py writes all of them.
 """
 
-import contextlib
 import dataclasses
 import math
 import os
-from collections.abc import Callable
+import re
+import struct
+import zlib
 
 import numpy as np
 from PIL import Image
 
-from media.colours import deep_to_srgb, described_colours
-from media.depth import INSTALL, TIFF, is_array, is_deep
+from media.colours import deep_to_srgb, described_colours, is_converted
+from media.decoded import Decoded
+from media.depth import TIFF, depth_of_jpeg2000, is_array
 from media.files import reading
 from media.images import check_smallest, load_image, target_size
-from media.limits import check_density, check_pixels, open_image_file
-from media.metadata import GEO_TAGS, IPTC, TEXT_TAGS, XMP, metadata_to_keep
+from media.limits import check_pixels, open_image_file, truncated_allowed
+from media.metadata import metadata_to_keep
+from media.tiff import decode_tiff
 from utils import InputError
 
+# the passes of an interlaced PNG: first column and row, and steps (PNG specification, section 8.2)
+ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # as Pillow converts to gray
 
 
@@ -33,31 +38,14 @@ class Array:
     pixels:   float32 (H, W, channels) in [0, 1], upright, in sRGB, composited onto white
     alpha:    float32 (H, W) in [0, 1], or None
     straight: `pixels` without the white, or None
-    info:     as of metadata.metadata_to_keep; from a TIFF file also "extratags", see kept_tags
+    info:     as of metadata.metadata_to_keep; from a TIFF file also "extratags", see tiff.kept_tags; from an .npy file of
+              unsigned integers "dtype"; "notes" is a list of lines on what was left out
     """
 
     pixels: np.ndarray
     alpha: np.ndarray | None = None
     straight: np.ndarray | None = None
     info: dict = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass
-class Decoded:
-    """What a decoder returns.
-
-    values:      as stored: (H, W), (H, W, channels) or (channels, H, W)
-    has_alpha:   whether the last channel is transparency; "premultiplied" if colours were multiplied by it
-    orientation: as in EXIF, 1 to 8
-    info:        as in Array
-    colours:     function that converts them to sRGB, without a profile, see colours.described_colours
-    """
-
-    values: np.ndarray
-    has_alpha: bool | str = False
-    orientation: int = 1
-    info: dict = dataclasses.field(default_factory=dict)
-    colours: Callable | None = None
 
 
 def load_array(path, channels, size=None, smallest=None, value_range=None):
@@ -106,35 +94,36 @@ def read_arrays(path, channels, value_range=None):
 
 
 def raw_values(path, channels):
-    """The values of an image as stored, without alpha -> array (H, W, channels), upright. Raises InputError."""
+    """The values of an image as stored, without alpha -> (array (H, W, channels), upright; the value that counts as 1).
+    Raises InputError."""
     with reading(path):
         page = decode(path, channels)[0]
         values = channels_last(page, path, channels)
-        return upright(values[..., :-1] if page.has_alpha else values, page.orientation)
+        values = upright(values[..., :-1] if page.has_alpha else values, page.orientation)
+        return values, page.top or largest(values.dtype)
 
 
 def decode(path, channels):
     """-> list of Decoded"""
     name = path.lower()
     if name.endswith(".npy"):
-        return [Decoded(load_npy(path))]
+        values = load_npy(path)
+        return [Decoded(values, info={"dtype": values.dtype.name} if values.dtype in (np.uint8, np.uint16) else {})]
     if name.endswith(TIFF):
-        try:
-            import tifffile
-        except ImportError:
-            return [decode_tiff_without_tifffile(path)]
-        # not the other files that OME-TIFF, Micro-Manager and NDTiff name
-        with tifffile.TiffFile(path, _multifile=False, is_mmstack=False, is_ndtiff=False) as file:
-            return decode_tiff(file, path, channels)
+        return decode_tiff(path, channels)
     with open(path, "rb") as file, open_image_file(file, path) as image:
-        info, orientation = metadata_to_keep(image, image.info), image.getexif().get(0x0112, 1)
+        orientation = image.getexif().get(0x0112, 1)
+        info = metadata_to_keep(image, image.info, is_converted(image))
+        if image.info.get("icc_profile"):
+            info["icc_profile"] = image.info["icc_profile"]  # needed to convert the pixels, see finish
+        top = top_of_jpeg2000(image)  # before its pixels are decoded, which closes the file
         values, has_alpha = decode_deep(path, image)
         key = image.info.get("transparency")
         if image.format == "PNG" and key is not None and not has_alpha:  # the one colour that is transparent
             alpha = (values.reshape(*image.size[::-1], -1) != np.array(key)).any(2) * np.iinfo(values.dtype).max
             values, has_alpha = np.dstack([values, alpha.astype(values.dtype)]), True
         colours = None if info.get("icc_profile") else described_colours(image)
-    return [Decoded(values, has_alpha, orientation, info, colours)]
+        return [Decoded(values, has_alpha, orientation, info, colours, top)]
 
 
 def load_npy(path):
@@ -142,12 +131,16 @@ def load_npy(path):
     with open(path, "rb") as file:
         version = np.lib.format.read_magic(file)
         read_header = {1: np.lib.format.read_array_header_1_0}.get(version[0], np.lib.format.read_array_header_2_0)
-        shape, _, dtype = read_header(file)
+        shape, is_fortran, dtype = read_header(file)
         if dtype.hasobject:
             raise ValueError("Object arrays cannot be loaded: they may hold code")
-        if dtype.itemsize * math.prod(map(int, shape)) > os.path.getsize(path) - file.tell():
+        n_bytes = dtype.itemsize * math.prod(map(int, shape))
+        is_truncated = n_bytes > os.path.getsize(path) - file.tell()
+        if is_truncated and not truncated_allowed():
             raise ValueError(f"truncated: the shape is {shape}")
-    check_pixels(path, *sorted([1, 1, *shape])[-2:], math.prod(shape))
+        check_pixels(path, *sorted([1, 1, *shape])[-2:], math.prod(shape))
+        if is_truncated:
+            return np.frombuffer(file.read().ljust(n_bytes, b"\0"), dtype).reshape(shape, order="CF"[is_fortran])
     return np.load(path, allow_pickle=False)
 
 
@@ -161,69 +154,70 @@ def decode_deep(path, image):
 
         with open(path, "rb") as file:
             data = file.read()
-        values = (imagecodecs.png_decode if image.format == "PNG" else imagecodecs.jpeg2k_decode)(data)
+        if image.format == "JPEG2000":
+            values = imagecodecs.jpeg2k_decode(data)
+        else:
+            values = imagecodecs.png_decode(whole_png(data) if truncated_allowed() else data)
         return values, values.ndim == 3 and values.shape[2] in (2, 4)
     if image.format == "PPM" and image.mode == "RGB":
-        tile, (width, height) = image.tile[0], image.size
-        with open(path, "rb") as file:
-            file.seek(tile.offset)
-            values = np.frombuffer(file.read(6 * width * height), ">u2").reshape(height, width, 3)
-        return (values / np.float32(tile.args[-1])).clip(0, 1), False
+        return decode_ppm(path, image), False
     return np.asarray(image), False
 
 
-def decode_tiff_without_tifffile(path):
-    """Pillow decodes some kinds of TIFF at full depth -> Decoded"""
-    with contextlib.suppress(OSError), open(path, "rb") as file, open_image_file(file, path) as image:
-        is_whole = image.mode in ("L", "I;16", "I;16B", "F") or (image.mode in ("RGB", "RGBA") and not is_deep(image))
-        if is_whole and image.n_frames == 1:
-            values = np.asarray(image)  # newer versions of Pillow turn it upright here, and drop the tag
-            return Decoded(values, image.mode == "RGBA", image.getexif().get(0x0112, 1))
-    raise InputError(f"{path}: reading this kind of TIFF requires tifffile: {INSTALL}")
+def decode_ppm(path, image):
+    """A PPM file of more than 8 bits -> float32 (H, W, 3) in [0, 1]. Of a truncated one, the rest is black, if allowed.
+
+    image: the open PIL image of the file"""
+    tile, n_values = image.tile[0], 3 * image.width * image.height
+    with open(path, "rb") as file:
+        file.seek(tile.offset)
+        if tile.codec_name == "ppm_plain":  # decimal numbers
+            numbers = re.sub(rb"#[^\r\n]*", b"", file.read()).split(maxsplit=n_values)[:n_values]
+            values = np.array(list(map(int, numbers)), np.float32)
+        else:
+            data = file.read(2 * n_values)
+            values = np.frombuffer(data[: len(data) // 2 * 2], ">u2")
+    if len(values) < n_values:
+        if not truncated_allowed():
+            raise ValueError(f"truncated: {len(values)} of {n_values} values")
+        values = np.pad(values, (0, n_values - len(values)))
+    return (values.reshape(image.height, image.width, 3) / np.float32(tile.args[-1])).clip(0, 1)
 
 
-def decode_tiff(file, path, channels):
-    """An open tifffile.TiffFile of the file `path` -> list of Decoded. Smaller copies of an image (pyramids, thumbnails) are left out."""
-    decoded = []
-    for series in file.series:
-        page = series.keyframe
-        check_pixels(path, page.imagewidth, page.imagelength, math.prod(series.shape))
-        check_density(path, page.imagewidth * page.imagelength)
-        values = series.asarray()
-        if page.is_reduced and decoded:
-            continue
-        photometric = int(page.photometric)
-        if channels in (1, 3) and photometric not in (0, 1, 2):
-            raise InputError(f"{file.filename}: its colours are {page.photometric.name}. Save it as RGB or gray")
-        if photometric == 0 and values.dtype.kind == "u":  # white is 0
-            values = np.iinfo(values.dtype).max - values
-        extra = int(page.extrasamples[0]) if page.extrasamples and channels in (1, 3) else 0
-        info = (
-            {"extratags": kept_tags(page)}
-            | dpi_of(page)
-            | ({"icc_profile": page.iccprofile} if page.iccprofile else {})
-        )
-        # bands of one image, or images of one size?
-        is_stack = channels in (1, 3) and len(series.pages) > 1 and (values.ndim == 4 or len(values) != channels)
-        for one in values if is_stack else [values]:
-            alpha = {1: "premultiplied", 2: True}.get(extra, False)
-            decoded.append(Decoded(one, alpha, int(page.tags.valueof(274, 1)), info))
-    return decoded
+def whole_png(data):
+    """The bytes of a PNG -> the same, with zeros in place of pixels that are missing or cannot be decompressed."""
+    position, before, pixels, decompress = 8, data[:8], b"", zlib.decompressobj()
+    while position + 8 <= len(data):
+        n_bytes, kind = struct.unpack(">I4s", data[position : position + 8])
+        content = data[position + 8 : position + 8 + n_bytes]
+        position += 12 + n_bytes
+        if kind == b"IHDR":
+            width, height, depth, colour, *_, interlaced = struct.unpack(">IIBBBBB", content)
+        if kind == b"IDAT":
+            try:
+                pixels += decompress.decompress(content)
+            except zlib.error:
+                break
+        elif kind in (b"IHDR", b"PLTE", b"tRNS") and not pixels:
+            before += png_chunk(kind, content)
+    n_bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
+    passes = ADAM7 if interlaced else [(0, 0, 1, 1)]
+    sizes = [(-(-(width - x) // dx), -(-(height - y) // dy)) for x, y, dx, dy in passes]
+    total = sum(rows * (1 + -(-columns * n_bits // 8)) for columns, rows in sizes if columns > 0 and rows > 0)
+    pixels = zlib.compress(pixels[:total].ljust(total, b"\0"), 1)
+    return before + png_chunk(b"IDAT", pixels) + png_chunk(b"IEND", b"")
 
 
-def kept_tags(page):
-    """The tags of a TIFF page that still hold after a translation, as tifffile's extratags"""
-    names = (*TEXT_TAGS, XMP, IPTC, *GEO_TAGS)
-    return [(tag.code, tag.dtype, tag.count, tag.value, True) for tag in page.tags.values() if tag.code in names]
+def png_chunk(kind, content):
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
-def dpi_of(page):
-    """The resolution of a TIFF page -> {"dpi": (x, y)}, or {}"""
-    unit = {2: 1.0, 3: 2.54}.get(int(page.tags.valueof(296, 2)))
-    sides = [page.tags.valueof(tag) for tag in (282, 283)]
-    if not unit or not all(sides) or not all(isinstance(side, tuple) and side[1] for side in sides):
-        return {}
-    return {"dpi": tuple(unit * side[0] / side[1] for side in sides)}
+def top_of_jpeg2000(image):
+    """The largest value in the array that decode_deep returns for a JPEG 2000 file of 9 to 15 bits; None for others"""
+    bits = depth_of_jpeg2000(image) if image.format == "JPEG2000" else 16
+    if not 8 < bits < 16:
+        return None
+    return (2**bits - 1) << (16 - bits if image.mode[0] == "I" else 0)  # Pillow shifts gray to 16 bits
 
 
 def channels_last(page, path, channels):
@@ -244,13 +238,18 @@ def finish(page, path, channels, value_range=None):
     values = channels_last(page, path, channels)
     try:
         if page.has_alpha and value_range:  # alpha has no other range than that of its type
-            scaled = to_unit_range(values[..., :-1], value_range), to_unit_range(values[..., -1:])
+            scaled = to_unit_range(values[..., :-1], value_range), to_unit_range(values[..., -1:], top=page.top)
             values = np.concatenate(scaled, axis=2)
         else:
-            values = to_unit_range(values, value_range)
+            values = to_unit_range(values, value_range, page.top)
     except ValueError as error:
         raise InputError(f"{path}: {error}")
     values = upright(values, page.orientation)
+    if page.inverted and not value_range:
+        n_colours = values.shape[2] - bool(page.has_alpha)
+        values = np.concatenate([1 - values[..., :n_colours], values[..., n_colours:]], axis=2)
+    if value_range:
+        page.info.pop("dtype", None)
     if not page.has_alpha:
         pixels, profile = deep_to_srgb(values, page.info.get("icc_profile"), page.colours)
         return Array(to_channels(pixels, channels), info=page.info | {"icc_profile": profile})
@@ -279,11 +278,18 @@ def upright(values, orientation):
     return values[:: -1 if rows else 1, :: -1 if columns else 1]
 
 
-def to_unit_range(pixels, value_range=None):
+def largest(dtype):
+    """The value that counts as 1. Integers of more than 16 bits count as 16-bit values: Pillow returns those as 32-bit
+    integers."""
+    return 1 if dtype.kind == "f" else np.iinfo(dtype).max if dtype.kind in "iu" and dtype.itemsize <= 2 else 65535
+
+
+def to_unit_range(pixels, value_range=None, top=None):
     """Scales values to float32 in [0, 1]: 8-bit and 16-bit integers are divided by the largest value of their type,
     wider integers by 65535; floats must already be in that range.
 
     value_range: (low, high), the values that become 0 and 1, of any type; values beyond are clipped
+    top:         the largest value of integers, if it is not that of their type: 4095 for 12 bits
     Raises ValueError for values out of range, for NaN, and for other types.
     """
     original = pixels
@@ -292,8 +298,8 @@ def to_unit_range(pixels, value_range=None):
     if value_range:
         low, high = value_range
         pixels = ((pixels.astype(np.float64) - low) / (high - low)).clip(0, 1).astype(np.float32)
-    elif pixels.dtype.kind in "iu":  # wider ones count as 16-bit values: Pillow returns those as 32-bit integers
-        pixels = pixels.astype(np.float32) / (np.iinfo(pixels.dtype).max if pixels.dtype.itemsize <= 2 else 65535)
+    elif pixels.dtype.kind in "iu":
+        pixels = pixels.astype(np.float32) / (top or largest(pixels.dtype))
     else:
         pixels = pixels.astype(np.float32)
     if not (pixels.min() >= 0 and pixels.max() <= 1):

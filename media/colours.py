@@ -42,7 +42,7 @@ def to_srgb(image):
     if image.mode == "LAB":
         profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
         return ImageCms.profileToProfile(image, *profiles, outputMode="RGB")
-    is_gray = image.mode in ("1", "L", "LA", "La")
+    is_gray = is_gray_mode(image.mode)
     plain = image if image.mode == "CMYK" else image.convert("L" if is_gray else "RGB")
     if profile := image.info.get("icc_profile"):
         mode, transform = profile_transform(profile, plain.mode)
@@ -54,11 +54,17 @@ def to_srgb(image):
     return plain.convert("L" if is_gray else "RGB")
 
 
+def is_gray_mode(mode):
+    return mode in ("1", "L", "LA", "La") or mode[0] in "IF"
+
+
 def is_converted(image):
-    """Whether to_srgb changes the values of a PIL image, so that its profile no longer describes them."""
+    """Whether a PIL image is not in the colours that its profile describes after to_srgb: they are converted, or the
+    profile cannot be used."""
     if profile := image.info.get("icc_profile"):
-        kind = {"CMYK": "CMYK", "1": "L", "L": "L", "LA": "L", "La": "L"}.get(image.mode, "RGB")
-        return image.mode == "CMYK" or profile_transform(profile, kind)[1] is not None
+        kind = "L" if is_gray_mode(image.mode) else "CMYK" if image.mode == "CMYK" else "RGB"
+        is_used = profile_transform(profile, kind)[1] is not None
+        return is_used or image.mode == "CMYK" or open_profile(profile, kind)[1] is None
     return described_colours(image) is not None
 
 
@@ -75,13 +81,8 @@ def profile_transform(profile, mode):
 
     profile: the bytes of an ICC profile
     """
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        takes = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}.get(source.profile.xcolor_space.strip())
-        if takes != mode and (takes, mode) != ("RGB", "L"):  # gray is also stored with a profile for RGB
-            return mode, None
-        transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), takes, "RGB")
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+    takes, transform = open_profile(profile, mode)
+    if transform is None:
         return mode, None
     if takes != "CMYK":
         before = samples(takes)
@@ -90,6 +91,20 @@ def profile_transform(profile, mode):
         if np.abs(change).max() <= TOLERANCE:
             return mode, None
     return takes, transform
+
+
+@functools.lru_cache(maxsize=32)
+def open_profile(profile, mode):
+    """As profile_transform, also for sRGB. The transform is None if the profile cannot be used: it is broken, or for
+    another kind of colours."""
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        takes = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}.get(source.profile.xcolor_space.strip())
+        if takes != mode and (takes, mode) != ("RGB", "L"):  # gray is also stored with a profile for RGB
+            return mode, None
+        return takes, ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), takes, "RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return mode, None
 
 
 def samples(mode):
@@ -113,9 +128,10 @@ def deep_to_srgb(pixels, profile, convert=None):
         return convert(pixels.repeat(3 // channels, axis=2))[..., :channels], None
     if not profile or channels not in (1, 3):
         return pixels, profile
-    takes, transform = profile_transform(profile, "L" if channels == 1 else "RGB")
+    mode = "L" if channels == 1 else "RGB"
+    takes, transform = profile_transform(profile, mode)
     if not transform:
-        return pixels, profile
+        return pixels, (profile if open_profile(profile, mode)[1] else None)
     try:
         import imagecodecs  # Pillow converts 8 bits only
     except ImportError:
@@ -174,7 +190,7 @@ def described_colours(image):
     gamma, primaries = image.info.get("gamma"), image.info.get("chromaticity")
     if (gamma or primaries) and "srgb" not in image.info:
         curve = None if not gamma or abs(gamma * 2.2 - 1) < 0.05 else 1 / gamma  # libpng's threshold for sRGB
-        white, primaries = (primaries[:2], primaries[2:]) if primaries and min(primaries[1::2]) > 0 else (D65, SRGB)
+        white, primaries = (primaries[:2], primaries[2:]) if is_plausible(primaries) else (D65, SRGB)
         if curve or not np.allclose((*white, *primaries), D65 + SRGB, atol=0.005):
             return conversion(white, primaries, curve)
     with contextlib.suppress(Exception):  # Pillow raises many kinds of errors on invalid EXIF
@@ -188,7 +204,7 @@ def described_colours(image):
 
 def conversion(white, primaries, gamma):
     """-> convert_colours with these arguments, as a function of the values; None if no colours have these primaries"""
-    if min(white) <= 0 or min(primaries[1::2]) <= 0 or abs(np.linalg.det(columns_of(primaries))) < 1e-3:
+    if not is_plausible((*white, *primaries)):
         return None
     return functools.partial(convert_colours, white=white, primaries=primaries, gamma=gamma)
 
@@ -198,6 +214,17 @@ def hdr_to_srgb(values, primaries, transfer):
     from media.hdr import Converter
 
     return Converter(transfer, primaries)((values * 65535).round().astype(np.uint16)) / np.float32(255)
+
+
+def is_plausible(chromaticity):
+    """Whether the numbers of cHRM, x and y of white, red, green and blue, describe a space of colours, with white inside
+    of the triangle"""
+    if not chromaticity or min(chromaticity[1::2]) <= 0:
+        return False
+    try:
+        return bool((np.linalg.solve(columns_of(chromaticity[2:]), xyz(chromaticity[:2])) > 1e-4).all())
+    except np.linalg.LinAlgError:
+        return False
 
 
 def convert_colours(values, white, primaries, gamma):

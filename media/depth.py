@@ -19,11 +19,16 @@ def is_array(path, channels):
         return True
     if name.endswith(ALWAYS_8_BIT) or not os.path.isfile(path):  # opening a pipe would block
         return False
-    from media.limits import open_pil  # imported here, so that `import cyclegan` is fast
+    from PIL import Image  # both imported here, so that `import cyclegan` is fast
+
+    from media.limits import open_pil
 
     try:
         with open_pil(path) as image:  # reads the header only
-            return is_deep(image) and (image.format not in ("PNG", "JPEG2000") or has_imagecodecs(path))
+            needs_package = image.format in ("PNG", "JPEG2000") and image.mode[0] not in "IF"
+            return is_deep(image) and (not needs_package or has_imagecodecs(path))
+    except Image.DecompressionBombError:  # load_image refuses it
+        return False
     except Exception:  # tifffile may read what Pillow cannot, such as colour planes of 3 x 16 bits
         return name.endswith(TIFF)
 
@@ -33,14 +38,32 @@ def is_deep(image):
     because their frames are composited."""
     if image.mode[0] in "IF":
         return True
+    if image.format == "TIFF":
+        return depth_of_tiff(image) > 8
     if image.mode not in ("L", "LA", "RGB", "RGBA", "RGBX"):
         return False  # CMYK and the like
     if image.format == "JPEG2000":
         return depth_of_jpeg2000(image) > 8
     if image.format == "PPM":
-        return any(tile.codec_name == "ppm" and tile.args[-1] > 255 for tile in image.tile)
-    is_still = image.format != "PNG" or getattr(image, "n_frames", 1) == 1
-    return image.format in ("PNG", "TIFF") and ";16" in str(image.tile) and is_still
+        return any(tile.codec_name in ("ppm", "ppm_plain") and tile.args[-1] > 255 for tile in image.tile)
+    return image.format == "PNG" and ";16" in str(image.tile) and getattr(image, "n_frames", 1) == 1
+
+
+def depth_of_tiff(image):
+    """Bits per channel of the deepest page, from BitsPerSample. CMYK and the like count as 8, because Pillow reduces them
+    to that; with one plane for each colour it does not."""
+    from media.frames import content_frames
+
+    depth = 0
+    for number in content_frames(image):
+        if number != image.tell():
+            image.seek(number)
+        is_planar = image.tag_v2.get(284) == 2
+        if is_planar or image.mode in ("L", "LA", "RGB", "RGBA", "RGBX") or image.mode[0] in "IF":
+            depth = max(depth, *image.tag_v2.get(258, (1,)))
+    if image.tell():
+        image.seek(0)
+    return depth
 
 
 def depth_of_jpeg2000(image):
@@ -51,6 +74,19 @@ def depth_of_jpeg2000(image):
     image.fp.seek(position)
     start = header.find(b"\xff\x4f\xff\x51")
     return (header[start + 42] & 0x7F) + 1 if start >= 0 and len(header) > start + 42 else 8
+
+
+def depth_of_heif(path):
+    """Bits per channel of a HEIC or AVIF file, if more than 8, from the property "pixi" (ISO 23008-12, 6.5.6); else 0"""
+    if not path.lower().endswith((".avif", ".avifs", ".heic", ".heics", ".heif", ".heifs", ".hif")):
+        return 0
+    with open(path, "rb") as file:
+        header = file.read(1 << 16)
+    start, bits = header.find(b"pixi"), []
+    while start >= 0:
+        bits += header[start + 9 : start + 9 + int.from_bytes(header[start + 8 : start + 9])]
+        start = header.find(b"pixi", start + 4)
+    return max(bits) if bits and 8 < max(bits) <= 16 else 0
 
 
 @functools.cache

@@ -63,6 +63,10 @@ def load_image(path, channels=3, size=None, smallest=None):
         return size and max(*target_size(size, height, width), *target_size(size, width, height))
 
     with open_image(path, smallest, needed) as image:
+        if image.format in ("PNG", "TIFF") and getattr(image, "is_animated", False):
+            from media.frames import content_frames  # imported here, so that `import cyclegan` is fast
+
+            image.seek(content_frames(image)[0])
         return image_to_array(image, channels, size)
 
 

@@ -88,6 +88,11 @@ def decoding(pixels, allow_truncated=False):
         Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
+def truncated_allowed():
+    """Whether `decoding` was asked to use what can be decoded of a truncated image"""
+    return ImageFile.LOAD_TRUNCATED_IMAGES
+
+
 def max_pixels():
     """The number of pixels above which Pillow refuses an image, which may be made to fill the memory."""
     return int(2 * (Image.MAX_IMAGE_PIXELS or 1e18))

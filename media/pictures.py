@@ -7,18 +7,22 @@ To train and evaluate, 8-bit pixels are enough: see images.py. Both see the same
 """
 
 import dataclasses
+import io
 import itertools
 import os
 
 import numpy as np
-from PIL import Image, ImageSequence, TiffImagePlugin
+from PIL import Image, TiffImagePlugin
 
 from media.array_writer import can_write, write_array
 from media.arrays import is_array, read_arrays, resize_array, to_channels, to_unit_range
 from media.colours import is_converted
+from media.depth import depth_of_heif
+from media.frames import content_frames
 from media.images import apply_orientation, as_seen, open_image
-from media.limits import max_pixels
+from media.limits import check_pixels, max_pixels
 from media.metadata import GEO_TAGS, metadata_to_keep, save_options
+from media.tiff_writer import add_directories
 from utils import InputError, whole_file
 
 # Formats that hold full colour at any size. Inputs in other formats (Photoshop, icons, ...) are written as PNG
@@ -45,6 +49,7 @@ class Picture:
     info:     metadata to write with it, see metadata.metadata_to_keep
     timing:   for more than one frame: "duration", a list in ms, and "loop", the number of repetitions
     pages:    list of Picture: further pages of a TIFF, whose size or type differs from that of the pages before
+    infos:    `info` of each frame, where they differ: of the pages of a TIFF; else an empty list
     """
 
     pixels: np.ndarray
@@ -53,6 +58,16 @@ class Picture:
     timing: dict
     straight: np.ndarray | None = None
     pages: list = dataclasses.field(default_factory=list)
+    infos: list = dataclasses.field(default_factory=list)
+
+    def pages_to_write(self, with_alpha=True):
+        """-> list of (pixels, alpha or None, info), one for each frame and page"""
+        found = []
+        for one in (self, *self.pages):
+            has_alpha = one.alpha is not None and with_alpha
+            for i, frame in enumerate(one.straight if has_alpha else one.pixels):
+                found.append((frame, one.alpha[i] if has_alpha else None, one.infos[i] if one.infos else one.info))
+        return found
 
 
 def format_of(path):
@@ -102,11 +117,27 @@ def read_picture(path, channels, resize=None):
         return max(resize(width, height)) if resize and width * height > max_pixels() else None
 
     with open_image(path, needed=needed) as image:
-        n_frames = image.n_frames if image.format in ANIMATED else 1  # in other formats, previews or layers
-        check_frames(path, image, n_frames, channels)
-        sequence = ImageSequence.Iterator(image) if n_frames > 1 else [image]
-        frames = [decode_frame(frame, channels, resize) for frame in sequence]
-        return frames_to_picture(image, frames)
+        numbers = content_frames(image) if image.format in ANIMATED else [0]  # in other formats, previews or layers
+        check_frames(path, image, len(numbers), channels)
+        frames = []
+        for number in numbers:
+            if number or len(numbers) > 1:
+                seek(image, number)
+            if image.format == "TIFF":
+                check_pixels(path, *image.size, 0)
+            frames.append(decode_frame(image, channels, resize))
+        picture = frames_to_picture(image, frames)
+    if bits := depth_of_heif(path):
+        picture.info["notes"] = [f"{path}: its {bits} bits were read as 8"]
+    return picture
+
+
+def seek(image, number):
+    """Goes to a frame of an open PIL image. Pillow keeps what a page of a TIFF said until another page says otherwise."""
+    if image.format == "TIFF" and number != image.tell():
+        for key in ("icc_profile", "dpi", "resolution", "xmp"):
+            image.info.pop(key, None)
+    image.seek(number)
 
 
 def check_frames(path, image, n_frames, channels):
@@ -151,6 +182,8 @@ def join(pictures):
         for name in ("pixels", "alpha", "straight") if len(alike) > 1 else ():
             if getattr(alike[0], name) is not None:
                 setattr(alike[0], name, np.concatenate([getattr(picture, name) for picture in alike]))
+        if any(picture.info != alike[0].info for picture in alike):
+            alike[0].infos = [picture.info for picture in alike]
         joined.append(alike[0])
     joined[0].pages = joined[1:]
     return joined[0]
@@ -159,18 +192,27 @@ def join(pictures):
 @dataclasses.dataclass
 class Frame:
     """pixels (H, W, channels) as seen, alpha (H, W) or None, straight as in Picture, duration in ms, info as Pillow
-    returns it"""
+    returns it, kept: what Picture.info keeps of it, for a page of a TIFF"""
 
     pixels: np.ndarray
     alpha: np.ndarray | None
     straight: np.ndarray | None
     duration: float
     info: dict
+    kept: dict | None = None
 
 
 def decode_frame(image, channels, resize):
     """The current frame of a PIL image -> Frame, EXIF orientation applied."""
     upright = apply_orientation(image)
+    frame = decode_upright(image, upright, channels, resize)
+    if image.format == "TIFF":  # each page has its own
+        frame.kept = info_to_keep(image, frame)
+    return frame
+
+
+def decode_upright(image, upright, channels, resize):
+    """decode_frame without metadata. upright: the frame with its orientation applied"""
     duration = image.info.get("duration", 0)  # WebP and AVIF know a frame's duration only after decoding it
     if upright.mode[0] in "IF":
         pixels = to_channels(to_unit_range(np.asarray(upright))[..., None], channels)
@@ -189,12 +231,7 @@ def decode_frame(image, channels, resize):
 
 def frames_to_picture(image, frames):
     """Decoded frames, and the PIL image that they come from -> Picture."""
-    shape, info = frames[-1].pixels.shape, frames[-1].info
-    is_resized = shape[:2] not in (image.size, image.size[::-1])
-    info = metadata_to_keep(image, info, is_converted(image), is_resized)
-    if (shape[2] == 1) != (image.mode[0] in "1LIF"):
-        info.pop("icc_profile", None)  # it describes another number of channels
-    timing = {}
+    info, timing = None if frames[-1].kept else info_to_keep(image, frames[-1]), {}
     if len(frames) > 1 and image.format != "TIFF":
         timing = dict(duration=[frame.duration for frame in frames])
         if "loop" in image.info:
@@ -207,8 +244,18 @@ def frames_to_picture(image, frames):
             alpha, straight = np.full(frame.pixels.shape[:2], 255, np.uint8), frame.pixels
         in_one = (None if plane is None else plane[None] for plane in (frame.pixels, alpha, straight))
         pixels, alpha, straight = in_one
-        pictures.append(Picture(pixels, alpha, info, timing, straight))
+        pictures.append(Picture(pixels, alpha, frame.kept or dict(info or {}), timing, straight))
     return join(pictures)
+
+
+def info_to_keep(image, frame):
+    """The current Frame of an open PIL image -> Picture.info"""
+    shape = frame.pixels.shape
+    is_resized = shape[:2] not in (image.size, image.size[::-1])
+    info = metadata_to_keep(image, frame.info, is_converted(image), is_resized)
+    if (shape[2] == 1) != (image.mode[0] in "1LIF"):
+        info.pop("icc_profile", None)  # it describes another number of channels
+    return info
 
 
 ##############################
@@ -219,12 +266,12 @@ def frames_to_picture(image, frames):
 def replace_pixels(picture, pixels):
     """A Picture with other pixels, (frames, H, W, any number of channels), as seen, and everything else as before.
     Drops the colour profile if the number of channels changes."""
-    info, straight = dict(picture.info), None
+    info, *infos = map(dict, (picture.info, *picture.infos))
+    straight = None if picture.alpha is None else without_white(picture, pixels)
     if pixels.shape[3] != picture.pixels.shape[3]:
-        info.pop("icc_profile", None)
-    if picture.alpha is not None:
-        straight = without_white(picture, pixels)
-    return dataclasses.replace(picture, pixels=pixels, info=info, straight=straight)
+        for one in (info, *infos):
+            one.pop("icc_profile", None)
+    return dataclasses.replace(picture, pixels=pixels, info=info, straight=straight, infos=infos)
 
 
 def without_white(picture, pixels):
@@ -250,38 +297,50 @@ def write_picture(path, kind, picture):
     only the first frame is kept.
     Returns a list of notes on what was dropped. Raises InputError if the number of channels needs another format.
     """
-    notes, channels = [], picture.pixels.shape[3]
-    has_alpha = picture.alpha is not None and kind in WITH_ALPHA
-    n_pages = len(picture.pixels) + sum(len(page.pixels) for page in picture.pages)
-    if n_pages > 1 and kind not in ANIMATED:
-        notes.append(f"{path}: only the first of {n_pages} frames was written; {kind} holds one")
+    channels, pages = picture.pixels.shape[3], picture.pages_to_write(kind in WITH_ALPHA)
+    n_written = len(pages) if kind == "TIFF" else len(picture.pixels) if kind in ANIMATED else 1
+    notes = list(dict.fromkeys(note for *_, info in pages for note in info.get("notes", [])))
+    if n_written < len(pages):
+        first = "first of" if n_written == 1 else f"first {n_written} of"
+        holds = "frames of one size and type" if kind in ANIMATED else "one"
+        was = "was" if n_written == 1 else "were"
+        notes.append(f"{path}: only the {first} {len(pages)} frames {was} written; {kind} holds {holds}")
     if needs_array(picture, kind):
-        planes = zip(picture.straight, picture.alpha) if has_alpha else ((page, None) for page in picture.pixels)
-        pages = list(planes)
-        for more in picture.pages if kind == "TIFF" else []:
-            pages += list(zip(more.straight, more.alpha)) if has_alpha else [(page, None) for page in more.pixels]
-        write_array(path, kind, pages if kind == "TIFF" else pages[:1], picture.info)
+        pages = pages if kind == "TIFF" else pages[:1]
+        write_array(path, kind, [page[:2] for page in pages], [info for *_, info in pages])
         return notes
     if picture.pixels.dtype == np.uint16 and not is_deep_gray(picture, kind) and channels in (1, 3):
         notes.append(f"{path}: 16 bits became 8; {kind} holds no more here")
     images = picture_to_images(picture, kind)
     for page in picture.pages if kind == "TIFF" else []:
         images += picture_to_images(page, kind)
-    options = SAVE_OPTIONS.get(kind, {}) | save_options(picture.info, kind)
-    if kind == "TIFF" and picture.info.get("exif"):
-        del options["compression"]  # Pillow cannot write both: "Error setting from dictionary"
-    if len(images) > 1 and kind in ANIMATED and kind != "TIFF":
+    with whole_file(path) as temporary, open(temporary, "w+b") as file:
+        if kind == "TIFF" and len(images) > 1:
+            save_pages(images, file, [page_options(info) for *_, info in pages])
+        else:
+            encoded = io.BytesIO()  # the encoder of JPEG 2000 never ends if a file cannot be written
+            images[0].save(encoded, format=kind, **options_for(picture, kind, images))
+            file.write(encoded.getbuffer())
+        if kind == "TIFF":
+            add_directories(file, [info for *_, info in pages])
+    return notes
+
+
+def page_options(info):
+    """-> keyword arguments for Pillow's `save` of a page of a TIFF"""
+    return SAVE_OPTIONS["TIFF"] | save_options(info, "TIFF")
+
+
+def options_for(picture, kind, images):
+    """-> keyword arguments for Pillow's `save` of a list of PIL images"""
+    options = SAVE_OPTIONS.get(kind, {}) | save_options(picture.infos[0] if picture.infos else picture.info, kind)
+    if len(images) > 1 and kind in ANIMATED:
         options |= dict(save_all=True, append_images=images[1:]) | picture.timing
         if kind == "AVIF" and "duration" in options:  # PNG has fractions of a millisecond, AVIF does not
             options["duration"] = [round(duration) for duration in options["duration"]]
         if kind == "GIF" and picture.alpha is not None:
             options["disposal"] = 2  # clear each frame before the next, which may cover less
-    with whole_file(path) as temporary:
-        if kind == "TIFF" and len(images) > 1:
-            save_pages(images, temporary, options)
-        else:
-            images[0].save(temporary, format=kind, **options)
-    return notes
+    return options
 
 
 class PageWriter(TiffImagePlugin.AppendingTiffWriter):
@@ -297,11 +356,15 @@ class PageWriter(TiffImagePlugin.AppendingTiffWriter):
         self.found = self.whereToWriteNewIFDOffset
 
 
-def save_pages(images, path, options):
-    """Writes PIL images as the pages of a TIFF file."""
-    with open(path, "w+b") as file, PageWriter(file) as writer:
-        for image in images:
-            image.save(writer, format="TIFF", **options)
+def save_pages(images, file, options):
+    """Writes PIL images as the pages of a TIFF file.
+
+    file:    open for reading and writing
+    options: for each image, keyword arguments for its `save`
+    """
+    with PageWriter(file) as writer:
+        for image, one in zip(images, options):
+            image.save(writer, format="TIFF", **one)
             writer.newFrame()
 
 
@@ -317,7 +380,7 @@ def needs_array(picture, kind):
     if kind == "NPY" or (kind == "TIFF" and channels not in (1, 3)):
         return True
     is_deep = picture.pixels.dtype == np.uint16 and channels in (1, 3)
-    has_more = picture.info.get("extratags") or picture.pages
+    has_more = any(info.get("extratags") for info in (picture.info, *picture.infos)) or picture.pages
     if not is_deep or (is_deep_gray(picture, kind) and not (kind == "TIFF" and has_more)):
         return False
     n_frames = len(picture.pixels)

@@ -2,6 +2,7 @@
 Contact sheets: rows of captioned images in one image file. And captions for the sample grids of a training.
 """
 
+import io
 import os
 
 from PIL import Image, ImageDraw
@@ -33,8 +34,10 @@ def draw_sheet(path, rows, title, kind="PNG"):
             draw.text((left + 2, top + 1), caption, fill="black")
             sheet.paste(image.resize((width, height), Image.Resampling.NEAREST), (left, top + line))
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    with whole_file(path) as temporary:
-        sheet.save(temporary, kind)
+    encoded = io.BytesIO()  # the encoder of JPEG 2000 never ends if a file cannot be written
+    sheet.save(encoded, kind)
+    with whole_file(path) as temporary, open(temporary, "wb") as file:
+        file.write(encoded.getbuffer())
 
 
 def with_captions(grid, captions):

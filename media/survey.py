@@ -107,7 +107,7 @@ class Sample:
     """What some of a domain's files hold.
 
     paths, shapes: of the files that could be read; their (height, width), upright
-    values:        lowest and highest value, at full precision, and their type; None for 8-bit images
+    values:        lowest and highest value, at full precision, and the value that counts as 1; None for 8-bit images
     """
 
     paths: list
@@ -119,17 +119,17 @@ def look_at(files, channels, is_float):
     """Reads the headers of up to 64 evenly spaced files, or all of 16 that are to be read at full precision -> Sample.
     Files that cannot be read are left out; the check of all images reports them."""
     n = min(len(files), 16 if is_float else 64)
-    sample, lows, highs, dtypes = Sample([], [], None), [], [], []
+    sample, lows, highs, tops = Sample([], [], None), [], [], []
     for i in np.arange(n) * len(files) // n:
         try:
             if is_float:
                 from media.arrays import raw_values
 
-                values = raw_values(files[i], channels)
+                values, top = raw_values(files[i], channels)
                 shape = values.shape[:2]
                 lows.append(values.min())
                 highs.append(values.max())
-                dtypes.append(values.dtype)
+                tops.append(top)
             else:
                 with open_image(files[i]) as image:
                     shape = upright_shape(image)
@@ -138,7 +138,7 @@ def look_at(files, channels, is_float):
         sample.paths.append(files[i])
         sample.shapes.append(shape)
     if lows:
-        sample.values = min(lows), max(highs), np.result_type(*dtypes)
+        sample.values = min(lows), max(highs), max(tops)
     return sample
 
 
@@ -169,14 +169,13 @@ def notes_on(domain):
     return notes
 
 
-def notes_on_values(domain, low, high, dtype):
+def notes_on_values(domain, low, high, top):
     folder = domain.files.folder
     found = f"values from {low:g} to {high:g}"
     if domain.value_range:
         a, b = domain.value_range
         outside = low < a or high > b
         return [f"{folder}: {found}; those outside of {a:g} to {b:g} are clipped"] if outside else []
-    top = 1 if dtype.kind == "f" else np.iinfo(dtype).max if dtype.itemsize <= 2 else 65535
     if top == 255 or high - low >= top / 4:
         return []
     return [
