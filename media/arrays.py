@@ -186,26 +186,29 @@ def decode_ppm(path, image):
 
 def whole_png(data):
     """The bytes of a PNG -> the same, with zeros in place of pixels that are missing or cannot be decompressed."""
+    n_expected = n_bytes_of_png(*struct.unpack(">IIBBBBB", data[16:29]))
     position, before, pixels, decompress = 8, data[:8], b"", zlib.decompressobj()
-    while position + 8 <= len(data):
+    while position + 8 <= len(data) and len(pixels) < n_expected:
         n_bytes, kind = struct.unpack(">I4s", data[position : position + 8])
         content = data[position + 8 : position + 8 + n_bytes]
         position += 12 + n_bytes
-        if kind == b"IHDR":
-            width, height, depth, colour, *_, interlaced = struct.unpack(">IIBBBBB", content)
         if kind == b"IDAT":
             try:
-                pixels += decompress.decompress(content)
+                pixels += decompress.decompress(content, n_expected - len(pixels))
             except zlib.error:
                 break
         elif kind in (b"IHDR", b"PLTE", b"tRNS") and not pixels:
             before += png_chunk(kind, content)
+    pixels = zlib.compress(pixels.ljust(n_expected, b"\0"), 1)
+    return before + png_chunk(b"IDAT", pixels) + png_chunk(b"IEND", b"")
+
+
+def n_bytes_of_png(width, height, depth, colour, compression, filtering, interlaced):
+    """The number of bytes of the pixels of a PNG, by the fields of IHDR: rows of whole bytes, and a byte before each"""
     n_bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
     passes = ADAM7 if interlaced else [(0, 0, 1, 1)]
     sizes = [(-(-(width - x) // dx), -(-(height - y) // dy)) for x, y, dx, dy in passes]
-    total = sum(rows * (1 + -(-columns * n_bits // 8)) for columns, rows in sizes if columns > 0 and rows > 0)
-    pixels = zlib.compress(pixels[:total].ljust(total, b"\0"), 1)
-    return before + png_chunk(b"IDAT", pixels) + png_chunk(b"IEND", b"")
+    return sum(rows * (1 + -(-columns * n_bits // 8)) for columns, rows in sizes if columns > 0 and rows > 0)
 
 
 def png_chunk(kind, content):

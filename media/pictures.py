@@ -317,10 +317,12 @@ def write_picture(path, kind, picture):
     with whole_file(path) as temporary, open(temporary, "w+b") as file:
         if kind == "TIFF" and len(images) > 1:
             save_pages(images, file, [page_options(info) for *_, info in pages])
-        else:
-            encoded = io.BytesIO()  # the encoder of JPEG 2000 never ends if a file cannot be written
+        elif kind == "JPEG2000":  # its encoder never ends if a file cannot be written
+            encoded = io.BytesIO()
             images[0].save(encoded, format=kind, **options_for(picture, kind, images))
             file.write(encoded.getbuffer())
+        else:
+            images[0].save(file, format=kind, **options_for(picture, kind, images))
         if kind == "TIFF":
             add_directories(file, [info for *_, info in pages])
     return notes

@@ -447,8 +447,7 @@ def failing(error, n=1):
         count[0] += 1
         if count[0] != n:
             return original(self, path, *args, **options)
-        with open(path, "wb") as file:
-            file.write(b"half of a picture")
+        path.write(b"half of a picture")  # an open file
         raise error
 
     return save

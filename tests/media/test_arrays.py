@@ -195,7 +195,7 @@ def test_four_channels_become_three_and_back(spectral, capsys):
     state = load()
     assert state["options"]["lambda_id"] == 0 and state["G_AB"]["model.1.weight"].shape[1] == 4
     assert state["D_A"]["model.0.weight"].shape[1] == 4 and state["G_BA"]["model.1.weight"].shape[1] == 3
-    assert Image.open("images/tiny/000004.png").size == (6 * 34 + 2, 4 * 34 // 2 + 2)
+    assert Image.open("images/tiny/000004.png").size == (6 * 34 + 2, 2 * 34 + 2 + 14)  # with captions
     whole = load()
     spectral("--n_epochs", "1", "--run_name", "part", "--lambda_ssim", "1", "--decay_epoch", "1")
     cyclegan.main(["--dataset_name", "tiny", "--run_name", "part", "--resume", "--n_epochs", "2", "--device", "cpu"])

@@ -157,7 +157,7 @@ def test_tiff_files_do_not_read_others(tmp_path, monkeypatch):
     with tifffile.TiffWriter(tmp_path / "in/x.tif") as file:
         file.write(np.zeros((4, 4), np.uint16), description=ome, metadata=None)
     opened, original = [], tifffile.FileHandle.open
-    monkeypatch.setattr(tifffile.FileHandle, "open", lambda self: opened.append(self.name) or original(self))
+    monkeypatch.setattr(tifffile.FileHandle, "open", lambda self: original(self) or opened.append(self.name))
     with tifffile.TiffFile(tmp_path / "in/x.tif") as file:
         file.asarray()
     assert "secret.tif" in opened  # tifffile itself does
@@ -169,7 +169,8 @@ def test_tiff_files_do_not_read_others(tmp_path, monkeypatch):
 def test_pages_are_written_as_pillow_writes_them(tmp_path):
     images = [Image.effect_noise((16, 12 + i), 80).convert("RGB") for i in range(4)]
     images[0].save(tmp_path / "a.tif", save_all=True, append_images=images[1:], compression="tiff_lzw")
-    pictures.save_pages(images, str(tmp_path / "b.tif"), dict(compression="tiff_lzw"))
+    with open(tmp_path / "b.tif", "w+b") as file:
+        pictures.save_pages(images, file, [dict(compression="tiff_lzw")] * 4)
     assert (tmp_path / "a.tif").read_bytes() == (tmp_path / "b.tif").read_bytes()
 
 
