@@ -16,13 +16,13 @@ docs/deployment.md shows how to use them in other programs.
 ONNX needs optional packages: pip install onnx onnxscript onnxruntime
 """
 
-import argparse
 import importlib.util
 import os
 import shlex
 
 from command_line.parser import argument_parser, between
 from command_line.run import run_script
+from command_line.sizes import parse_size
 from deploy.benchmark import benchmark
 from deploy.comparison import ExportImages, check_accuracy, compare, comparison_sizes, comparison_table
 from deploy.formats import FORMATS, check_fixed_size, export, trained_size, write_bytes
@@ -41,7 +41,7 @@ def get_parser():
     add("--checkpoint", required=True, metavar="FILE", help="latest.pth, or any other generator that translate.py accepts")
     add("--direction", choices=("AB", "BA"), help="generator of a full checkpoint (default: AB)")
     add("--format", nargs="+", choices=FORMATS, help="one or more formats; ts is deprecated (default: onnx)")
-    add("--size", type=parse_size, metavar="WIDTHxHEIGHT", help="fixed input size, 256 is 256x256 (default: any size)")
+    add("--size", type=height_and_width, metavar="WIDTHxHEIGHT", help="fixed input size, 256 is 256x256 (default: any size)")
     add("--output", metavar="PATH", help="output file, or folder (default: next to the checkpoint, such as G_AB_200.onnx)")
     add("--images", metavar="DIR", help="folder of images to compare on (default: test images of the data set)")
     add("--calibration", metavar="DIR", help="int8: folder of images, of which 32 are used (default: training images)")
@@ -55,15 +55,13 @@ def get_parser():
     return parser
 
 
-def parse_size(text):
-    """'640x480' -> (480, 640), height and width; '256' -> (256, 256)"""
-    try:
-        sides = [between(1, 16384)(side) for side in text.lower().split("x")]
-    except ValueError:
-        sides = []
-    if len(sides) not in (1, 2):
-        raise argparse.ArgumentTypeError(f"{text} is neither WIDTHxHEIGHT nor a number")
-    return sides[-1], sides[0]
+def height_and_width(text):
+    """'640x480' -> (480, 640); '256' -> (256, 256)"""
+    size = parse_size(text)
+    return size[::-1] if isinstance(size, tuple) else (size, size)
+
+
+height_and_width.__name__ = "size"  # for argparse's messages
 
 
 def check_options(opt):

@@ -20,6 +20,7 @@ from command_line.errors import explain
 from command_line.parser import argument_parser, between
 from command_line.progress import Progress, duration
 from command_line.run import run_script
+from command_line.sizes import parse_size
 from inference.detail import KeepSize
 from inference.jobs import check_jobs, is_too_large, translate_pictures, translate_video_file, write_features
 from inference.load import describe, load_generator
@@ -69,20 +70,6 @@ def get_parser():
     add("--n_cpu", type=between(1, 256), default=4, help="threads that decode and encode images")
     # fmt: on
     return parser
-
-
-def parse_size(text):
-    """'512' -> 512; '640x480' -> (640, 480)"""
-    try:
-        sides = [between(1, 65535)(side) for side in text.lower().split("x")]
-    except ValueError:
-        sides = []
-    if len(sides) not in (1, 2):
-        raise argparse.ArgumentTypeError(f"{text} is neither a number nor WIDTHxHEIGHT")
-    return sides[0] if len(sides) == 1 else tuple(sides)
-
-
-parse_size.__name__ = "size"  # for argparse's messages
 
 
 def check_options(opt):

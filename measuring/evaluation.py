@@ -256,7 +256,9 @@ def measure_untranslated(direction, data, available, settings, channels, paired)
     translations. A translation is only worth something if it is closer to the truth than its input was."""
     source, target = direction
     scores, truths, done = Scores(available, deep=data.is_deep(direction)), data.truths(direction), 0
-    loading = settings.loading() | dict(channels=channels, deep=data.deep[source], label=f"{source} against {target}")
+    loading = settings.loading() | dict(
+        channels=channels, deep=data.deep[source], label=f"untranslated {source} against {target}"
+    )
     for images in image_batches(data.test[source], **loading):
         counterparts = truths[done : done + len(images)]
         done += len(images)

@@ -1,7 +1,7 @@
 """
 Pictures for translation. A `Picture` is an image together with everything else that its file holds: alpha, frames and
-their timing, pages, 16 bits, EXIF and other metadata. read_picture and write_picture keep all of it, so a translated
-file differs from its source in nothing but the pixels.
+their timing, pages, 16 bits, EXIF and other metadata. read_picture and write_picture keep all that still holds after a
+translation; docs/translating.md says what that is.
 
 To train and evaluate, 8-bit pixels are enough: see images.py. Both see the same, see images.as_seen.
 """
