@@ -86,9 +86,8 @@ class Run:
         self.restore()
         if self.opt.compile:
             for network in gan.networks().values():
-                network.compile(
-                    dynamic=False
-                )  # in place: torch.compile(network) would rename the keys of the state dict
+                # in place: torch.compile(network) would rename the keys of the state dict
+                network.compile(dynamic=False)
         if self.rank == 0:
             self.lock = lock_run(self.checkpoint_dir)  # until this process ends
             resume = self.opt.resume and not self.opt.epoch
