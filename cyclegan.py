@@ -68,7 +68,7 @@ def get_parser():
     add("--resume", action="store_true", help="continue from the newest checkpoint")
     add("--epoch", type=between(0), default=0, help="continue from checkpoint_EPOCH.pth; 0: do not")
     add("--log_interval", type=between(1), default=50, help="steps between log lines")
-    add("--sample_interval", type=int, default=500, help="steps between sample grids, 0: none")
+    add("--sample_interval", type=int, default=500, help="steps between sample grids, 0: only the last")
     add("--checkpoint_interval", type=int, default=10, help="epochs between kept checkpoints")
     add_variants(parser)  # other networks, losses and schedules, all off by default
     return parser

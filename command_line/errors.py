@@ -29,6 +29,8 @@ def status_of(main):
     except SystemExit as error:  # of argparse
         return error.code
     except KeyboardInterrupt:  # during training, StopSignal handles Ctrl-C
+        if sys.stdout.isatty():
+            print()  # below a line of progress
         return 130
     except BrokenPipeError as error:
         if error.filename:

@@ -5,7 +5,7 @@ Splits the pictures of a pix2pix data set, which show A at the left and B at the
 
     data/facades/train  val  test        ->  data/facades_split/trainA  trainB  testA  testB
 
-`val` becomes `test` if there is no `test`. Both halves keep the name of the picture, so they are pairs for evaluation.
+`val` becomes `test` if there is no `test`, else valA and valB. Both halves keep the name of the picture, so they are pairs for evaluation.
 """
 
 import os
@@ -13,6 +13,7 @@ import shlex
 
 from command_line.parser import argument_parser
 from command_line.run import run_script
+from get_data.part import complete_folder
 from media.images import IMAGE_EXTENSIONS, apply_orientation, open_image
 from utils import InputError, whole_file
 
@@ -24,18 +25,20 @@ def split_data_set(source, target):
     """
     if os.path.lexists(target):
         raise InputError(f"{target}: already exists. Name a new folder")
-    modes = {"train": "train", "test": "test" if os.path.isdir(os.path.join(source, "test")) else "val"}
-    folders = {mode: os.path.join(source, name) for mode, name in modes.items()}
+    folders = {mode: os.path.join(source, mode) for mode in ("train", "test", "val")}
+    if not os.path.isdir(folders["test"]):
+        folders["test"] = folders.pop("val")
     if not os.path.isdir(folders["train"]):
         raise InputError(f"{folders['train']}: no such folder. Expected are the pictures of a pix2pix data set")
     count = 0
-    for mode, folder in folders.items():
-        for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
-            if name.lower().endswith(IMAGE_EXTENSIONS):
-                split_picture(os.path.join(folder, name), os.path.join(target, mode))
-                count += 1
-    if not count:
-        raise InputError(f"{folders['train']}: holds no pictures")
+    with complete_folder(os.path.normpath(target)) as part:
+        for mode, folder in folders.items():
+            for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
+                if name.lower().endswith(IMAGE_EXTENSIONS):
+                    split_picture(os.path.join(folder, name), os.path.join(part, mode))
+                    count += 1
+        if not count:
+            raise InputError(f"{folders['train']}: holds no pictures")
     return count
 
 
@@ -65,7 +68,7 @@ def main(argv=None):
     count = split_data_set(opt.folder, opt.new_folder)
     data_dir, name = os.path.split(os.path.normpath(opt.new_folder))
     command = ["python", "cyclegan.py", "--dataset_name", name] + (
-        ["--data_dir", data_dir] if data_dir != "data" else []
+        ["--data_dir", data_dir or "."] if data_dir != "data" else []
     )
     print(f"split {count} pictures into {opt.new_folder}. To train on them: {shlex.join(command)}")
 

@@ -170,8 +170,9 @@ def check_facts(metadata):
 def load_onnx(path, device):
     with open(path, "rb") as file:
         data = file.read(2**31)  # the format holds less
-    # A tensor may be in another file, whose place it tells under the key "location"; ORTM is another format
-    if len(data) == 2**31 or data[4:8] == b"ORTM" or re.search(rb"\n(\x08|\x88\x80*\x00)location", data):
+    # A tensor may be in another file, whose place it tells under the key "location". The byte before is the end of a
+    # length, 8 or, as numbers may be written with superfluous bytes, 0. ORTM is another format
+    if len(data) == 2**31 or data[4:8] == b"ORTM" or re.search(rb"[\x00\x08]location", data):
         raise InputError(f"{path}: not written by export.py: too large, or it refers to other files")
     session = open_session(path, device, data)
     metadata = session.get_modelmeta().custom_metadata_map

@@ -89,7 +89,7 @@ class ImageTranslator:
         return image
 
     def translate_array(self, array, mask):
-        range_in, range_out = self.translator.ranges
+        (range_in, range_out), is_float = self.translator.ranges, array.dtype.kind == "f"
         if range_in:
             array = scale_input(array, range_in)
         elif range_out and array.dtype == np.uint8:
@@ -100,7 +100,7 @@ class ImageTranslator:
             pixels = np.stack([resize_array(image, size) for image in pixels])
         result = self.translate_pixels(pixels, mask)
         if range_out:
-            result = from_unit_range(result / np.float32(65535), range_out)
+            result = from_unit_range(result / np.float32(65535), range_out, is_float)
         if array.ndim == 4:
             return result
         return result[0, :, :, 0] if array.ndim == 2 and result.shape[3] == 1 else result[0]

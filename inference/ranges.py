@@ -35,22 +35,23 @@ def write_in_range(path, kind, picture, value_range):
     if not fits(kind, value_range):
         raise InputError(f"{path}: {misfit(kind, value_range)}")
     pages = picture.pages_to_write(with_alpha=False)
-    values = [from_unit_range(page / np.float32(65535), value_range) for page, *_ in pages]
+    is_float = kind in ("NPY", "TIFF") and any("float" in info.get("dtype", "") for *_, info in pages)
+    values = [from_unit_range(page / np.float32(65535), value_range, is_float) for page, *_ in pages]
     notes = [] if picture.alpha is None else [f"{path}: written without transparency, as values of a range"]
     if kind in ("NPY", "TIFF"):
-        values = [values[0].astype(np.float32)] if kind == "NPY" else values
-        write_array(path, kind, [(page, None) for page in values], [info for *_, info in pages])
+        infos = [info | {"dtype": page.dtype.name} for page, (*_, info) in zip(values, pages)]
+        write_array(path, kind, [(page, None) for page in values], infos)
         return notes
     plain = dataclasses.replace(picture, pixels=np.stack(values[:1]), alpha=None, straight=None, pages=[])
     return notes + write_picture(path, kind, plain)
 
 
-def from_unit_range(pixels, value_range):
+def from_unit_range(pixels, value_range, is_float=False):
     """float32 (H, W, channels) in [0, 1] -> values of the range: uint16 or int16 if it consists of such integers, else
-    float32"""
+    float32. is_float: float32 in any case, as the input holds floats"""
     low, high = value_range
     values = low + pixels.astype(np.float64) * (high - low)
-    dtype = integer_type(value_range)
+    dtype = None if is_float else integer_type(value_range)
     return values.astype(np.float32) if dtype is None else values.round().astype(dtype)
 
 

@@ -252,7 +252,7 @@ def finish(page, path, channels, value_range=None):
         n_colours = values.shape[2] - bool(page.has_alpha)
         values = np.concatenate([1 - values[..., :n_colours], values[..., n_colours:]], axis=2)
     if value_range:
-        page.info.pop("dtype", None)
+        page.info["dtype"] = page.values.dtype.name
     if not page.has_alpha:
         pixels, profile = deep_to_srgb(values, page.info.get("icc_profile"), page.colours)
         return Array(to_channels(pixels, channels), info=page.info | {"icc_profile": profile})

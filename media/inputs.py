@@ -202,6 +202,8 @@ def plan_jobs(inputs, *, output=None, format=None, features=False, resume=False,
 
     found = find_inputs(inputs, output)
     found.notes += [moved] if moved else []
+    if data_folder := not moved and folder_of_data(os.path.join(output, "x")):
+        found.notes.append(f"the results are in {data_folder}, so training and evaluation take them for data")
     if is_one_file and names_file:
         wanted = [output]
     else:

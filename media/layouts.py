@@ -62,6 +62,9 @@ def command_for(root, mode, domain):
             moves.append(f"mv {shlex.quote(source)} {shlex.quote(target)}")
     if moves:
         return " && ".join(moves)
+    if mode == "train" and len(folders) == 2 and not {"train", "test"} & set(map(str.lower, folders)):
+        paths = [shlex.quote(os.path.join(root, name)) for name in folders]  # such as horses and zebras
+        return " && ".join(f"mv {path} {shlex.quote(os.path.join(root, 'train' + d))}" for path, d in zip(paths, "AB"))
     if mode == "train" and is_side_by_side(os.path.join(root, "train")):
         target = os.path.normpath(root) + "_split"
         return f"python -m get_data.split {shlex.quote(root)} {shlex.quote(target)}"

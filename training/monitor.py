@@ -27,7 +27,7 @@ class Monitor:
         last_step = opt.n_iters or run.step + (opt.n_epochs - run.epoch) * len(data.loader) - run.batch
         self.progress = Progress(f"{run.checkpoint_dir}/log.jsonl", run.step, last_step, self.quiet)
         self.health = Health(opt.gan_loss, opt.lambda_cyc)
-        self.pace = Pace(run.device, opt.preset, run.step, last_step)
+        self.pace = Pace(run.device, opt.preset, last_step)
         self.losses, self.sampled_at = [], None
         # losses without a weight are 0 or not computed, and not shown
         self.hidden = {"loss_cycle": not needs_cycle(opt), "loss_identity": opt.lambda_id == 0}

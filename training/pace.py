@@ -22,9 +22,9 @@ class Pace:
     preset: the one that was named, or None
     """
 
-    def __init__(self, device, preset, first_step, last_step):
+    def __init__(self, device, preset, last_step):
         self.is_cpu, self.preset, self.last_step = device.type == "cpu", preset, last_step
-        self.first_step, self.is_told = first_step, False
+        self.warm, self.is_told = None, False  # step and time of the first step, which is slower than others
         self.begin(None, time.monotonic())
 
     def begin(self, size, now):
@@ -35,7 +35,7 @@ class Pace:
     def step(self, step, size, now=None):
         """Call after each step -> lines to print, mostly none. size: of the images"""
         now = time.monotonic() if now is None else now
-        lines = [] if self.is_told else self.estimate(step, now - self.began)
+        lines = [] if self.is_told else self.estimate(step, now)
         if size != self.size:
             self.begin(size, now)
             return lines
@@ -48,16 +48,19 @@ class Pace:
             lines += self.compare()
         return lines
 
-    def estimate(self, step, seconds):
+    def estimate(self, step, now):
         """Once: how long the run will take."""
-        done, left = step - self.first_step, self.last_step - step
+        if self.warm is None:
+            self.warm = step, now
+            return []
+        done, left, seconds = step - self.warm[0], self.last_step - step, now - self.warm[1]
         if seconds < TOLD_AFTER or left <= 0:
             return []
         self.is_told = True
         total = seconds / done * left
         if total < 90:  # the line of progress says enough
             return []
-        text = f"this will take about {roughly(total)}"
+        text = f"at this pace it will take about {roughly(total)}"
         if self.is_cpu and total > LONG and self.preset != "laptop":
             text = f"note: {text} on this CPU. --preset laptop trains smaller networks in an evening; or use a GPU"
         return [text]

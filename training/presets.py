@@ -8,8 +8,8 @@ says: a preset only changes options whose default is still the paper's.
 PAPER = dict(img_height=256, img_width=256, n_residual_blocks=9, ngf=64, ndf=64, upsample="transpose", n_epochs=200,
              decay_epoch=None, lr=0.0002, sample_interval=500, n_iters=None, ema=0.0, diffaugment=False)  # fmt: skip
 
-# For a few dozen photos of one's own on two CPU cores, in an evening: small networks at 128 x 128, and a number of steps
-# that does not depend on the number of photos. --diffaugment, because so few are memorised; --ema evens out the end
+# For a few dozen of your own photos on two CPU cores, in an evening: small networks at 128 x 128, and a number of steps
+# that does not depend on the number of photos. --diffaugment, because networks learn so few by heart; --ema evens out the end
 LAPTOP = dict(img_height=128, img_width=128, n_residual_blocks=4, ngf=32, ndf=32, upsample="nearest", n_iters=8_000,
               ema=0.999, diffaugment=True, sample_interval=250)  # fmt: skip
 

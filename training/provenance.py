@@ -4,23 +4,41 @@ the same data.
 """
 
 import hashlib
+import heapq
 import os
 
 from command_line.provenance import provenance
 from utils import InputError
 
+SAMPLED = 16  # files of each domain whose contents are looked at
+
 
 def data_facts(root, dataset):
-    """-> {folder, images of A and B, hash of the file list}"""
-    digest = hashlib.sha256()
+    """-> {folder, images of A and B, hash of the file list, sample: hashes of a few files}"""
+    digest, sample = hashlib.sha256(), []
     for domain in (dataset.A, dataset.B):
-        n = len(domain.files)
+        n, names = len(domain.files), []
         for i in range(n):
             path = domain.files[i]
-            digest.update(os.fsencode(os.path.relpath(path, domain.files.folder)) + b"\0")
+            name = os.fsencode(os.path.relpath(path, domain.files.folder))
+            names.append((hashlib.sha256(name).digest(), path))
+            digest.update(name + b"\0")
             if i % (n // 1000 + 1) == 0:  # the sizes of at most 1000 files, because each takes a system call
                 digest.update(b"%d\0" % os.path.getsize(path))
-    return {"folder": root, "A": len(dataset.A), "B": len(dataset.B), "hash": digest.hexdigest()[:16]}
+        # the files with the smallest hashes are mostly the same ones after files were added (MinHash, Broder, 1997)
+        sample += [content_hash(name, path) for name, path in heapq.nsmallest(SAMPLED, names)]
+    digest.update("".join(sample).encode())
+    return {"folder": root, "A": len(dataset.A), "B": len(dataset.B), "hash": digest.hexdigest()[:16], "sample": sample}
+
+
+def content_hash(name, path):
+    """A few digits that depend on the name of a file, and on its first and last KB."""
+    digest = hashlib.sha256(name)
+    with open(path, "rb") as file:
+        digest.update(file.read(1024))
+        file.seek(max(0, os.path.getsize(path) - 1024))
+        digest.update(file.read())
+    return digest.hexdigest()[:8]
 
 
 def record_of(facts, checkpoint):
@@ -44,6 +62,13 @@ def compare_data(opt, facts, checkpoint):
     before = stored(checkpoint, "data", dict)
     trained_in = checkpoint["options"].get("data_dir", opt.data_dir)
     is_same_folder = os.path.realpath(trained_in) == os.path.realpath(opt.data_dir)
+    known = before.get("sample")
+    known = {*map(str, known)} if isinstance(known, list) else set()
+    if is_same_folder and len(known & {*facts["sample"]}) < 0.1 * len(known):
+        raise InputError(
+            f"{facts['folder']}: holds other images than those that {checkpoint['path']} was trained on. Start a new run "
+            "with --run_name NEW, without --resume and --epoch"
+        )
     if not is_same_folder and before.get("hash") != facts["hash"]:
         raise InputError(
             f"--data_dir {opt.data_dir}: {checkpoint['path']} was trained on {os.path.join(trained_in, opt.dataset_name)}, "

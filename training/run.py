@@ -96,8 +96,10 @@ class Run:
                 self.lock = lock_run(self.checkpoint_dir)  # the other lock went with the folder that was renamed
         self.say("\n".join([*self.description(defaults), *notes, *self.disk_lines()]))
         if self.checkpoint:
-            done = f"after epoch {self.epoch}, batch {self.batch} of the next, step {self.step}"
-            self.say(f"continuing from {self.checkpoint['path']}: {done}")
+            self.say(
+                f"continuing from {self.checkpoint['path']} after step {self.step}: epoch {self.epoch + 1}, "
+                f"{self.batch} batches done"
+            )
             self.adapt_position()
         self.stop, self.saved_at = StopSignal(), time.monotonic()
 

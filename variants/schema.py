@@ -73,7 +73,10 @@ def check_generator(state, path, direction):
     with damaged(path):
         expect("epoch", state["epoch"], is_count(state["epoch"], 10**9))
         for name in (f"G_{direction}", f"ema_G_{direction}"):
-            expect(name, state.get(name, {}), isinstance(state.get(name, {}), dict))
+            weights = state.get(name, {})
+            expect(name, weights, isinstance(weights, dict))
+            for key, value in weights.items():
+                expect(f"{key} of {name}", value, isinstance(value, torch.Tensor) and value.dtype in FLOATS + INTEGERS)
         expect("channels of options", None, "channels" in state["options"] or is_papers(state["options"]))
 
 
@@ -215,6 +218,7 @@ def check_position(state):
     if data is not None:
         sizes = as_list("data", data)[:2]
         expect("data", data, len(sizes) == 2 and all(is_count(size, 10**12, least=1) for size in sizes))
+        expect("batch", state["batch"], state["batch"] <= sizes[1])
 
 
 def check_networks(state, options):
@@ -264,12 +268,13 @@ def check_module(name, weights, network, finite=True):
         check_tensor(f"{key} of {name}", weights[key], tensor.shape, tensor.is_floating_point(), finite)
 
 
+FLOATS, INTEGERS = (torch.float32, torch.float64, torch.float16, torch.bfloat16), (torch.int64, torch.int32)
 UNUSED = ("running_mean", "running_var", "num_batches_tracked")  # of instance norms, see models.drop_running_statistics
 
 
 def check_tensor(name, value, shape=None, is_float=True, finite=True):
     expect(name, value, isinstance(value, torch.Tensor) and (shape is None or value.shape == shape))
-    expect(name, value, value.is_floating_point() == is_float and not value.is_complex())
+    expect(name, value, value.dtype in (FLOATS if is_float else INTEGERS))
     if finite and not value.isfinite().all():
         raise ValueError(f"{name} has values that are not finite, because training diverged. Use an earlier checkpoint")
 
@@ -287,6 +292,7 @@ def check_optimizer(name, state, shapes):
         expect(f"state of {name}", values, known and values.keys() == {"step", "exp_avg", "exp_avg_sq"})
         for key in ("exp_avg", "exp_avg_sq"):
             check_tensor(f"{key} of {name}", values[key], shapes[i])
+        expect(f"exp_avg_sq of {name}", values["exp_avg_sq"], bool((values["exp_avg_sq"] >= 0).all()))
         step = values["step"]
         if isinstance(step, torch.Tensor):
             check_tensor(f"step of {name}", step, torch.Size([]))

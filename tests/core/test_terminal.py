@@ -123,22 +123,29 @@ def run_pace(pace, seconds, n, step=0, size=(64, 64), now=None):
 
 
 @pytest.mark.parametrize("device, preset, words", [
-    ("cpu", None, "note: this will take about 6.9 days on this CPU. --preset laptop "),
-    ("cpu", "laptop", "this will take about 6.9 days"),
-    ("cuda", None, "this will take about 6.9 days"),
+    ("cpu", None, "note: at this pace it will take about 6.9 days on this CPU. --preset laptop "),
+    ("cpu", "laptop", "at this pace it will take about 6.9 days"),
+    ("cuda", None, "at this pace it will take about 6.9 days"),
 ])  # fmt: skip
 def test_the_first_seconds_say_how_long_it_takes(device, preset, words):
-    pace = Pace(torch.device(device), preset, 0, 100_000)
+    pace = Pace(torch.device(device), preset, 100_000)
     lines, _ = run_pace(pace, 6, 5)
     assert len(lines) == 1 and lines[0].startswith(words.replace("6.9", "7"))
-    quick = Pace(torch.device(device), preset, 0, 1800)
+    quick = Pace(torch.device(device), preset, 1800)
     lines, now = run_pace(quick, 0.14, 30)
-    assert lines == ["this will take about 4 minutes"] and now - quick.began < 10
+    assert lines == ["at this pace it will take about 4 minutes"] and now - quick.began < 10
+
+
+def test_the_first_step_does_not_count_for_the_time_it_takes():
+    pace = Pace(CPU, None, 1800)
+    assert run_pace(pace, 60, 1)[0] == []  # PyTorch sets itself up
+    lines, _ = run_pace(pace, 0.5, 12, step=1, now=pace.before)
+    assert lines == ["at this pace it will take about 15 minutes"]
 
 
 def test_a_run_that_becomes_slow_says_so_once(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    pace = Pace(CPU, None, 0, 10**5)
+    pace = Pace(CPU, None, 10**5)
     pace.is_told = True
     lines, now = run_pace(pace, 0.1, 1000)
     assert lines == []
@@ -150,7 +157,7 @@ def test_a_run_that_becomes_slow_says_so_once(monkeypatch):
     assert len(lines) == 1 and "a step takes 4 s, and took 0.1 s" in lines[0] and "OMP_NUM_THREADS=1" in lines[0]
     lines, now = run_pace(pace, 1, 1000, size=(128, 128), now=now)  # larger images are slower, of course
     assert lines == []
-    gpu = Pace(torch.device("cuda"), None, 0, 10**5)
+    gpu = Pace(torch.device("cuda"), None, 10**5)
     gpu.is_told = True
     assert run_pace(gpu, 4, 50, now=run_pace(gpu, 0.1, 1000)[1])[0] == []
 

@@ -963,6 +963,11 @@ def test_onnx_files_that_refer_to_others(trained):
     onnx.save_model(model, "x.onnx", save_as_external_data=True, location="secret", size_threshold=0)
     with pytest.raises(InputError, match="x.onnx: not written by export.py: .* refers to other files"):
         Exported("x.onnx")
+    data = open("x.onnx", "rb").read()
+    for spelled in (b"\x8a\x00\x08location", b"\n\x88\x80\x00location"):  # numbers with superfluous bytes
+        open("x.onnx", "wb").write(data.replace(b"\n\x08location", spelled))
+        with pytest.raises(InputError, match="refers to other files"):
+            Exported("x.onnx")
 
 
 @pytest.mark.parametrize("extension", [".pth", ".onnx", ".pt2", ".ts"])

@@ -6,12 +6,14 @@ import sys
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from helpers import ROOT
 from PIL import Image
 
 from datasets import ImageDataset, find_folder
 from get_data.split import split_data_set
+from inference.ranges import read_in_range, write_in_range
 from media import folders, survey
 from media.arrays import load_array
 from media.folders import ImageFiles, pair_by_stem, stems
@@ -137,6 +139,7 @@ def test_a_pipe_or_a_huge_file_is_no_list_of_pairs(tmp_path, monkeypatch):
     "there, command",
     [
         (("A", "B"), "mv 'my set/A' 'my set/trainA' && mv 'my set/B' 'my set/trainB'"),
+        (("horses", "zebras"), "mv 'my set/horses' 'my set/trainA' && mv 'my set/zebras' 'my set/trainB'"),
         (("TrainA", "train_b"), "TrainA"),
         (("trainA", "trainb"), "trainb"),
         (("Train/a", "Train/b"), "Train/a"),
@@ -318,6 +321,27 @@ def test_a_note_if_16_bits_use_little_of_their_range(tmp_path):
     dataset = ImageDataset(str(tmp_path), channels=1, ranges=((500, 8000), (0, 30000)), **TINY)
     assert dataset.A.cache.min() < 0.1 and dataset.A.cache.max() > 0.9
     assert dataset.notes == [f"{tmp_path}/trainB: values from 500 to 60000; those outside of 0 to 30000 are clipped"]
+
+
+@pytest.mark.parametrize("extension", ["tif", "npy"])
+@pytest.mark.parametrize(
+    "dtype, value_range",
+    [("uint16", (500, 8000)), ("int16", (-1000, 2000)), ("float32", (-1, 1)), ("float32", (0, 255))],
+)
+def test_values_of_a_range_are_written_as_they_were_read(tmp_path, extension, dtype, value_range):
+    low, high = value_range
+    values = np.random.default_rng(0).uniform(low, high, (9, 7, 1)).astype(dtype)
+    source, target = str(tmp_path / f"x.{extension}"), str(tmp_path / f"y.{extension}")
+    if extension == "npy":
+        np.save(source, values)
+    else:
+        tifffile.imwrite(source, values[..., 0])
+    picture = read_in_range(source, 1, None, (value_range, value_range))
+    assert write_in_range(target, "NPY" if extension == "npy" else "TIFF", picture, value_range) == []
+    written = np.load(target) if extension == "npy" else tifffile.imread(target)
+    assert written.dtype == dtype
+    tolerance = 0 if dtype != "float32" else (high - low) / 65535
+    assert np.abs(written.astype(float).ravel() - values.astype(float).ravel()).max() <= tolerance
 
 
 def test_8_bit_images_can_have_a_range(make_set):

@@ -9,9 +9,11 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 from helpers import SMALL, assert_same, load
+from PIL import Image
 
 import cyclegan
 from command_line.output import Unbreakable
@@ -208,6 +210,25 @@ def test_another_data_set_is_refused(tiny, make_set, capsys):
     assert before == {name: open(f"saved_models/run/{name}", "rb").read() for name in files("saved_models/run")}
     tiny("--run_name", "run", "--resume", "--n_epochs", "2", "--data_dir", "moved")
     assert "note: the same data set, in another folder: moved/tiny" in capsys.readouterr().out
+
+
+def test_other_images_of_the_same_names_are_another_data_set(tiny, make_set, tmp_path):
+    for folder in ("trainA", "trainB"):
+        for i in range(4):
+            os.makedirs(f"data/flat/{folder}", exist_ok=True)
+            Image.fromarray(np.full((40, 40, 3), 10 * i, np.uint8)).save(f"data/flat/{folder}/{i}.bmp")
+    tiny("--n_epochs", "1", "--dataset_name", "flat", "--run_name", "run")
+    shutil.copytree("data/flat", "elsewhere/flat")
+    for folder in ("trainA", "trainB"):
+        for i in range(4):  # the same sizes, too
+            Image.fromarray(np.full((40, 40, 3), 10 * i + 5, np.uint8)).save(f"elsewhere/flat/{folder}/{i}.bmp")
+    words = ("--dataset_name", "flat", "--run_name", "run", "--resume", "--n_epochs", "2")
+    with pytest.raises(InputError, match="elsewhere/flat holds other files"):
+        tiny(*words, "--data_dir", "elsewhere")
+    shutil.rmtree("data/flat")
+    shutil.copytree("elsewhere/flat", "data/flat")
+    with pytest.raises(InputError, match="data/flat: holds other images than those that .* was trained on"):
+        tiny(*words)
 
 
 def test_files_added_to_the_data_set_are_noted(tiny, capsys):

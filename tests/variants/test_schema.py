@@ -143,6 +143,10 @@ DAMAGE = {  # a place, a value, and how many of the three commands must refuse i
     "ranks": (("ranks",), [], 2),
     "pool": (("ranks", 0, "fake_A_buffer", "data"), torch.zeros(3), 2),
     "sparse": (("G_AB", "model.1.weight"), torch.zeros(4, 3, 7, 7).to_sparse(), 3),
+    "8-bit floats": (("G_AB", "model.1.weight"), torch.zeros(4, 3, 7, 7).to(torch.float8_e4m3fn), 3),
+    "complex": (("G_AB", "model.1.weight"), torch.zeros(4, 3, 7, 7, dtype=torch.complex64), 3),
+    "batch beyond the epoch": (("batch",), 10**12, 2),
+    "negative squares": (("optimizer_G", "state", 1, "exp_avg_sq"), torch.full((4,), -1.0), 2),
     "repeated": (("G_AB", "model.1.weight"), torch.zeros(1).expand(4, 3, 7, 7), 3),
 }
 
