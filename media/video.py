@@ -91,7 +91,7 @@ def translate_video(source, target, translate, batch_size=8, smooth=0.0, progres
                     progress(done, reader.total)
             stack.close()
             notes = collect_notes(reader, writer, temporary)
-    except av.FFmpegError as error:  # of the writer; the reader raises InputError
+    except (av.FFmpegError, FileNotFoundError) as error:  # of the writer; the reader raises InputError
         raise InputError(f"{target}: cannot be written ({error.strerror})") from error
     return VideoResult(done, reader.broken, writer.pix_fmt, smoother.flicker() if smoother else None, notes)
 

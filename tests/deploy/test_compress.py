@@ -421,7 +421,12 @@ def test_errors(trained, monkeypatch):
         ({"attention": True}, "--attention"),
         ({"generator": "pretrained"}, "--generator pretrained"),
     ):
-        torch.save(state | {"options": state["options"] | changes}, "other.pth")
+        options = state["options"] | changes
+        G_AB, G_BA = make_generator(options, 3, 3), make_generator(options, 3, 3)
+        params = list(range(len([*G_AB.parameters(), *G_BA.parameters()])))
+        adam = {"state": {}, "param_groups": [state["optimizer_G"]["param_groups"][0] | {"params": params}]}
+        networks = {"G_AB": G_AB.state_dict(), "G_BA": G_BA.state_dict(), "optimizer_G": adam}
+        torch.save(state | networks | {"options": options}, "other.pth")
         refused(["prune", "--checkpoint", "other.pth", *COMMON], f"other.pth: trained with {kind}, .*distill takes")
     monkeypatch.setitem(sys.modules, "torch_pruning", None)
     refused(["prune", "--checkpoint", checkpoint, *COMMON], "pip install torch-pruning")
