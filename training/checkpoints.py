@@ -133,12 +133,8 @@ def cut_log(source, path, step):
                 try:
                     if json.loads(line)["step"] <= step:
                         kept.append(line)
-                except (
-                    ValueError,
-                    KeyError,
-                    TypeError,
-                    RecursionError,
-                ):  # the last line of a killed run may be half-written
+                # the last line of a killed run may be half-written
+                except (ValueError, KeyError, TypeError, RecursionError):
                     continue
     with whole_file(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         file.writelines(kept)
