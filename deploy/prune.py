@@ -45,6 +45,7 @@ def prune(opt, _):
     if not begun:
         write_start(state, pruned, options, small)
     words = ["--run_name", options.run_name, "--resume", f"--n_epochs={opt.n_epochs}"]
+    words += ["--data_dir", options.data_dir]  # which is confirmed, wherever it is
     status = cyclegan.main(words + ([f"--device={opt.device}"] if opt.device else [])) if opt.n_epochs else None
     if status:
         return status
