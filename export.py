@@ -57,7 +57,7 @@ def get_parser():
 
 def height_and_width(text):
     """'640x480' -> (480, 640); '256' -> (256, 256)"""
-    size = parse_size(text)
+    size = parse_size(text, most=16384)
     return size[::-1] if isinstance(size, tuple) else (size, size)
 
 

@@ -7,10 +7,10 @@ import argparse
 from command_line.parser import between
 
 
-def parse_size(text):
-    """'512' -> 512; '640x480' -> (640, 480), width and height"""
+def parse_size(text, most=65535):
+    """'512' -> 512; '640x480' -> (640, 480), width and height, each at most `most`"""
     try:
-        sides = [between(1, 65535)(side) for side in text.lower().split("x")]
+        sides = [between(1, most)(side) for side in text.lower().split("x")]
     except ValueError:
         sides = []
     if len(sides) not in (1, 2):

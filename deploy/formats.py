@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import tempfile
 
 import torch
@@ -209,4 +210,5 @@ def write_bytes(data, path):
         with open(path, "wb") as file:
             file.write(data)
     except OSError as error:
-        raise InputError(f"{path.removesuffix('.tmp')}: cannot be written ({error})")
+        target = re.sub(r"(\.[0-9a-f]{8})?\.tmp$", "", path)  # of utils.whole_file
+        raise InputError(f"{target}: cannot be written ({error.strerror})")

@@ -479,7 +479,7 @@ def test_gray_rectangles_larger_batches_and_odd_intervals(tiny):
     assert sorted(os.listdir("images/tiny")) == ["000000.png", "000004.png", "000006.png"]
     assert not os.path.exists("saved_models/tiny/G_AB_1.pth")
     grid = np.asarray(Image.open("images/tiny/000006.png"))
-    assert grid.shape == (2 * 42 + 2, 6 * 38 + 2, 3)
+    assert grid.shape == (2 * 42 + 2 + 14, 6 * 38 + 2, 3)
 
 
 @pytest.mark.slow
@@ -501,7 +501,7 @@ def test_sample_grids_show_the_same_images_all_along(tiny):
         assert np.array_equal(first[:, 34 * column : 34 * column + 34], second[:, 34 * column : 34 * column + 34])
     assert not np.array_equal(first, second)
     expected = np.asarray(Image.open("data/tiny/testA/0.png").resize((32, 32), Image.Resampling.BICUBIC))
-    assert np.abs(first[2:34, 2:34].astype(int) - expected).max() <= 1
+    assert np.abs(first[16:48, 2:34].astype(int) - expected).max() <= 1  # below the captions
 
 
 @pytest.mark.slow
@@ -530,7 +530,7 @@ def test_errors_on_the_command_line_are_one_line(tiny, script):
         done = subprocess.run(
             [sys.executable, script("cyclegan.py"), *SMALL, *options], capture_output=True, text=True, timeout=120
         )
-        assert done.returncode == 1 and done.stdout == ""
+        assert done.returncode == 1 and all(line.startswith("reading ") for line in done.stdout.splitlines())
         assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("error: data/tiny/trainB/3.png: broken")
     assert os.listdir() == ["data"]
 

@@ -220,7 +220,7 @@ def test_progressive_sizes_and_the_same_networks(tiny, monkeypatch):
     assert seen == [(32, 32)] * 10 + [(40, 40)] * 20
     state = load()
     assert state["epoch"] == 3 and (state["options"]["img_height"], state["options"]["n_epochs"]) == (40, 3)
-    assert [Image.open(f"images/tiny/0000{n}.png").height for n in ("05", "15")] == [2 * 34 + 2, 2 * 42 + 2]
+    assert [Image.open(f"images/tiny/0000{n}.png").height for n in ("05", "15")] == [2 * 34 + 2 + 14, 2 * 42 + 2 + 14]
     tiny("--progressive", "32:1,40:3", "--resume")
     assert load()["epoch"] == 4 and seen[-1] == (40, 40)
 
