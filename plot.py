@@ -13,7 +13,7 @@ import os
 from command_line.parser import argument_parser, between
 from command_line.run import run_script
 from command_line.suggestions import name_runs
-from media.files import check_regular
+from media.reading import check_regular
 from training.health import ADVICE, USUAL
 from utils import InputError, whole_file
 

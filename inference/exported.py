@@ -20,7 +20,8 @@ from torch import nn
 
 from command_line.run import out_of_memory
 from inference.generator import TrainedGenerator
-from media.files import check_regular, check_zip
+from media.files import check_zip
+from media.reading import check_regular
 from utils import InputError
 
 PROGRAMS = (".pt2", ".ts")

@@ -21,8 +21,8 @@ from measuring.images import from_uint8, image_batches, in_8_bits, stack_images,
 from measuring.metrics import RESIZING, l1
 from measuring.report import Cases, arrow, best_epochs, draw_curves, results_table
 from measuring.scores import AvailableMetrics, Scores
-from media.files import check_regular
 from media.images import stem
+from media.reading import check_regular
 from utils import InputError, as_rgb, bfloat16_pays, choose_device
 from variants.schema import confirm_paths
 

@@ -1,7 +1,7 @@
 """
 Image and video files: finding, reading and writing them.
 
-    files      safe reading and writing of any file; checkpoints
+    files      reading and writing checkpoints; reading: what all readers share
     images     decode an image for training, as 8-bit pixels
     folders    list the images of a data set's folder; layouts says what is wrong with a data set's folders
     domain     the images of one domain; survey checks them before training

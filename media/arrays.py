@@ -19,10 +19,10 @@ from PIL import Image
 from media.colours import deep_to_srgb, described_colours, is_converted
 from media.decoded import Decoded
 from media.depth import TIFF, depth_of_jpeg2000, is_array
-from media.files import reading
 from media.images import check_smallest, load_image, target_size
 from media.limits import check_pixels, open_image_file, truncated_allowed
 from media.metadata import metadata_to_keep
+from media.reading import reading
 from media.tiff import decode_tiff
 from utils import InputError
 

@@ -5,8 +5,8 @@ Which files are videos, and how they are opened. FFmpeg reads and writes them, t
 import os
 import re
 
-from media.files import check_regular
 from media.images import IMAGE_EXTENSIONS
+from media.reading import check_regular
 from utils import InputError
 
 WRITABLE = (".mp4", ".mov", ".mkv", ".webm", ".avi")

@@ -1,8 +1,8 @@
 """
-Reading and writing files safely: writes are atomic, and every problem with a file is one InputError that names it.
+Checkpoints and files of weights: writes are atomic, nothing in a file is executed, and every problem with a file is one
+InputError that names it.
 """
 
-import contextlib
 import hashlib
 import io
 import os
@@ -12,8 +12,8 @@ import warnings
 import zipfile
 
 import torch
-from PIL import UnidentifiedImageError
 
+from media.reading import check_regular
 from utils import InputError, whole_file
 
 
@@ -88,12 +88,6 @@ def load_published(url, path=None):
     return load_file(file)
 
 
-def check_regular(path):
-    """Raises InputError if `path` is a pipe, which would block, or a device, which may never end."""
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise InputError(f"{path}: not a regular file")
-
-
 def check_zip(file, unpacked=0):
     """Raises ValueError if a zip file was not written by PyTorch as it is: a checksum is wrong, which PyTorch does not
     verify, or members are compressed, so that a small file may hold any size.
@@ -127,20 +121,3 @@ def check_tensors(state):
         elif isinstance(value, (dict, list, tuple, set)) and id(value) not in seen:
             seen.add(id(value))
             todo.extend([*value.keys(), *value.values()] if isinstance(value, dict) else value)
-
-
-@contextlib.contextmanager
-def reading(path):
-    """For decoders: turns any error in the `with` block into an InputError that names the path."""
-    try:
-        check_regular(path)
-        yield
-    except InputError:
-        raise
-    except UnidentifiedImageError as error:
-        what = "broken, or not an image of a format that is read" if os.path.getsize(path) else "is empty"
-        raise InputError(f"{path}: {what}") from error
-    except Exception as error:  # decoders raise many kinds of errors on broken files
-        reason = f"{type(error).__name__}: {error}".replace("\n", " ")
-        way_out = ". translate.py --allow_truncated takes what can be decoded" if "truncated" in reason else ""
-        raise InputError(f"{path}: broken, or not an image ({reason}){way_out}") from error

@@ -9,7 +9,7 @@ import os
 import numpy as np
 from PIL import Image, ImageOps
 
-from media.files import reading
+from media.reading import reading
 from utils import InputError
 
 HEIF = (".heic", ".heics", ".heif", ".heifs", ".hif")  # see limits.register_heif

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 
-from media.files import check_regular
+from media.reading import check_regular
 from utils import InputError, whole_file
 
 LOCK, OPTIONS = "lock", "options.json"  # files in the folder of a run
