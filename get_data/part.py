@@ -17,6 +17,7 @@ def complete_folder(root):
     """Gives a temporary folder beside `root` to write to in a `with` block, different in each process, and renames it to
     `root` afterwards. If `root` exists by then, because another process was faster, that one is kept."""
     parent, name = os.path.split(root)
+    os.makedirs(parent or ".", exist_ok=True)
     remove_stale(parent or ".", name)
     temporary = tempfile.mkdtemp(prefix=name[:100] + ".", suffix=".part", dir=parent or ".")
     try:
