@@ -1,7 +1,7 @@
 """
 Creates data sets that do not exist yet: draws the demo, and downloads the official ones.
 
-May import utils and command_line.
+May import utils, command_line and media.
 """
 
 import os

@@ -15,6 +15,7 @@ import urllib.request
 import zipfile
 
 from get_data.part import complete_folder
+from media.reading import check_regular
 from utils import InputError
 
 OFFICIAL_URL = "https://efrosgans.eecs.berkeley.edu/cyclegan/datasets/{}.zip"
@@ -22,8 +23,6 @@ OFFICIAL_SETS = (
     "apple2orange summer2winter_yosemite horse2zebra monet2photo cezanne2photo ukiyoe2photo vangogh2photo maps facades "
     "iphone2dslr_flower ae_photos"
 ).split()
-
-
 LARGEST_DATA_SET = 50e9  # bytes, unpacked; the largest official one has 3e9
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -42,9 +41,8 @@ def fetch_dataset(name, data_dir, url=None):
     way_out = f"Download {name}.zip in another way and save it as {archive}, or unpack it so that {root}/trainA exists"
     os.makedirs(data_dir, exist_ok=True)
     is_users = os.path.lexists(archive)
-    source = (
-        archive if is_users else archive + ".complete"
-    )  # a name of its own: if this run is killed, it is not the user's
+    # what is downloaded has a name of its own, so that it is not taken for the user's if this run is killed
+    source = archive if is_users else archive + ".complete"
     try:
         if not os.path.lexists(source):
             download(url, archive + ".part", source)
@@ -117,8 +115,7 @@ def unpack(archive, root, name):
     Raises BadArchive if it cannot be unpacked, and InputError, before anything is written, if it is larger than the limit
     or the disk, or if an entry's path points outside `root`.
     """
-    if not os.path.isfile(archive):
-        raise InputError(f"{archive}: not a regular file")  # opening a pipe would block
+    check_regular(archive)
     with complete_folder(root) as temporary, reading_archive(), zipfile.ZipFile(archive) as file:
         check_entries(file, archive, root, temporary)
         file.extractall(temporary)

@@ -28,7 +28,7 @@ def loader_problem(error, iterator):
 
     iterator: of the DataLoader, whose processes tell by which signal they died; None if it could not be made
     """
-    text, died_of = str(error), codes(iterator)
+    text, died_of = str(error), exit_codes(iterator)
     if "Too many open files" in text or "ancdata" in text:
         return InputError("too many open files. Use a smaller --n_cpu, or raise the limit: ulimit -n 65536")
     if re.search(r"shared memory|torch_shm|</torch_|Bus error", text) or -getattr(signal, "SIGBUS", 0) in died_of:
@@ -44,6 +44,6 @@ def loader_problem(error, iterator):
     )
 
 
-def codes(iterator):
+def exit_codes(iterator):
     """The exit codes of the workers of a DataLoader's iterator that have ended; minus the number of a signal"""
     return [worker.exitcode for worker in getattr(iterator, "_workers", []) if worker.exitcode]

@@ -387,21 +387,15 @@ def test_damaged_provenance_is_no_obstacle(tiny, damaged):
 def test_stop_signals_while_a_terminal_is_closed():
     """The kernel and the shell both send SIGHUP; a session manager sends SIGTERM first."""
     before = signal.getsignal(signal.SIGHUP)
-    stop = signals.StopSignal()
-    try:
-        signal.raise_signal(signal.SIGHUP)
-        signal.raise_signal(signal.SIGHUP)
-        assert stop.requested() == signal.SIGHUP
-    finally:
-        stop.restore()
-    assert signal.getsignal(signal.SIGHUP) == before
-    stop = signals.StopSignal()
-    try:
-        signal.raise_signal(signal.SIGTERM)
-        signal.raise_signal(signal.SIGHUP)
-        assert stop.requested() == signal.SIGTERM
-    finally:
-        stop.restore()
+    for first in (signal.SIGHUP, signal.SIGTERM):
+        stop = signals.StopSignal()
+        try:
+            signal.raise_signal(first)
+            signal.raise_signal(signal.SIGHUP)
+            assert stop.requested() == first
+        finally:
+            stop.restore()
+        assert signal.getsignal(signal.SIGHUP) == before
 
 
 def test_nohup_is_respected():
