@@ -28,7 +28,8 @@ from inference.translator import Translator, check_count
 from media.images import load_image
 from media.inputs import is_camera, is_video, plan_jobs
 from media.limits import decoding
-from media.pictures import format_of, make_resize
+from media.picture_writer import format_of
+from media.pictures import make_resize
 from utils import InputError, choose_device
 
 

@@ -14,7 +14,8 @@ from inference.translator import Translator, check_count
 from media.arrays import resize_array
 from media.images import image_to_array, load_image
 from media.masks import fit_mask
-from media.pictures import image_to_picture, make_resize, picture_to_images, replace_pixels
+from media.picture_writer import picture_to_images
+from media.pictures import image_to_picture, make_resize, replace_pixels
 from utils import InputError, choose_device
 
 

@@ -27,7 +27,8 @@ from media import camera
 from media.images import open_image
 from media.inputs import is_camera, is_video
 from media.masks import load_mask
-from media.pictures import Picture, format_of, make_resize, replace_pixels
+from media.picture_writer import format_of
+from media.pictures import Picture, make_resize, replace_pixels
 from media.sheets import draw_sheet
 from media.video import translate_video
 from models import GeneratorResNet

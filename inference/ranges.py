@@ -10,7 +10,8 @@ import numpy as np
 from media.array_writer import write_array
 from media.arrays import Array, load_pixels, read_arrays, to_unit_range
 from media.depth import is_array
-from media.pictures import array_to_picture, format_of, join, read_picture, write_picture
+from media.picture_writer import format_of, write_picture
+from media.pictures import array_to_picture, join, read_picture
 from utils import InputError
 
 INTEGERS = (np.uint16, np.int16)
@@ -29,7 +30,7 @@ def read_in_range(path, channels, resize, ranges):
 
 
 def write_in_range(path, kind, picture, value_range):
-    """As media.pictures.write_picture. value_range: (low, high), what 0 and 65535 stand for, or None"""
+    """As media.picture_writer.write_picture. value_range: (low, high), what 0 and 65535 stand for, or None"""
     if value_range is None:
         return write_picture(path, kind, picture)
     if not fits(kind, value_range):

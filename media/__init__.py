@@ -10,7 +10,7 @@ Image and video files: finding, reading and writing them.
     metadata   EXIF, XMP, IPTC and the like
     arrays     16-bit, float and multi-channel images: TIFF, .npy, and PNG, PPM and JPEG 2000; array_writer writes them.
                tiff and tiff_writer do TIFF; decoded is what decoders return
-    pictures   decode an image for translation, with all that its file holds, and write it back
+    pictures   decode an image for translation, with all that its file holds; picture_writer writes it back
     masks      which part of an image to translate
     video      translate a video; video_files decodes it, video_writer encodes it, tracks copies its sound and all the
                rest, hdr converts HDR to SDR, flicker measures and reduces flicker

@@ -12,7 +12,7 @@ import shlex
 
 from media.containers import AMBIGUOUS, VIDEO_EXTENSIONS, WRITABLE, holds_video, is_camera, is_mpeg, is_video
 from media.images import IMAGE_EXTENSIONS
-from media.pictures import format_of
+from media.picture_writer import format_of
 from utils import InputError
 
 DOWNLOADS = {

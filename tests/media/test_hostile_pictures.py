@@ -22,7 +22,8 @@ from media.arrays import load_array, raw_values, whole_png
 from media.depth import is_array
 from media.images import load_image
 from media.limits import decoding
-from media.pictures import format_of, read_picture, write_picture
+from media.picture_writer import format_of, write_picture
+from media.pictures import read_picture
 from media.survey import notes_on_values
 from utils import InputError, whole_file
 
@@ -449,7 +450,8 @@ def test_10_bits_that_become_8_are_told(here, name):
 def test_a_file_that_cannot_be_written_ends(here, extension):
     program = f"""
 import resource, numpy as np
-from media.pictures import Picture, format_of, write_picture
+from media.picture_writer import format_of, write_picture
+from media.pictures import Picture
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 pixels = np.random.default_rng(0).integers(0, 256, (1, 200, 300, 3)).astype(np.uint8)
 try:

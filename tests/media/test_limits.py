@@ -10,7 +10,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from media import pictures
+from media import picture_writer, pictures
 from media.arrays import read_arrays
 from media.containers import open_file
 from media.depth import is_array
@@ -18,7 +18,8 @@ from media.folders import ImageFiles
 from media.images import IMAGE_EXTENSIONS, READABLE, load_image
 from media.limits import PIXELS, decoding
 from media.masks import load_mask
-from media.pictures import read_picture, write_picture
+from media.picture_writer import write_picture
+from media.pictures import read_picture
 from utils import InputError
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 40\n%%EndComments\n(x) show\nshowpage\n%%EOF\n"
@@ -170,20 +171,20 @@ def test_pages_are_written_as_pillow_writes_them(tmp_path):
     images = [Image.effect_noise((16, 12 + i), 80).convert("RGB") for i in range(4)]
     images[0].save(tmp_path / "a.tif", save_all=True, append_images=images[1:], compression="tiff_lzw")
     with open(tmp_path / "b.tif", "w+b") as file:
-        pictures.save_pages(images, file, [dict(compression="tiff_lzw")] * 4)
+        picture_writer.save_pages(images, file, [dict(compression="tiff_lzw")] * 4)
     assert (tmp_path / "a.tif").read_bytes() == (tmp_path / "b.tif").read_bytes()
 
 
 def test_time_is_proportional_to_the_number_of_pages(tmp_path, monkeypatch):
     """Counts what Pillow reads while it looks for the last page."""
     reads = [0]
-    skip = pictures.PageWriter._read
+    skip = picture_writer.PageWriter._read
 
     def count(self, size):
         reads[0] += 1
         return skip(self, size)
 
-    monkeypatch.setattr(pictures.PageWriter, "_read", count)
+    monkeypatch.setattr(picture_writer.PageWriter, "_read", count)
     counts = []
     for n in (20, 40):
         tifffile.imwrite(tmp_path / "x.tif", np.zeros((n, 8, 8, 3), np.uint8), photometric="rgb", metadata=None)

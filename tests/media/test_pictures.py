@@ -13,7 +13,8 @@ from media.arrays import decode_deep
 from media.depth import has_imagecodecs
 from media.images import load_image
 from media.metadata import iptc_segment
-from media.pictures import format_of, read_picture
+from media.picture_writer import format_of
+from media.pictures import read_picture
 
 
 @pytest.fixture
