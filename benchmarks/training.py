@@ -12,8 +12,9 @@ import torch
 import cyclegan
 from benchmarks.baseline import baseline_step, load_baseline
 from measuring.timing import count_flops, in_rounds, noise
+from training.cuda_graph import may_record
 from training.optimizer import Adam
-from training.run import Run, may_record
+from training.run import Run
 from training.update import Update
 from utils import bfloat16_pays
 

@@ -6,6 +6,9 @@ Skip this on first reading: what is recorded is the step in cyclegan.py.
 """
 
 import torch
+import torch.distributed as dist
+
+from utils import InputError
 
 
 def recorded(step, say=print, warm_up=3):
@@ -62,3 +65,19 @@ def recorded(step, say=print, warm_up=3):
         return result.clone()  # the next replay overwrites it
 
     return call
+
+
+def use_graph(opt, device):
+    """Whether to record the step as a CUDA graph: --graph or --no-graph, by default with one process on CUDA. Raises
+    InputError."""
+    is_alike = opt.n_critic == opt.n_gen == 1 and not opt.ratio_A  # only a step that is always the same can be replayed
+    if opt.graph and device.type != "cuda":
+        raise InputError(f"--graph: {device} has no CUDA graphs. Run without it")
+    if opt.graph and not is_alike:
+        raise InputError("--graph: steps differ with --n_critic, --n_gen and --ratio_A. Run without it")
+    return may_record(device) and is_alike if opt.graph is None else opt.graph
+
+
+def may_record(device):
+    """Whether a step is recorded by default: on CUDA, and if it does not communicate with other processes."""
+    return device.type == "cuda" and (not dist.is_initialized() or dist.get_world_size() == 1)

@@ -7,15 +7,15 @@ import os
 import shlex
 import time
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 
 import torch
-import torch.distributed as dist
 
 from command_line.progress import duration
 from command_line.terminal import say
 from command_line.threads import choose_threads
+from training.background import Background
 from training.checkpoints import copy_to_cpu, restore, save_run
+from training.cuda_graph import use_graph
 from training.folders import disk_line, lock_run, n_bytes_of, prepare_folders
 from training.health import check_finite
 from training.options import as_typed
@@ -29,7 +29,7 @@ from training.processes import (
 )  # fmt: skip
 from training.provenance import compare_data, data_facts, record_of
 from training.signals import StopSignal
-from utils import InputError, bfloat16_pays, choose_device, evaluating
+from utils import bfloat16_pays, choose_device, evaluating
 from variants.build import channels_of
 from variants.schema import is_inside
 
@@ -75,7 +75,15 @@ class Run:
 
     def prepare_data(self):
         """Downloads what is missing, in one process, and sets `root`."""
-        self.root = first_process_first(lambda: prepare_data(self.opt))
+        from get_data import prepare_dataset
+        from variants.weights import download_weights
+
+        def prepare():
+            root = prepare_dataset(self.opt.dataset_name, self.opt.data_dir)
+            download_weights(self.opt)
+            return root
+
+        self.root = first_process_first(prepare)
 
     def begin(self, gan, data, defaults):
         """Restores the checkpoint, locks and creates the folders, and prints what will be trained."""
@@ -226,32 +234,36 @@ class Run:
         self.score_demo()
         return None
 
-    def command_to_resume(self):
-        """The words of the command that goes on with this run."""
-        words, opt = ["cyclegan.py", "--run_name", self.opt.run_name, "--resume"], self.opt
-        words += ["--data_dir", opt.data_dir] if os.path.normpath(opt.data_dir) != "data" else []
+    def command_to_resume(self, *more):
+        """The words of the command that goes on with this run. more: options to add"""
+        words, opt = ["cyclegan.py", "--run_name", self.opt.run_name, "--resume", *more], self.opt
+        words += self.data_dir_option()
         words += ["--pairs", opt.pairs] if opt.pairs else []
         return words + (["--device", opt.device] if opt.device else [])
 
+    def data_dir_option(self):
+        """--data_dir as words of a command: a checkpoint may not refer to folders outside of data/ on its own."""
+        return [] if is_inside(self.opt.data_dir, "data") else ["--data_dir", self.opt.data_dir]
+
     def what_was_written(self):
         opt, n, folder = self.opt, self.opt.n_epochs, self.checkpoint_dir
-        # a checkpoint may not refer to folders outside of data/ unless the command says so, too
-        data = "" if is_inside(opt.data_dir, "data") else f" --data_dir {shlex.quote(opt.data_dir)}"
-        longer = f"--n_iters {2 * opt.n_iters}" if opt.n_iters else f"--n_epochs {2 * n}"
-        latest, run_name = shlex.quote(f"{folder}/latest.pth"), shlex.quote(opt.run_name)
+        longer = ["--n_iters", str(2 * opt.n_iters)] if opt.n_iters else ["--n_epochs", str(2 * n)]
+        latest = f"{folder}/latest.pth"
         image, size = self.data.example("A"), min(self.data.dataset.img_size)
         result = f"{self.sample_dir}/{self.step:06d}_AB{os.path.splitext(image)[1]}"
-        evaluate = [f"      python evaluate.py --checkpoint {latest}{data}"] if self.data.has_tests() else []
+        commands = [["translate.py", "--checkpoint", latest, "--direction", "AB", "--input", image, "--output", result,
+                     "--size", str(size)]]  # fmt: skip
+        if self.data.has_tests():
+            commands.append(["evaluate.py", "--checkpoint", latest, *self.data_dir_option()])
+        commands.append(self.command_to_resume(*longer))
+        uses = "to use it, to evaluate it" if self.data.has_tests() else "to use it"
         return "\n".join([
             "written:",
             f"  {self.sample_dir}/{self.step:06d}.png: real A | fake B | recovered A | real B | fake A | recovered B",
             f"  {folder}/G_AB_{n}.pth, {folder}/G_BA_{n}.pth: the generators alone",
             f"  {folder}/log.jsonl: the losses",
-            f"  {folder}/latest.pth: everything; to use it, {'to evaluate it, ' if evaluate else ''}or to train longer:",
-            f"      python translate.py --checkpoint {latest} --direction AB --input {shlex.quote(image)} "
-            f"--output {shlex.quote(result)} --size {size}",
-            *evaluate,
-            f"      python cyclegan.py --run_name {run_name} --resume {longer}{data}",
+            f"  {folder}/latest.pth: everything; {uses}, or to train longer:",
+            *("      " + shlex.join(["python", *command]) for command in commands),
         ])  # fmt: skip
 
     def score_demo(self):
@@ -263,63 +275,3 @@ class Run:
             generators = self.gan.sample_G_AB, self.gan.sample_G_BA
             with evaluating(*generators):
                 score(*generators, self.root, self.device)
-
-
-def prepare_data(opt):
-    """Downloads what is missing -> folder of the data set"""
-    from get_data import prepare_dataset
-
-    root = prepare_dataset(opt.dataset_name, opt.data_dir)
-    download_weights(opt)
-    return root
-
-
-def download_weights(opt):
-    """Downloads the published weights that a training will load, so that only one of several processes does."""
-    from torchvision.models import ResNet18_Weights, VGG16_Weights
-
-    from variants.losses import needs_vgg
-    from variants.weights import published_weights
-
-    if needs_vgg(opt):
-        published_weights(VGG16_Weights.IMAGENET1K_V1, opt.vgg_weights, "--vgg_weights")
-    if opt.generator == "pretrained" and not opt.resume and not opt.epoch:
-        published_weights(ResNet18_Weights.IMAGENET1K_V1, opt.encoder_weights, "--encoder_weights")
-
-
-def use_graph(opt, device):
-    """Whether to record the step as a CUDA graph: --graph or --no-graph, by default with one process on CUDA. Raises
-    InputError."""
-    is_alike = opt.n_critic == opt.n_gen == 1 and not opt.ratio_A  # only a step that is always the same can be replayed
-    if opt.graph and device.type != "cuda":
-        raise InputError(f"--graph: {device} has no CUDA graphs. Run without it")
-    if opt.graph and not is_alike:
-        raise InputError("--graph: steps differ with --n_critic, --n_gen and --ratio_A. Run without it")
-    return may_record(device) and is_alike if opt.graph is None else opt.graph
-
-
-def may_record(device):
-    """Whether a step is recorded by default: on CUDA, and if it does not communicate with other processes."""
-    return device.type == "cuda" and (not dist.is_initialized() or dist.get_world_size() == 1)
-
-
-class Background:
-    """Runs tasks in a thread during training: compressing an image or writing a checkpoint takes as long as many steps
-    on a GPU. One at a time: `start` waits for the previous task, and raises its error if it had one.
-
-    Not for torch computations: on a CPU, a second set of OpenMP threads permanently competes with that of the
-    training, which cost 40% of its speed when measured (benchmarks/NOTES.md)."""
-
-    def __init__(self):
-        self.executor, self.task = ThreadPoolExecutor(1), None
-
-    def start(self, function, *arguments):
-        before, self.task = self.task, self.executor.submit(function, *arguments)
-        if before:
-            before.result()
-
-    def finish(self):
-        """Waits for the last task."""
-        if self.task:
-            task, self.task = self.task, None
-            task.result()

@@ -26,3 +26,13 @@ def published_weights(weights, path, flag):
         raise InputError(f"{flag} {error}")
     except (OSError, RuntimeError) as error:  # no network; a hash that is wrong
         raise InputError(f"{weights.url}: cannot be downloaded ({error}). Download it elsewhere and pass it as {flag}")
+
+
+def download_weights(opt):
+    """Downloads the published weights that a training will load, so that only one of several processes does."""
+    from variants.losses import needs_vgg
+
+    if needs_vgg(opt):
+        published_weights(torchvision.models.VGG16_Weights.IMAGENET1K_V1, opt.vgg_weights, "--vgg_weights")
+    if opt.generator == "pretrained" and not opt.resume and not opt.epoch:
+        published_weights(torchvision.models.ResNet18_Weights.IMAGENET1K_V1, opt.encoder_weights, "--encoder_weights")

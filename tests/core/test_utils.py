@@ -18,10 +18,10 @@ from command_line.progress import Progress, duration
 from command_line.run import run_script
 from media.files import load_file, save_file
 from training import folders, signals
+from training.background import Background
 from training.checkpoints import copy_to_cpu, find_checkpoint
 from training.folders import cut_log
 from training.monitor import save_png
-from training.run import Background
 from utils import InputError, ReplayBuffer, linear_decay, whole_file
 
 
