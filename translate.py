@@ -25,11 +25,12 @@ from inference.detail import KeepSize
 from inference.jobs import check_jobs, is_too_large, translate_pictures, translate_video_file, write_features
 from inference.load import describe, load_generator
 from inference.translator import Translator, check_count
+from media.containers import is_camera, is_video
 from media.images import load_image
-from media.inputs import is_camera, is_video, plan_jobs
 from media.limits import decoding
 from media.picture_writer import format_of
 from media.pictures import make_resize
+from media.targets import plan_jobs
 from utils import InputError, choose_device
 
 

@@ -75,6 +75,10 @@ def naming(path):
 
 
 def append_line(path, line):
-    """Appends a line to a text file. Raises OSError, with the name of the file."""
-    with naming(path), open(path, "a", encoding="utf-8") as file:
-        file.write(line + "\n")
+    """Appends a line to a text file, after ending a last line that a killed run left incomplete. An empty line only
+    checks that the file can be written. Raises OSError, with the name of the file."""
+    with naming(path), open(path, "a+b") as file:
+        if file.tell() and line:
+            file.seek(-1, os.SEEK_END)
+            line = ("" if file.read() == b"\n" else "\n") + line
+        file.write((line + "\n").encode() if line else b"")

@@ -24,8 +24,8 @@ from inference.features import feature_maps
 from inference.load import architecture
 from inference.ranges import check_ranges, read_in_range, write_in_range
 from media import camera
+from media.containers import is_camera, is_video
 from media.images import open_image
-from media.inputs import is_camera, is_video
 from media.masks import load_mask
 from media.picture_writer import format_of
 from media.pictures import Picture, make_resize, replace_pixels

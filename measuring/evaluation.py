@@ -11,7 +11,7 @@ import time
 
 import torch
 
-from command_line.output import naming
+from command_line.output import append_line
 from command_line.parser import not_divisible
 from command_line.provenance import provenance
 from inference.exported import is_exported
@@ -95,6 +95,7 @@ def evaluate(checkpoint, *, counterpart=None, direction=None, all_checkpoints=Fa
     print(f"{root}: {data.counts()}, at {size[1]} x {size[0]} pixels, {precision}")
     folder = os.path.dirname(checkpoint) or "."
     log = os.path.join(folder, "metrics.jsonl")
+    check_regular(log)
     append_line(log, "")  # fails now if the file cannot be written
     available = prepare_metrics(generators, directions, data, settings, inception_weights, lpips_weights, fid_resize)
     about = {
@@ -330,22 +331,6 @@ def measure_direction(direction, generators, data, available, settings, paired):
         x = to_float(images)
         scores.add("identity_l1", l1(translate(G, x), x))
     return scores.compute(), cases
-
-
-##############################
-#           The log
-##############################
-
-
-def append_line(path, line):
-    """Appends a line to a text file, after ending a last line that a killed run left incomplete. An empty line only
-    checks that the file can be written."""
-    check_regular(path)
-    with naming(path), open(path, "a+b") as file:
-        if file.tell() and line:
-            file.seek(-1, os.SEEK_END)
-            line = ("" if file.read() == b"\n" else "\n") + line
-        file.write((line + "\n").encode() if line else b"")
 
 
 def package_versions():

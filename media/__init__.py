@@ -9,14 +9,14 @@ Image and video files: finding, reading and writing them.
     colours    profiles, gamma and CMYK: conversion to sRGB
     metadata   EXIF, XMP, IPTC and the like
     arrays     16-bit, float and multi-channel images: TIFF, .npy, and PNG, PPM and JPEG 2000; array_writer writes them.
-               tiff and tiff_writer do TIFF; decoded is what decoders return
+               tiff and tiff_writer do TIFF, png the bytes of PNG; decoded is what decoders return
     pictures   decode an image for translation, with all that its file holds; picture_writer writes it back
     masks      which part of an image to translate
-    video      translate a video; video_files decodes it, video_writer encodes it, tracks copies its sound and all the
-               rest, hdr converts HDR to SDR, flicker measures and reduces flicker
+    video      translate a video; video_files decodes it, video_writer encodes it, tracks copies its sound and
+               subtitles, video_metadata keeps the rest, hdr converts HDR to SDR, flicker measures and reduces flicker
     camera     translate what a camera sees, live
     containers which files are videos, and opening them
-    inputs     find the files to translate, and decide where each result goes
+    inputs     find the files to translate; targets decides where each result goes
     sheets     captioned images on one sheet
 
 May import utils and command_line.

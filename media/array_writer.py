@@ -5,10 +5,9 @@ Writes images that arrays.py reads, at full depth: TIFF, .npy, and PNG, PPM and 
 import io
 
 import numpy as np
-from PIL import Image
 
 from media.arrays import to_unit_range
-from media.metadata import save_options
+from media.png import with_chunks
 from media.tiff_writer import write_tiff
 from utils import whole_file
 
@@ -73,16 +72,3 @@ def in_type(pixels, dtype):
         return pixels
     values = to_unit_range(pixels)
     return values if dtype == "float32" else (values * np.iinfo(dtype).max).round().astype(dtype)
-
-
-def with_chunks(png, info):
-    """Adds metadata to an encoded PNG, in bytes: the chunks of a small image that Pillow writes with `info`."""
-    small = io.BytesIO()
-    Image.new("L", (1, 1)).save(small, "PNG", **save_options(info, "PNG"))
-    data, position, chunks = small.getvalue(), 8, b""
-    while position < len(data):
-        length = int.from_bytes(data[position : position + 4], "big") + 12
-        if data[position + 4 : position + 8] not in (b"IHDR", b"IDAT", b"IEND"):
-            chunks += data[position : position + length]
-        position += length
-    return png[:33] + chunks + png[33:]  # after the signature, 8 bytes, and IHDR, 25

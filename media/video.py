@@ -13,8 +13,8 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
 from media.flicker import Flicker, Smoother
-from media.tracks import lost_metadata
 from media.video_files import VideoReader
+from media.video_metadata import lost_metadata
 from media.video_writer import FORMATS, VideoWriter
 from utils import InputError, whole_file
 

@@ -10,7 +10,8 @@ import numpy as np
 from media import hdr
 from media.containers import is_moving, open_file
 from media.limits import max_pixels, too_large
-from media.tracks import describe_unreadable, general_metadata, shifted
+from media.tracks import describe_unreadable
+from media.video_metadata import general_metadata, shifted
 from utils import InputError
 
 # FFmpeg's constants (AVCOL_*) for how a video encodes colours. The matrices are BT.709, FCC, BT.601 twice, SMPTE 240M

@@ -7,7 +7,8 @@ import os
 import numpy as np
 
 from media.containers import local_file
-from media.tracks import Tracks, muxer_options
+from media.tracks import Tracks
+from media.video_metadata import muxer_options
 from utils import InputError
 
 X264 = {"crf": "18", "preset": "medium"}  # crf 18 is visually lossless

@@ -18,7 +18,7 @@ from inference.jobs import translate_video_file
 from inference.translator import Translator
 from media import camera
 from media.flicker import Smoother
-from media.inputs import distinct_targets
+from media.targets import distinct_targets
 from models import GeneratorResNet
 from utils import InputError
 

@@ -17,7 +17,7 @@ from inference.ranges import read_in_range, write_in_range
 from media import folders, survey
 from media.arrays import load_array
 from media.folders import ImageFiles, pair_by_stem, stems
-from media.inputs import plan_jobs
+from media.targets import plan_jobs
 from training.data import fixed_images
 from utils import InputError
 from variants.pairs import read_pairs

@@ -18,12 +18,13 @@ from PIL import Image, ImageCms, PngImagePlugin
 from datasets import ImageDataset
 from inference.ranges import write_in_range
 from media.array_writer import write_array
-from media.arrays import load_array, raw_values, whole_png
+from media.arrays import load_array, raw_values
 from media.depth import is_array
 from media.images import load_image
 from media.limits import decoding
 from media.picture_writer import format_of, write_picture
 from media.pictures import read_picture
+from media.png import whole_png
 from media.survey import notes_on_values
 from utils import InputError, whole_file
 

@@ -7,9 +7,9 @@ import av
 import numpy as np
 import pytest
 
-from media.tracks import general_metadata
 from media.video import translate_video
 from media.video_files import over_white
+from media.video_metadata import general_metadata
 from media.video_writer import without_white
 
 pytestmark = pytest.mark.slow

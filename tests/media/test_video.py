@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from media import tracks
+from media.containers import holds_video, is_mpeg
 from media.flicker import Smoother
-from media.inputs import holds_video, is_mpeg, plan_jobs
+from media.targets import plan_jobs
 from media.video import VideoResult, ahead, translate_video
 from media.video_files import VideoReader
 from utils import InputError
