@@ -130,7 +130,7 @@ def add_machine(parser):
     add("--skip_bad_images", action=switch, default=False, help="skip images that are corrupt or too small")
     add("--enlarge", action=switch, default=False, help="accept images smaller than the crop")
     add("--keep_aspect", action=switch, default=False, help="keep the shape of images: resize the shorter side, then crop")
-    add("--flip", action=switch, default=True, help="mirror half of the training images; --no-flip does not")
+    add("--flip", action=switch, default=True, help="mirror half of the training images, at random")
     add("--max_images", type=between(1, 10**9), help="use only this many training images of each domain, evenly spaced")
     add("--range_A", action=ValueRange, help="values in the files of A that are black and white, such as 500 8000")
     add("--range_B", action=ValueRange, help="the same for B; translate.py writes values in that range")
