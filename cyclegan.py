@@ -28,7 +28,7 @@ from training.update import Update
 from utils import ReplayBuffer
 from variants import add_variants
 from variants.build import apply_variants, channels_of, dataset_options, make_discriminator, make_generator
-from variants.losses import extra_losses, make_criterion, mean_loss, needs_cycle
+from variants.losses import extra_losses, make_criterion, mean_loss, needs_cycle, penalty, with_noise
 from variants.schedules import learning_rates, lr_factor
 
 
@@ -135,7 +135,7 @@ def train_step(gan, opt, real_A, real_B, paired=None):
         # Translating there and back should give the original image:
         #   L_cycle = |G_BA(G_AB(a)) - a| + |G_AB(G_BA(b)) - b|      (equation 2)
         if needs_cycle(opt):
-            recov_A, recov_B = G_BA(fake_B), G_AB(fake_A)
+            recov_A, recov_B = G_BA(with_noise(opt, fake_B)), G_AB(with_noise(opt, fake_A))  # none by default
             loss_cycle = mean_loss(opt, criterion_cycle(recov_A, real_A), criterion_cycle(recov_B, real_B))
 
         # Equation 3. The means over both directions do not change the ratio of the weights
@@ -159,6 +159,7 @@ def train_step(gan, opt, real_A, real_B, paired=None):
     pooled_A = gan.fake_A_buffer.push_and_pop(fake_A)
     with autocast:
         loss_D_A = criterion_GAN.discriminator_loss(*in_one_pass(D_A, real_A, pooled_A))
+        loss_D_A = loss_D_A + penalty(opt, D_A, real_A, pooled_A)  # --lambda_gp, 0 by default
     gan.optimizer_D_A.zero_grad()
     gan.optimizer_D_A.backward(loss_D_A)
     gan.optimizer_D_A.step()
@@ -167,6 +168,7 @@ def train_step(gan, opt, real_A, real_B, paired=None):
     pooled_B = gan.fake_B_buffer.push_and_pop(fake_B)
     with autocast:
         loss_D_B = criterion_GAN.discriminator_loss(*in_one_pass(D_B, real_B, pooled_B))
+        loss_D_B = loss_D_B + penalty(opt, D_B, real_B, pooled_B)
     gan.optimizer_D_B.zero_grad()
     gan.optimizer_D_B.backward(loss_D_B)
     gan.optimizer_D_B.step()

@@ -4,7 +4,7 @@ Finds the number of threads that pays on a CPU, with an idle machine and with ot
     python -m benchmarks.threads                         # the demo, 128 x 128 and 256 x 256: half an hour on two cores
     python -m benchmarks.threads --sizes 64 --busy 0 1   # the demo alone
 
-Each cell is the median time of a training step, or of a translation, in a process of its own. The numbers of threads are
+Each cell is the mean time of a training step, or of a translation, in a process of its own. The numbers of threads are
 measured in turn, so that a machine that changes its speed changes all of them. Close other programs first.
 """
 
@@ -21,7 +21,12 @@ from command_line.parser import argument_parser, between
 from command_line.run import run_script
 
 PRESETS = {64: "demo", 128: "laptop", 256: "paper"}  # the networks for each size
-BUSY = "import os; os.nice(10)\nwhile True: pass"
+BUSY = """import os, sys
+os.nice(int(sys.argv[1]))
+parent = os.getppid()
+while os.getppid() == parent:  # until the measurement ends, in whatever way
+    pass
+"""
 
 
 def get_parser():
@@ -31,6 +36,7 @@ def get_parser():
     add("--sizes", nargs="+", type=int, choices=PRESETS, default=[*PRESETS], help="height and width of the images")
     add("--threads", nargs="+", type=between(1, 1024), help="numbers of threads (default: 1, and all cores)")
     add("--busy", nargs="+", type=between(0, 64), default=[0, 1, 2], help="numbers of other busy programs")
+    add("--nice", type=between(0, 19), default=0, help="their priority: 0 is the usual one, 19 the lowest")
     add("--seconds", type=between(0.1, 3600.0), default=20.0, help="time for each measurement, at least three steps")
     add("--rounds", type=between(1, 100), default=2, help="rounds over the numbers of threads")
     add("--measure", nargs=4, help="PART SIZE THREADS SECONDS: one measurement, in a process of its own")
@@ -39,7 +45,7 @@ def get_parser():
 
 
 def measure(part, size, threads, seconds):
-    """-> seconds per training step, or per translation of a picture: the median"""
+    """-> seconds per training step, or per translation of a picture: the mean"""
     import cyclegan
     from measuring.timing import noise
     from training.run import Run
@@ -67,7 +73,7 @@ def measure(part, size, threads, seconds):
         before = time.monotonic()
         update(*images)
         times.append(time.monotonic() - before)
-    return statistics.median(times[1:])
+    return statistics.mean(times[1:])  # not the median: a few steps may wait for long
 
 
 def in_a_process(*words):
@@ -77,9 +83,9 @@ def in_a_process(*words):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def compare(part, size, n_busy, threads, seconds, rounds):
-    """-> {number of threads: median seconds}, while n_busy other programs are busy"""
-    others = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(n_busy)]
+def compare(part, size, n_busy, threads, seconds, rounds, nice):
+    """-> {number of threads: seconds, the median of the rounds}, while n_busy other programs of priority `nice` run"""
+    others = [subprocess.Popen([sys.executable, "-c", BUSY, str(nice)]) for _ in range(n_busy)]
     found = {n: [] for n in threads}
     try:
         for _ in range(rounds):
@@ -104,7 +110,7 @@ def main(argv=None):
     for size in opt.sizes:
         for part in ("training", "translation"):
             for n_busy in opt.busy:
-                row = compare(part, size, n_busy, threads, opt.seconds, opt.rounds)
+                row = compare(part, size, n_busy, threads, opt.seconds, opt.rounds, opt.nice)
                 cells = " | ".join(f"{1000 * row[n]:.0f}" for n in threads)
                 print(f"| {PRESETS[size]}, {size} x {size}, {part} | {n_busy} | {cells} |", flush=True)
 

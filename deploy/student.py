@@ -6,7 +6,6 @@ import bisect
 import functools
 
 import torch
-from torch import nn
 
 from measuring.timing import costs
 from models import weights_init_normal
@@ -35,7 +34,7 @@ def make_student(teacher, options, *, n_residual_blocks=None, ngf=None, separabl
 
     def describe(n_blocks, ngf):
         return dict(generator="resnet", n_residual_blocks=n_blocks, ngf=ngf, upsample=options.upsample,
-                    separable=separable, attention=False, dropout=0.0, norm="instance")  # fmt: skip
+                    separable=separable, attention=False, dropout=0.0, norm="instance", antialias=False, residual=False)  # fmt: skip
 
     @functools.cache
     def costs_of(n_blocks, ngf):
@@ -94,11 +93,17 @@ def translate_with_features(G, x):
 
     Returns (G(x), [features before, halfway through, and after the residual blocks]).
     """
-    encoder, blocks, decoder = G.stages
-    features = [nn.Sequential(*encoder)(x)]
-    for block in blocks:
-        features.append(block(features[-1]))
-    return nn.Sequential(*decoder)(features[-1]), [features[i] for i in (0, len(blocks) // 2, len(blocks))]
+    blocks, features = G.stages[1], {}
+    hooks = [
+        blocks[i].register_forward_hook(
+            lambda block, inputs, output, i=i: features.update({i: inputs[0], i + 1: output})
+        )
+        for i in range(len(blocks))
+    ]
+    translated = G(x)
+    for hook in hooks:
+        hook.remove()
+    return translated, [features[i] for i in (0, len(blocks) // 2, len(blocks))]
 
 
 def feature_loss(adapters, student_features, teacher_features):

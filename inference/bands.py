@@ -17,6 +17,7 @@ from torch import nn
 
 from models import GeneratorResNet
 from variants.networks import AttentiveBlock
+from variants.parts import Blur, add_input
 
 # Rows beyond a band that its output depends on. Encoder: 3 + 1 + 2 pixels of padding. Block: one row of the feature map
 # for each convolution. Decoder: 1 + 1/2 + 3/4 rows of the feature map, of 4 pixels each
@@ -43,13 +44,15 @@ def translate_in_bands(G, x, band_pixels=2048 * 2048):
     -> (1, out_channels, H, W)
     """
     encoder, blocks, decoder = G.stages
+    image, overlap = x, ENCODER_OVERLAP + 4 * any(isinstance(part, Blur) for part in G.modules())  # two blurs: 3 pixels
     rows = max(64, band_pixels // x.shape[3] // 4 * 4)
     # In encoder and decoder the feature maps are large and the layers cheap, so recompute them for each norm instead of
     # keeping them. This adds about a fifth to the time (9 blocks)
-    x = through_bands(encoder, x, rows, ENCODER_OVERLAP, keep=False)
+    x = through_bands(encoder, x, rows, overlap, keep=False)
     for block in blocks:
         x = through_bands(block.conv_block, x, rows // 4, BLOCK_OVERLAP, keep=True).add_(x)
-    return through_bands(decoder, x, rows // 4, DECODER_OVERLAP, keep=False)
+    x = through_bands(decoder, x, rows // 4, DECODER_OVERLAP, keep=False)
+    return add_input(G, [image], x) if getattr(G, "adds_input", False) else x  # --residual
 
 
 def goes_in_bands(G):

@@ -17,6 +17,10 @@ LAPTOP = dict(img_height=128, img_width=128, n_residual_blocks=4, ngf=32, ndf=32
 DEMO = dict(img_height=64, img_width=64, n_residual_blocks=3, ngf=24, ndf=32, upsample="nearest", n_epochs=6,
             decay_epoch=2, lr=0.0005, sample_interval=100)  # fmt: skip
 
+# Sets of options for --recipe, which changes how networks are trained, at any size. A preset and a recipe can be combined.
+# docs/results.md has the measurements
+RECIPES = {}
+
 PRESETS = {"laptop": LAPTOP, "paper": PAPER, "demo": DEMO}
 
 

@@ -16,7 +16,11 @@ class Update:
 
     def __init__(self, train_step, gan, opt, run):
         self.train_step, self.gan, self.opt, self.run = train_step, gan, opt, run
-        self.shapes, self.step = None, None
+        self.shapes, self.step, self.falling_weight = None, None, None
+        if getattr(opt, "lambda_cyc_end", None) is not None:
+            from variants.regularisation import FallingWeight
+
+            self.falling_weight = FallingWeight(opt, run)
         for optimizer in gan.optimizers().values():
             mine = set(map(id, optimizer.parameters))
             optimizer.networks = [n for n in gan.networks().values() if mine & set(map(id, n.parameters()))]
@@ -36,6 +40,8 @@ class Update:
         for name, optimizer in self.gan.optimizers().items():
             every = self.opt.n_critic if name == "optimizer_G" else self.opt.n_gen
             optimizer.has_turn = self.run.step % every == 0
+        if self.falling_weight:
+            self.falling_weight.update()
         losses = self.step(*tensors)
         self.run.step += 1
         if self.opt.ema:
@@ -47,9 +53,10 @@ class Update:
     def in_parts(self, *tensors):
         """The training step on each part of the batch -> the mean losses"""
         n, losses = self.opt.accumulate, []
+        opt = self.falling_weight.opt if self.falling_weight else self.opt
         for part, images in enumerate(zip(*(tensor.chunk(n) for tensor in tensors))):
             for optimizer in self.gan.optimizers().values():
                 optimizer.part = part
-            losses.append(self.train_step(self.gan, self.opt, *images))
+            losses.append(self.train_step(self.gan, opt, *images))
         self.run.loss_names = tuple(losses[0])
         return torch.stack([torch.stack([*part.values()]).detach() for part in losses]).mean(0)

@@ -8,8 +8,10 @@ from models import Discriminator, GeneratorResNet
 
 # The options that determine the shape of a generator and of a discriminator, and their defaults
 GENERATOR_OPTIONS = dict(generator="resnet", n_residual_blocks=9, ngf=64, upsample="transpose", num_downs=8,
-                         norm="instance", attention=False, separable=False, dropout=0.0)  # fmt: skip
-DISCRIMINATOR_OPTIONS = dict(discriminator="patch", ndf=64, n_scales=3, spectral_norm=False)
+                         norm="instance", attention=False, separable=False, dropout=0.0, antialias=False,
+                         residual=False)  # fmt: skip
+DISCRIMINATOR_OPTIONS = dict(discriminator="patch", ndf=64, n_scales=3, spectral_norm=False, antialias=False,
+                             batch_deviation=False)  # fmt: skip
 
 
 def channels_of(options):
@@ -37,12 +39,18 @@ def make_generator(options, channels, out_channels):
         network = networks.GeneratorPretrained(channels, ngf, upsample, out_channels)
     else:
         raise ValueError(f"generator must be resnet, unet, multiscale or pretrained, not {o['generator']!r}")
+    if options.get("lambda_nce"):
+        parts.add_projections(network)  # not part of the generator that is kept, see weights_of
     if o["attention"]:
         parts.use_attention(network)
     if o["separable"]:
         parts.use_separable(network)
     if o["dropout"]:
         parts.use_dropout(network, o["dropout"])
+    if o["antialias"]:
+        parts.use_antialiasing(network)
+    if o["residual"]:
+        parts.use_residual(network)
     parts.use_norm(network, o["norm"])
     return network
 
@@ -61,6 +69,10 @@ def make_discriminator(options, channels):
         network = networks.DiscriminatorPixel(channels, o["ndf"])
     else:
         raise ValueError(f"discriminator must be patch, multiscale or pixel, not {o['discriminator']!r}")
+    if o["antialias"]:
+        parts.use_antialiasing(network)
+    if o["batch_deviation"]:
+        parts.use_batch_deviation(network)
     parts.use_norm(network, options.get("norm", "instance"))
     return network
 
@@ -118,14 +130,16 @@ def described_generator(state, direction):
 
 
 def weights_of(state, direction):
-    """The state dict of a generator in a full checkpoint; with --ema, of the average"""
-    return state.get(f"ema_G_{direction}", state[f"G_{direction}"])
+    """The state dict of a generator in a full checkpoint; with --ema, of the average. Without what only the training
+    needs."""
+    weights = state.get(f"ema_G_{direction}", state[f"G_{direction}"])
+    return {key: value for key, value in weights.items() if not key.startswith("projections.")}
 
 
 def is_papers(options):
     """Whether the generators are the paper's, which can be rebuilt from the keys and shapes of their state dicts, and
     translate values of the usual range. (Dropout does nothing in a finished network.)"""
-    names = ("generator", "norm", "attention", "separable")
+    names = ("generator", "norm", "attention", "separable", "antialias", "residual")
     if options.get("range_A") or options.get("range_B"):
         return False
     return all(options.get(name, GENERATOR_OPTIONS[name]) == GENERATOR_OPTIONS[name] for name in names)

@@ -74,6 +74,52 @@ def mean_feature_distance(see, fake, real):
     return mean([nn.functional.l1_loss(a.float().mean((0, 2, 3)), b.float().mean((0, 2, 3))) for a, b in pairs])
 
 
+def scored_feature_distance(see, D, x, y):
+    """feature_distance of reconstructions x and images y, times D's score of y, from 0 to 1: what D finds real counts
+    most (Wang and Lin, 2018, "CycleGAN with Better Cycles"). Its scores do not become gradients."""
+    with torch.no_grad():
+        score = D(y).float().mean().clamp(0, 1)
+    return score * feature_distance(see, x, y)
+
+
+def patch_nce(generator, source, fake, n_patches=256, temperature=0.07):
+    """PatchNCE, the contrastive loss of CUT (Park et al., 2020, arXiv:2007.15651): from the features of a translated
+    patch, the input patch at the same position is to be told from the other patches of that image.
+
+    The features are those of the generator's own encoder: its input, its layers up to the residual blocks, and two
+    residual blocks. Each is mapped to vectors by a small network, see variants.parts.add_projections.
+
+    source, fake: (N, channels, H, W) in [-1, 1]
+    """
+    pairs = zip(encoder_features(generator, fake), encoder_features(generator, source), generator.projections)
+    values = []
+    for of_fake, of_source, project in pairs:
+        n_positions = of_fake.shape[2] * of_fake.shape[3]
+        at = torch.rand(n_positions, device=fake.device).argsort()[:n_patches]  # a sample of positions, for all images
+        queries, keys = (unit_vectors(project(x.flatten(2)[:, :, at, None])) for x in (of_fake, of_source))
+        with torch.autocast(fake.device.type, enabled=False):
+            similar = queries @ keys.detach().transpose(1, 2) / temperature  # (N, patches, patches)
+            values.append(-similar.log_softmax(2).diagonal(dim1=1, dim2=2).mean())
+    return mean(values)
+
+
+def encoder_features(generator, x):
+    """-> [(N, C, H, W)]: x, and what each part of the encoder of a ResNet generator makes of it"""
+    encoder, blocks, _ = generator.stages
+    middle = max(1, len(blocks) // 2)
+    features = [x]
+    for layers in (encoder[:4], encoder[4:7], encoder[7:], blocks[:1], blocks[1 : 1 + middle]):
+        for layer in layers:
+            x = layer(x)
+        features += [x] if layers else []
+    return features
+
+
+def unit_vectors(x):
+    """(N, C, positions, 1) -> (N, positions, C), float32, each of length 1"""
+    return nn.functional.normalize(x.float().flatten(2).transpose(1, 2), dim=2)
+
+
 def see_both(see, x, y):
     """-> pairs of features of x and y; no gradient flows into those of y"""
     with torch.no_grad():

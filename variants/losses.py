@@ -66,13 +66,17 @@ def make_criterion(opt, MSE, discriminators):
 
 @dataclasses.dataclass
 class Seen:
-    """The inputs of an extra loss, for one domain: real images, translations into the domain, reconstructions of the
-    real images, `paired` (N,), 1 where the real image is the translation's true counterpart, and feature extractors."""
+    """The inputs of an extra loss, for one domain: real images, translations into the domain and what they were made
+    from, reconstructions of the real images, `paired` (N,), 1 where the real image is the translation's true
+    counterpart, networks and feature extractors."""
 
     real: torch.Tensor
     fake: torch.Tensor
+    source: torch.Tensor  # images of the other domain; fake = generator(source)
     recov: torch.Tensor | None  # None unless a loss of the cycle has a weight
     paired: torch.Tensor | None
+    generator: nn.Module
+    score: nn.Module  # the discriminator of the domain
     D: Callable  # maps images to the activations of each hidden layer of the discriminator
     vgg: Callable | None
 
@@ -111,6 +115,15 @@ EXTRA_LOSSES = {  # name -> loss; its weight is --lambda_NAME
         lambda x, d: d.mean_feature_distance(x.D, x.fake, x.real),
         "weight of feature matching in D: a steadier target than its scores",
     ),
+    "cycfeat": ExtraLoss(
+        lambda x, d: d.scored_feature_distance(x.D, x.score, x.recov, x.real),
+        "weight of the distance of D's features of images and reconstructions, times D's score of the image",
+        of_cycle=True,
+    ),
+    "nce": ExtraLoss(
+        lambda x, d: d.patch_nce(x.generator, x.source, x.fake),
+        "weight of PatchNCE (CUT): each patch of a translation resembles its input more than other patches do",
+    ),
     "paired": ExtraLoss(
         lambda x, d: d.paired_distance(x.fake, x.real, x.paired),
         "weight of L1 to the true counterpart, for images that have one",
@@ -134,7 +147,11 @@ def mean_loss(opt, of_A, of_B):
 
 def needs_cycle(opt):
     """Whether any loss uses the reconstructions."""
-    return opt.lambda_cyc > 0 or any(EXTRA_LOSSES[name].of_cycle for name in names_in_use(opt))
+    return (
+        opt.lambda_cyc_end is not None
+        or opt.lambda_cyc > 0
+        or any(EXTRA_LOSSES[name].of_cycle for name in names_in_use(opt))
+    )
 
 
 def needs_vgg(opt):
@@ -150,7 +167,26 @@ def extra_losses(opt, gan, real_A, real_B, fake_A, fake_B, recov_A, recov_B, pai
 
     vgg = distances.load_vgg(opt.vgg_weights, real_A.device) if needs_vgg(opt) else None
     look_A, look_B = (distances.hidden_layers(D, opt.diffaugment) for D in (gan.D_A, gan.D_B))
-    A = Seen(real_A, fake_A, recov_A, paired, look_A, vgg)
-    B = Seen(real_B, fake_B, recov_B, paired, look_B, vgg)
+    A = Seen(real_A, fake_A, real_B, recov_A, paired, gan.G_BA, gan.D_A, look_A, vgg)
+    B = Seen(real_B, fake_B, real_A, recov_B, paired, gan.G_AB, gan.D_B, look_B, vgg)
     values = {name: [EXTRA_LOSSES[name].function(seen, distances) for seen in (A, B)] for name in names}
     return {name: (of_A + of_B) / 2 for name, (of_A, of_B) in values.items()}
+
+
+##############################
+#   Regularisation
+##############################
+
+
+def penalty(opt, D, real, fake):
+    """What --lambda_gp adds to the loss of a discriminator; 0 without it. real, fake: the images that D has seen"""
+    if not opt.lambda_gp:
+        return 0
+    from variants.regularisation import gradient_penalty
+
+    return opt.lambda_gp * gradient_penalty(D, real, fake, opt.gp_at)
+
+
+def with_noise(opt, fake):
+    """Translations as the generators get them for the way back: with noise, if --cycle_noise says so."""
+    return fake + opt.cycle_noise * torch.randn_like(fake) if opt.cycle_noise else fake

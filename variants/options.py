@@ -77,6 +77,10 @@ def add_networks(parser):
     add("--discriminator", default="patch", choices=("patch", "multiscale", "pixel"),
         help="architecture of the discriminators")
     add("--n_scales", type=between(1, 8), default=3, help="multiscale: number of discriminators, each at half the size")
+    add("--antialias", action=switch, default=False, help="blur before each downsampling of all networks")
+    add("--residual", action=switch, default=False, help="generators compute the change of their input")
+    add("--batch_deviation", action=switch, default=False,
+        help="discriminators see how much a batch varies; needs --batch_size 2 or more")
     add("--spectral_norm", action=switch, default=False, help="spectral normalisation of the discriminators")
     add("--channels_A", type=between(1, 4096), help="channels of domain A, any number for TIFF and .npy (default: --channels)")
     add("--channels_B", type=between(1, 4096), help="channels of domain B (default: --channels)")
@@ -90,6 +94,12 @@ def add_losses(parser):
         help="discriminator target for real images is 1 minus this value")
     add("--lambda_A", type=between(0.0), help="weight of the cycle A -> B -> A, the identity loss in proportion (default: --lambda_cyc)")
     add("--lambda_B", type=between(0.0), help="weight of the cycle B -> A -> B, likewise (default: --lambda_cyc)")
+    add("--lambda_cyc_end", type=between(0.0), help="weight of the cycle loss at the end; it falls along a line")
+    add("--cycle_noise", type=between(0.0, 2.0), default=0.0,
+        help="standard deviation of noise on translations before they are translated back, of values from -1 to 1")
+    add("--lambda_gp", type=between(0.0), default=0.0, help="weight of the gradient penalty of the discriminators")
+    add("--gp_at", default="real", choices=("real", "mix"),
+        help="gradient penalty at real images (R1), or at a mix of real images and translations (UVCGAN v2)")
     for name, loss in EXTRA_LOSSES.items():
         add(f"--lambda_{name}", type=between(0.0), default=0.0, help=loss.help)
     add("--pairs", metavar="FILE", help="paired: list of pairs, one per line (default: files with the same stem)")
@@ -196,6 +206,13 @@ def check_networks(opt):
     require(not opt.separable or has_blocks,
             "--separable: changes residual blocks; use --generator resnet or multiscale")  # fmt: skip
     require(not (opt.dropout and pretrained), "--dropout: not available with --generator pretrained")
+    n_A, n_B = channels_of(vars(opt))
+    require(not (opt.antialias and pretrained), "--antialias: not available with --generator pretrained")
+    require(n_A == n_B or not opt.residual, "--residual: images of A and B must have the same number of channels")
+    require(opt.discriminator != "pixel" or not opt.batch_deviation,
+            "--batch_deviation: not available with --discriminator pixel")  # fmt: skip
+    require(opt.batch_size > 1 or not opt.batch_deviation,
+            "--batch_deviation: a single image does not vary; use --batch_size 2 or more")  # fmt: skip
     require(photos or not pretrained, "--generator pretrained: takes images with 1 or 3 channels only")
     require(pretrained or not opt.encoder_weights, "--encoder_weights: needs --generator pretrained")
     require(not opt.checkpoint_activations or opt.generator == "resnet",
@@ -210,6 +227,12 @@ def check_losses(opt):
     require(not (opt.gan_loss == "hinge" and opt.label_smoothing), "--label_smoothing: the hinge loss has no labels")
     weights = (opt.lambda_A, opt.lambda_B)
     require(opt.lambda_cyc or weights in ((None, None), (0, 0)), "--lambda_A --lambda_B: need --lambda_cyc above 0")
+    falls = opt.lambda_cyc_end is not None
+    require(not falls or weights == (None, None), "--lambda_cyc_end: cannot be used with --lambda_A and --lambda_B")
+    require(not falls or opt.lambda_cyc, "--lambda_cyc_end: needs --lambda_cyc above 0, with which the training starts")
+    require(not (opt.lambda_gp and opt.compile),
+            "--lambda_gp: differentiates twice, which --compile does not support; omit one of them")  # fmt: skip
+    require(not opt.lambda_nce or opt.generator == "resnet", "--lambda_nce: needs --generator resnet")
     require(opt.lambda_paired or not opt.pairs, "--pairs: has no effect without --lambda_paired")
     require(opt.lambda_perceptual or opt.lambda_style or not opt.vgg_weights,
             "--vgg_weights: has no effect without --lambda_perceptual or --lambda_style")  # fmt: skip

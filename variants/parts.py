@@ -1,9 +1,11 @@
 """
-Changes to the layers of a network, in place: normalisation, separable convolutions, attention and dropout.
+Changes to the layers of a network, in place: normalisation, separable convolutions, attention, dropout, antialiasing and
+others.
 """
 
 import contextlib
 
+import torch
 from torch import nn
 
 from models import ResidualBlock
@@ -75,6 +77,84 @@ def use_spectral_norm(network):
     for part in list(network.modules()):
         if isinstance(part, nn.Conv2d):
             nn.utils.parametrizations.spectral_norm(part)
+
+
+class Blur(nn.Module):
+    """Blurs (N, C, H, W) with the binomial filter 1 2 1 / 4 along rows and columns. The borders are reflected."""
+
+    def __init__(self, channels):
+        super().__init__()
+        row = torch.tensor([1.0, 2.0, 1.0]) / 4
+        self.register_buffer("weight", torch.outer(row, row).expand(channels, 1, 3, 3).clone(), persistent=False)
+
+    def forward(self, x):
+        x = nn.functional.pad(x, (1, 1, 1, 1), "reflect")
+        return nn.functional.conv2d(x, self.weight.to(x.dtype), groups=x.shape[1])
+
+
+def use_antialiasing(network):
+    """Blurs the input of each convolution with stride 2, so that what is finer than the new grid does not turn into
+    false patterns (Zhang, 2019, arXiv:1904.11486). There, the output of a convolution with stride 1 is blurred and every
+    second value is kept. Convolutions commute, so up to the borders the result is the same, for a quarter of the work."""
+    exchange(network, nn.Conv2d, lambda c: nn.Sequential(Blur(c.in_channels), c) if c.stride == (2, 2) else c)
+
+
+class Scale(nn.Module):
+    """Multiplies by a constant."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x):
+        return self.factor * x
+
+
+def use_residual(network):
+    """Makes a generator compute the change of its input: x + 2 * network(x). The last layer is scaled down, so that its
+    output is close to the input in the first step. In training, values may be outside [-1, 1] and are not cut off, since
+    that would stop their gradients."""
+    exchange(network, nn.Tanh, lambda tanh: nn.Sequential(Scale(0.1), tanh))
+    network.register_forward_hook(add_input)
+    network.adds_input = True
+
+
+def add_input(network, inputs, output):
+    return inputs[0] + 2 * output  # 2: black can become white
+
+
+class BatchDeviation(nn.Module):
+    """Adds a channel with the standard deviation over the batch, mean over channels and positions: a discriminator then
+    sees whether translations vary as much as real images do (Karras et al., 2018, arXiv:1710.10196, section 3).
+
+    Input: (N, C, H, W). Output: (N, C + 1, H, W)
+    """
+
+    def forward(self, x):
+        deviation = (x.float().var(0, correction=0) + 1e-6).sqrt().mean().to(x.dtype)
+        return torch.cat((x, deviation.expand(len(x), 1, *x.shape[2:])), 1)
+
+
+def use_batch_deviation(D):
+    """Inserts BatchDeviation before the last convolution of a discriminator, of each scale if it has several."""
+    for network in getattr(D, "scales", [D]):
+        last = network.model[-1]
+        wider = nn.Conv2d(last.in_channels + 1, 1, last.kernel_size, padding=last.padding)
+        network.model[-1] = nn.Sequential(BatchDeviation(), wider)
+    D.batch_by_batch = batch_by_batch
+
+
+def add_projections(generator, n_out=256):
+    """Adds the networks that distances.patch_nce needs, one for each layer that it looks at. They are trained and saved
+    with the generator, and take no part in translation."""
+    widths = [
+        generator.channels,
+        *(layer.out_channels for layer in generator.stages[0] if isinstance(layer, nn.Conv2d)),
+    ]
+    widths += [block.conv_block[1].out_channels for block in generator.stages[1]][:2]
+    generator.projections = nn.ModuleList(
+        nn.Sequential(nn.Conv2d(width, n_out, 1), nn.ReLU(), nn.Conv2d(n_out, n_out, 1)) for width in widths
+    )
 
 
 @contextlib.contextmanager

@@ -257,6 +257,10 @@ RECORDED = VARIANTS + [
     ("--attention", "--separable"),
     ("--lambda_ssim", "1", "--lambda_freq", "1", "--lambda_style", "1", "--lambda_feat", "1"),
     ("--gan_loss", "hinge", "--discriminator", "pixel"),
+    ("--lambda_gp", "1", "--lambda_cycfeat", "1"),
+    ("--lambda_cyc_end", "1", "--n_iters", "8"),
+    ("--antialias", "--residual"),
+    ("--batch_deviation", "--batch_size", "2"),
     ("--generator", "unet", "--num_downs", "5", "--gan_loss", "vanilla", "--label_smoothing", "0.1"),
 ]
 

@@ -47,6 +47,7 @@ NETWORKS = {
     "attention, dropout": dict(n_residual_blocks=1, attention=True, dropout=0.5),
     "batch norm": dict(n_residual_blocks=1, norm="batch"),
     "unet": dict(generator="unet", num_downs=5),
+    "antialias, residual": dict(n_residual_blocks=1, antialias=True, residual=True),
     "multiscale": dict(generator="multiscale", n_residual_blocks=1),
     "pretrained": dict(generator="pretrained"),
 }

@@ -70,6 +70,14 @@ VARIANTS = [
     "--ratio_A 0.5:2 --batch_size 2",
     "--color_jitter --rotate",
     "--diffaugment",
+    "--lambda_gp 4 --gp_at mix --spectral_norm",
+    "--lambda_cyc_end 1 --cycle_noise 0.1",
+    "--lambda_cycfeat 1",
+    "--lambda_nce 1 --ema 0.9",
+    "--lambda_nce 1 --lambda_cyc 0 --lambda_id 0 --checkpoint_activations",
+    "--antialias --residual",
+    "--antialias --residual --generator unet --num_downs 4",
+    "--batch_deviation --batch_size 2 --antialias",
     "--progressive 32:2,40:2",
 ]
 
