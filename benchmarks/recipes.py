@@ -36,7 +36,7 @@ from command_line.run import run_script
 from datasets import find_folder
 from inference.load import load_generators
 from measuring.images import from_uint8, stack_images, to_uint8
-from measuring.timing import in_rounds, name_of, noise
+from measuring.timing import name_of, noise, wait_for
 from media.folders import ImageFiles
 from media.images import stem
 from media.sheets import draw_sheet
@@ -117,24 +117,34 @@ def step_function(opt, recipe):
     return lambda: update(*images)
 
 
-def measure_steps(opt, recipes, device):
-    """-> {name: seconds of a step}. Measured times are kept in times.json, for these options and this machine. New ones
-    are measured together with the first recipe, whose time then may differ: only ratios are kept."""
+def measure_steps(opt, recipes, device, rounds=7):
+    """-> {name: seconds of a step}, the median; on a CPU those of the processor, with one thread. Measured times are kept
+    in times.json, for these options and this machine. New ones are measured together with the first recipe, whose time
+    then may differ: only ratios are kept."""
     path, key = f"{FOLDER}/times.json", json.dumps([base_options(opt), name_of(device), torch.__version__])
     known = json.load(open(path)) if os.path.exists(path) else {}
     times = known.setdefault(key, {})
     first = next(iter(recipes))
-    wanted = {name: options for name, options in recipes.items() if options not in times}
-    if wanted:
-        wanted = {first: recipes[first]} | wanted
-        torch.set_num_threads(1)
-        candidates = {name: lambda options=options: step_function(opt, options) for name, options in wanted.items()}
-        measured = in_rounds(candidates, device, rounds=5, runs=3, show=print_progress)
-        found = {name: row["seconds"] for name, row in measured.items()}
-        scale = times.get(recipes[first], found[first]) / found[first]
-        times |= {wanted[name]: scale * seconds for name, seconds in found.items()}
-        with open(path, "w") as file:
-            json.dump(known, file, indent=1)
+    wanted = [name for name, options in recipes.items() if options not in times]
+    if not wanted:
+        return {name: times[options] for name, options in recipes.items()}
+    torch.set_num_threads(1)
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    steps = {name: step_function(opt, recipes[name]) for name in dict.fromkeys([first, *wanted])}
+    found = {name: [] for name in steps}
+    for i in range(-4, rounds):  # the first calls of a step are slower, and on CUDA record it
+        for name, step in steps.items():
+            print_progress(f"{name}, round {max(0, i + 1)} of {rounds}")
+            wait_for(device)
+            started = clock()
+            step()
+            wait_for(device)
+            found[name] += [clock() - started] if i >= 0 else []
+    found = {name: statistics.median(values) for name, values in found.items()}
+    scale = times.get(recipes[first], found[first]) / found[first]
+    times |= {recipes[name]: scale * seconds for name, seconds in found.items()}
+    with open(path, "w") as file:
+        json.dump(known, file, indent=1)
     return {name: times[options] for name, options in recipes.items()}
 
 
