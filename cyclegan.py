@@ -159,18 +159,16 @@ def train_step(gan, opt, real_A, real_B, paired=None):
     pooled_A = gan.fake_A_buffer.push_and_pop(fake_A)
     with autocast:
         loss_D_A = criterion_GAN.discriminator_loss(*in_one_pass(D_A, real_A, pooled_A))
-        loss_D_A = loss_D_A + penalty(opt, D_A, real_A, pooled_A)  # --lambda_gp, 0 by default
     gan.optimizer_D_A.zero_grad()
-    gan.optimizer_D_A.backward(loss_D_A)
+    gan.optimizer_D_A.backward(loss_D_A + penalty(opt, D_A, real_A, pooled_A))  # 0 without --lambda_gp
     gan.optimizer_D_A.step()
 
     #   L_D_B = ((D_B(b) - 1)^2 + D_B(G_AB(a))^2) / 2
     pooled_B = gan.fake_B_buffer.push_and_pop(fake_B)
     with autocast:
         loss_D_B = criterion_GAN.discriminator_loss(*in_one_pass(D_B, real_B, pooled_B))
-        loss_D_B = loss_D_B + penalty(opt, D_B, real_B, pooled_B)
     gan.optimizer_D_B.zero_grad()
-    gan.optimizer_D_B.backward(loss_D_B)
+    gan.optimizer_D_B.backward(loss_D_B + penalty(opt, D_B, real_B, pooled_B))
     gan.optimizer_D_B.step()
 
     losses = dict(loss_D=(loss_D_A + loss_D_B) / 2, loss_G=loss_G, loss_GAN=loss_GAN, loss_cycle=loss_cycle)

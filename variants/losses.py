@@ -179,7 +179,7 @@ def extra_losses(opt, gan, real_A, real_B, fake_A, fake_B, recov_A, recov_B, pai
 
 
 def penalty(opt, D, real, fake):
-    """What --lambda_gp adds to the loss of a discriminator; 0 without it. real, fake: the images that D has seen"""
+    """What --lambda_gp adds to the loss of a discriminator; 0 without it. real, fake: the images that D scores"""
     if not opt.lambda_gp:
         return 0
     from variants.regularisation import gradient_penalty

@@ -61,24 +61,23 @@ def test_a_mix_is_between_the_images_and_differs_for_each():
     assert len(set(shares.tolist())) == 50 and shares.min() < -0.8 and shares.max() > 0.8 and abs(shares.mean()) < 0.3
 
 
-def test_the_penalty_is_added_to_the_loss_of_each_discriminator_and_reaches_its_weights():
+def test_the_penalty_is_added_to_what_each_discriminator_learns_from():
     a, b = pictures(), pictures(seed=1)
     losses, gradients = {}, {}
     for weight in ("0", "1", "2"):
         opt = options("--lambda_gp", weight)
         gan, _ = build(opt, amp=False)
         losses[weight] = cyclegan.train_step(gan, opt, a, b)
-        gradients[weight] = gan.D_A.model[0].weight.grad.clone()
+        gradients[weight] = [D.model[0].weight.grad.clone() for D in (gan.D_A, gan.D_B)]
     gan, _ = build(options(), amp=False)
-    expected = (gradient_penalty(gan.D_A, a, None) + gradient_penalty(gan.D_B, b, None)).item() / 2
-    plain = losses["0"]["loss_D"].item()
-    assert expected > 0.001
-    for weight in ("1", "2"):
-        assert losses[weight]["loss_D"].item() - plain == pytest.approx(int(weight) * expected, rel=1e-3)
-        assert losses[weight]["loss_G"].item() == losses["0"]["loss_G"].item()
-    change = gradients["1"] - gradients["0"]
-    torch.testing.assert_close(gradients["2"] - gradients["0"], 2 * change, rtol=1e-3, atol=1e-6)
-    assert change.abs().max() > 1e-4
+    for i, (D, real) in enumerate(((gan.D_A, a), (gan.D_B, b))):
+        (change,) = torch.autograd.grad(gradient_penalty(D, real, None), D.model[0].weight)
+        assert change.abs().max() > 1e-4
+        for weight in ("1", "2"):
+            torch.testing.assert_close(
+                gradients[weight][i] - gradients["0"][i], int(weight) * change, rtol=1e-3, atol=1e-6
+            )
+    assert losses["0"] == losses["1"] == losses["2"]  # what is logged stays comparable
 
 
 def test_training_against_the_penalty_makes_d_flatter():
@@ -234,7 +233,7 @@ def test_antialiasing_makes_networks_less_sensitive_to_shifts():
     """Stripes of two pixels, shifted by one: the coarse grid sees either all of a stripe or nothing of it."""
     torch.manual_seed(0)
     stripes = (torch.arange(64) % 2).float().mul(2).sub(1).expand(1, 3, 64, 64)
-    for make, name in ((make_generator, "model"), (make_discriminator, "model")):
+    for make in (make_generator, make_discriminator):
         change = {}
         for antialias in (False, True):
             torch.manual_seed(1)
