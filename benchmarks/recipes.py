@@ -149,7 +149,8 @@ def measure_steps(opt, recipes, device, rounds=7):
 
 
 def print_progress(text):
-    print(f"\rtime of a step: {text}" + " " * 20, end="", file=sys.stderr, flush=True)
+    if sys.stderr.isatty():
+        print(f"\rtime of a step: {text}" + " " * 20, end="", file=sys.stderr, flush=True)
 
 
 ##############################

@@ -53,10 +53,10 @@ def read_options(parser, argv):
             stored = begun_options(run_name, parser, given)
         check_same_data(stored, given, run_name)
     dataset_name = stored.get("dataset_name", dataset_name)
-    defaults |= preset_options(given.get("preset"), dataset_name, defaults, given)
-    if checkpoint and given.pop("preset", stored.get("preset")) != stored.get("preset"):
-        if os.environ.get("RANK", "0") == "0":
-            print("note: --preset has no effect here, because --resume takes the options from the checkpoint")
+    defaults |= preset_options(given.get("preset"), given.get("recipe"), dataset_name, defaults, given)
+    for name in ("preset", "recipe"):
+        if checkpoint and given.pop(name, stored.get(name)) != stored.get(name) and os.environ.get("RANK", "0") == "0":
+            print(f"note: --{name} has no effect here, because --resume takes the options from the checkpoint")
     opt = argparse.Namespace(**defaults | stored | given | {"run_name": run_name})
     if opt.progressive:
         if "n_epochs" not in given:  # if resumed for longer than its stages, it stays at the last size

@@ -1,12 +1,13 @@
 """
-Named sets of options, for --preset. Edit them here, or add one.
+Named sets of options, for --preset and --recipe. Edit them here, or add one.
 
 The parser's defaults in cyclegan.py are the preset `paper`. If you edit a default there, it counts, whatever a preset
 says: a preset only changes options whose default is still the paper's.
 """
 
 PAPER = dict(img_height=256, img_width=256, n_residual_blocks=9, ngf=64, ndf=64, upsample="transpose", n_epochs=200,
-             decay_epoch=None, lr=0.0002, sample_interval=500, n_iters=None, ema=0.0, diffaugment=False)  # fmt: skip
+             decay_epoch=None, lr=0.0002, sample_interval=500, n_iters=None, ema=0.0, diffaugment=False, b2=0.999,
+             lambda_cyc=10.0, lambda_id=5.0, spectral_norm=False, lambda_gp=0.0, gp_at="real")  # fmt: skip
 
 # For a few dozen of your own photos on two CPU cores, in an evening: small networks at 128 x 128, and a number of steps
 # that does not depend on the number of photos. --diffaugment, because networks learn so few by heart; --ema evens out the end
@@ -19,19 +20,24 @@ DEMO = dict(img_height=64, img_width=64, n_residual_blocks=3, ngf=24, ndf=32, up
 
 # Sets of options for --recipe, which changes how networks are trained, at any size. A preset and a recipe can be combined.
 # docs/results.md has the measurements
-RECIPES = {}
+RECIPES = {
+    # the settings of UVCGAN v2 (Torbunov et al., 2023, arXiv:2303.16280), with the paper's generator
+    "uvcgan": dict(lr=0.0001, b2=0.99, lambda_cyc=5.0, lambda_id=2.5, ema=0.9999, spectral_norm=True, lambda_gp=4.0,
+                   gp_at="mix"),
+}  # fmt: skip
 
 PRESETS = {"laptop": LAPTOP, "paper": PAPER, "demo": DEMO}
 
 
-def preset_options(preset, dataset_name, defaults, given):
-    """The defaults that a preset changes -> {name: value}
+def preset_options(preset, recipe, dataset_name, defaults, given):
+    """The defaults that a preset and a recipe change -> {name: value}
 
     preset:   a name in PRESETS, or None: the data set `demo` then has its own, and others none
+    recipe:   a name in RECIPES, or None. It counts more than the preset
     defaults: {name: value}, the parser's
     given:    {name: value}, what was typed. A number of epochs, typed or edited, replaces the preset's number of steps
     """
-    values = PRESETS[preset or ("demo" if dataset_name == "demo" else "paper")]
+    values = PRESETS[preset or ("demo" if dataset_name == "demo" else "paper")] | RECIPES.get(recipe, {})
     values = {name: value for name, value in values.items() if defaults[name] == PAPER[name]}
     if given.get("n_epochs") or given.get("progressive") or defaults["n_epochs"] != PAPER["n_epochs"]:
         values.pop("n_iters", None)

@@ -111,6 +111,7 @@ def add_losses(parser):
 def add_schedules(parser):
     add, actions = adder(parser, "other schedules")
     switch = argparse.BooleanOptionalAction
+    add("--recipe", choices=("uvcgan",), help="set of options beyond the paper's, see training/presets.py")
     add("--n_iters", type=between(1, 10**12), help="number of steps, instead of --n_epochs")
     add("--lr_schedule", default="linear", choices=("linear", "cosine", "step"), help="decay of the learning rate")
     add("--lr_G", type=between(0.0), help="learning rate of the generators (default: --lr)")

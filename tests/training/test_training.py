@@ -427,6 +427,21 @@ def test_presets_change_shipped_defaults_alone(monkeypatch):
     assert (opt.lr, opt.n_epochs, opt.n_iters, opt.ngf) == (0.003, 50, None, 32)
 
 
+def test_a_recipe_can_be_combined_with_a_preset(monkeypatch):
+    (action,) = (action for action in cyclegan.get_parser()._actions if action.dest == "recipe")
+    assert [*action.choices] == [*presets.RECIPES]
+    assert all(values.keys() <= presets.PAPER.keys() for values in presets.RECIPES.values())
+    for name, values in presets.RECIPES.items():
+        opt, _ = cyclegan.get_options(
+            ["--dataset_name", "mine", "--preset", "laptop", "--recipe", name, "--lr", "0.003"]
+        )
+        expected = presets.LAPTOP | values | {"lr": 0.003, "recipe": name}
+        assert {key: getattr(opt, key) for key in expected} == expected
+    edit_defaults(monkeypatch, lambda_cyc=7.0)
+    opt, _ = cyclegan.get_options(["--recipe", "uvcgan"])  # an edited default counts
+    assert (opt.lambda_cyc, opt.lambda_id, opt.spectral_norm) == (7.0, 2.5, True)
+
+
 def test_a_checkpoint_counts_more_than_a_preset(tiny, capsys):
     tiny("--n_epochs", "1", "--preset", "laptop")
     opt, _ = cyclegan.get_options(["--dataset_name", "tiny", "--resume", "--preset", "demo"])
