@@ -35,7 +35,7 @@ def make_student(teacher, options, *, n_residual_blocks=None, ngf=None, separabl
 
     def describe(n_blocks, ngf):
         return dict(generator="resnet", n_residual_blocks=n_blocks, ngf=ngf, upsample=options.upsample,
-                    separable=separable, attention=False, dropout=0.0, norm="instance")  # fmt: skip
+                    separable=separable, attention=False, dropout=0.0, noise_channels=0, norm="instance")  # fmt: skip
 
     @functools.cache
     def costs_of(n_blocks, ngf):

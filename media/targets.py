@@ -22,6 +22,7 @@ class Plan:
     output:          the file or folder that all results go to
     n_skipped:       number of targets that already exist, which `jobs` omits
     notes, failures: as in Found
+    numbers:         {target: number of the sample, from 1}; {} for one translation of each file
     """
 
     jobs: list
@@ -29,9 +30,15 @@ class Plan:
     n_skipped: int
     notes: list
     failures: list
+    numbers: dict = dataclasses.field(default_factory=dict)
+
+    def rounds(self):
+        """-> list of (number of the sample or None, its jobs)"""
+        numbers = sorted({*self.numbers.values()}) or [None]
+        return [(n, [job for job in self.jobs if self.numbers.get(job[1]) == n]) for n in numbers]
 
 
-def plan_jobs(inputs, *, output=None, format=None, features=False, resume=False, overwrite=False):
+def plan_jobs(inputs, *, output=None, format=None, features=False, resume=False, overwrite=False, n_samples=None):
     """Decides which files to translate and where to write them -> Plan. Writes nothing.
 
     inputs:    files, folders and glob patterns
@@ -40,6 +47,7 @@ def plan_jobs(inputs, *, output=None, format=None, features=False, resume=False,
     features:  True if the results are sheets of feature maps, not translations
     resume:    skip targets that exist
     overwrite: accept targets that exist
+    n_samples: number of results of each file, NAME_1.png and so on; None for one, without a number
     Raises InputError if the request is contradictory, or would replace a file unasked.
     """
     for path in inputs:
@@ -54,7 +62,8 @@ def plan_jobs(inputs, *, output=None, format=None, features=False, resume=False,
         output = default_output(inputs, is_one_file, format, features)
         if data_folder := is_one_file and folder_of_data(output):
             output = os.path.basename(output)
-            moved = f"the result is written to {output}, because {data_folder} is a folder of a data set"
+            first = numbered(output, 1) if n_samples else output
+            moved = f"the result is written to {first}, because {data_folder} is a folder of a data set"
     names_file = bool(format_of(output) or is_video(output)) and not os.path.isdir(output)
     if not names_file and output.lower().endswith(IMAGE_EXTENSIONS) and not os.path.isdir(output):
         raise InputError(f"--output {output}: this format cannot be written. Use .png, .jpg, .webp or .tif")
@@ -74,12 +83,17 @@ def plan_jobs(inputs, *, output=None, format=None, features=False, resume=False,
         wanted = [os.path.join(output, name) for name in names]
     for (source, _), target in zip(found.files, wanted):
         check_job(source, target, output, features)
-    targets = distinct_targets(found.files, wanted, found.notes)
+    targets, numbers = distinct_targets(found.files, wanted, found.notes), {}
+    if n_samples:
+        numbers = {numbered(target, n): n for n in range(1, n_samples + 1) for target in targets}
+        targets = {numbered(target, n): source for n in range(1, n_samples + 1) for target, source in targets.items()}
     existing = [target for target in targets if os.path.lexists(target)]
     check_targets(targets, existing if not resume and not overwrite else [], output)
     skipped = set(existing if resume else ())
     jobs = [(source, target) for target, source in targets.items() if target not in skipped]
-    return Plan(jobs, output, len(skipped), found.notes, found.failures)
+    if is_one_file and names_file and n_samples:
+        output = " to ".join(dict.fromkeys(numbered(output, n) for n in (1, n_samples)))
+    return Plan(jobs, output, len(skipped), found.notes, found.failures, numbers)
 
 
 def check_targets(targets, existing, output):
@@ -106,6 +120,12 @@ def default_output(inputs, is_one_file, format, features):
     if len(inputs) == 1 and os.path.isdir(inputs[0]):
         return os.path.relpath(os.path.abspath(inputs[0]) + suffix)  # abspath gives "." a name, too
     return suffix[1:]
+
+
+def numbered(path, number):
+    """x.png, 2 -> x_2.png"""
+    stem, extension = os.path.splitext(path)
+    return f"{stem}_{number}{extension}"
 
 
 def folder_of_data(path):

@@ -67,7 +67,7 @@ def make_criterion(opt, MSE, discriminators):
 @dataclasses.dataclass
 class Seen:
     """The inputs of an extra loss, for one domain: real images, translations into the domain, reconstructions of the
-    real images, `paired` (N,), 1 where the real image is the translation's true counterpart, and feature extractors."""
+    real images, `paired` (N,), 1 where the real image is the translation's true counterpart, feature extractors, the generator."""
 
     real: torch.Tensor
     fake: torch.Tensor
@@ -75,6 +75,8 @@ class Seen:
     paired: torch.Tensor | None
     D: Callable  # maps images to the activations of each hidden layer of the discriminator
     vgg: Callable | None
+    G: nn.Module  # the generator into the domain
+    source: torch.Tensor  # its input
 
 
 @dataclasses.dataclass
@@ -115,6 +117,7 @@ EXTRA_LOSSES = {  # name -> loss; its weight is --lambda_NAME
         lambda x, d: d.paired_distance(x.fake, x.real, x.paired),
         "weight of L1 to the true counterpart, for images that have one",
     ),
+    "diversity": ExtraLoss(lambda x, d: d.diversity_loss(x.G, x.source), "weight of a reward for variety"),
 }
 
 
@@ -150,7 +153,7 @@ def extra_losses(opt, gan, real_A, real_B, fake_A, fake_B, recov_A, recov_B, pai
 
     vgg = distances.load_vgg(opt.vgg_weights, real_A.device) if needs_vgg(opt) else None
     look_A, look_B = (distances.hidden_layers(D, opt.diffaugment) for D in (gan.D_A, gan.D_B))
-    A = Seen(real_A, fake_A, recov_A, paired, look_A, vgg)
-    B = Seen(real_B, fake_B, recov_B, paired, look_B, vgg)
+    A = Seen(real_A, fake_A, recov_A, paired, look_A, vgg, gan.G_BA, real_B)
+    B = Seen(real_B, fake_B, recov_B, paired, look_B, vgg, gan.G_AB, real_A)
     values = {name: [EXTRA_LOSSES[name].function(seen, distances) for seen in (A, B)] for name in names}
     return {name: (of_A + of_B) / 2 for name, (of_A, of_B) in values.items()}

@@ -205,6 +205,9 @@ def workplace(tmp_path_factory):
         for name in ("demo", "monet2photo", "vangogh2photo", "cityscapes", "facades"):
             shutil.copytree("saved_models/horse2zebra", f"saved_models/{name}")
             shutil.copy("saved_models/horse2zebra/G_AB_1.pth", f"saved_models/{name}/G_AB_6.pth")
+        cyclegan.main(["--dataset_name", "horse2zebra", "--run_name", "icons", "--noise_channels", "2", "--img_height",
+                       "32", "--img_width", "32", "--ngf", "4", "--ndf", "4", "--n_residual_blocks", "1", "--n_epochs",
+                       "1", "--enlarge"])  # fmt: skip
         shutil.copytree("data/horse2zebra", "data/facades")
         shutil.copy("saved_models/horse2zebra/G_AB_1.pth", "latest_net_G_A.pth")
         os.makedirs("holiday/beach")
