@@ -88,7 +88,7 @@ def translate_sample(G, x, sample, translate):
 
     translate: function (G, x) -> G(x)"""
     results = []
-    for image in x.split(1):
+    for image in (x.contiguous() if dropouts(G) else x).split(1):  # masks are drawn in the order of the memory
         with sampling(G, sample, x.device):
             results.append(translate(G, image))
     return torch.cat(results)

@@ -62,7 +62,7 @@ def plan_jobs(inputs, *, output=None, format=None, features=False, resume=False,
         output = default_output(inputs, is_one_file, format, features)
         if data_folder := is_one_file and folder_of_data(output):
             output = os.path.basename(output)
-            first = numbered(output, 1) if n_samples else output
+            first = next(iter(with_numbers({output: None}, n_samples)[0]))
             moved = f"the result is written to {first}, because {data_folder} is a folder of a data set"
     names_file = bool(format_of(output) or is_video(output)) and not os.path.isdir(output)
     if not names_file and output.lower().endswith(IMAGE_EXTENSIONS) and not os.path.isdir(output):
@@ -83,16 +83,13 @@ def plan_jobs(inputs, *, output=None, format=None, features=False, resume=False,
         wanted = [os.path.join(output, name) for name in names]
     for (source, _), target in zip(found.files, wanted):
         check_job(source, target, output, features)
-    targets, numbers = distinct_targets(found.files, wanted, found.notes), {}
-    if n_samples:
-        numbers = {numbered(target, n): n for n in range(1, n_samples + 1) for target in targets}
-        targets = {numbered(target, n): source for n in range(1, n_samples + 1) for target, source in targets.items()}
+    targets, numbers = with_numbers(distinct_targets(found.files, wanted, found.notes), n_samples)
     existing = [target for target in targets if os.path.lexists(target)]
     check_targets(targets, existing if not resume and not overwrite else [], output)
     skipped = set(existing if resume else ())
     jobs = [(source, target) for target, source in targets.items() if target not in skipped]
-    if is_one_file and names_file and n_samples:
-        output = " to ".join(dict.fromkeys(numbered(output, n) for n in (1, n_samples)))
+    if numbers and is_one_file and names_file:
+        output = " to ".join(dict.fromkeys((next(iter(numbers)), next(reversed(numbers)))))
     return Plan(jobs, output, len(skipped), found.notes, found.failures, numbers)
 
 
@@ -122,10 +119,18 @@ def default_output(inputs, is_one_file, format, features):
     return suffix[1:]
 
 
-def numbered(path, number):
-    """x.png, 2 -> x_2.png"""
-    stem, extension = os.path.splitext(path)
-    return f"{stem}_{number}{extension}"
+def with_numbers(targets, n_samples):
+    """{target: source} -> ({numbered target: source}, {numbered target: number}), sample by sample: x_1.png, y_1.png, x_2.png
+    and so on. (targets, {}) without n_samples"""
+    if not n_samples:
+        return targets, {}
+    found, numbers = {}, {}
+    for number in range(1, n_samples + 1):
+        for target, source in targets.items():
+            stem, extension = os.path.splitext(target)
+            target = f"{stem}_{number}{extension}"
+            found[target], numbers[target] = source, number
+    return found, numbers
 
 
 def folder_of_data(path):

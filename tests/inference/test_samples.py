@@ -83,8 +83,8 @@ def test_samples_are_what_the_seed_and_the_number_say(translate, capsys, options
     assert not any(np.array_equal(load("other_1.png"), result) for result in found)
     assert translate(*run, "7", "--overwrite", checkpoint="noisy.pth") == 0
     assert all(np.array_equal(load(f"x_translated_{n}.png"), found[n - 1]) for n in (1, 2, 3))
-    dice = torch.get_rng_state()
     sample = load_translator("noisy.pth", device="cpu", amp=False, sample=2, seed=7)
+    dice = torch.get_rng_state()
     assert np.array_equal(sample(pixels(32, 36)), found[1]) and torch.equal(torch.get_rng_state(), dice)
     with pytest.raises(InputError, match="sample=0: samples are numbered from 1"):
         load_translator("noisy.pth", sample=0)

@@ -56,7 +56,7 @@ VARIANTS = [
     "--separable --dropout",
     "--dropout --checkpoint_activations",
     "--noise_channels 3 --lambda_diversity 1",
-    "--noise_channels 2 --checkpoint_activations --ema 0.9 --batch_size 2 --accumulate 2",
+    "--noise_channels 2 --checkpoint_activations --ema 0.9 --accumulate 2",
     "--generator unet --num_downs 5 --noise_channels 2 --norm batch --lambda_diversity 1",
     "--dropout --lambda_diversity 1",
     "--discriminator multiscale --n_scales 2 --img_height 64 --img_width 64 --spectral_norm",
