@@ -269,6 +269,7 @@ def test_commands_for_translating_run(command, workplace, monkeypatch):
     if target is None:
         target = "photo_features.png" if "--features" in words else "photo_translated.jpg"
         target = "webcam_translated.mp4" if "webcam" in words else target
+        target = "photo_translated_4.jpg" if "--n_samples" in words else target
     assert os.path.exists(target)
     if os.path.isdir(target):
         assert os.path.exists(f"{target}/a.jpg") and os.path.exists(f"{target}/beach/b.png")
