@@ -8,7 +8,8 @@ norm) and MUNIT (Huang et al., 2018, arXiv:1804.04732). Further input channels w
 whatever is the same at all positions, and noise for each pixel says nothing about the image as a whole.
 
 The map has no bias, so z = 0 leaves the network as it would be without noise. That is the translation in eval mode, unless
-another z is given: the mean of the noise, the same for every image, size, batch, device and file format.
+another z is given: the mean of the noise, the same for every image, size, batch, device and file format. It is the middle
+of the answers rather than one of them, since vectors of N(0, 1) are rarely near 0.
 """
 
 import contextlib
