@@ -1,8 +1,8 @@
 """
 Several translations of one image (--n_samples), from generators trained with --noise_channels or with --dropout.
 
-A sample is determined by --seed and its number alone: sample 2 of every image has the same noise and the same dropout masks,
-whatever else is translated. So has every frame of a video, which therefore does not flicker more than without.
+A sample is determined by --seed and its number alone: sample 2 of every image has the same noise and the same dropout
+masks, whatever else is translated. So has every frame of a video, which therefore does not flicker more than without.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ class Sample:
         return int(np.random.SeedSequence((self.seed, self.number)).generate_state(1, np.uint64)[0] >> 1)
 
     def noise(self, generator, device):
-        """-> the noise of a generator with --noise_channels, (1, noise_channels), drawn on the CPU: the same on each device"""
+        """-> the noise of a generator, (1, noise_channels), drawn on the CPU: the same on each device"""
         dice = torch.Generator().manual_seed(self.random_seed())
         return torch.randn(1, generator.noise_channels, generator=dice).to(device)
 
@@ -48,8 +48,8 @@ def dropouts(G):
 
 
 def prepare_sampling(trained):
-    """Makes TrainedGenerators ready for `sampling`. In place: state dicts do not hold dropout, so it is added again, with
-    the probability of the training. Raises InputError if none of them has more than one translation of an image.
+    """Makes TrainedGenerators ready for `sampling`. In place: state dicts do not hold dropout, so it is added again,
+    with the probability of the training. Raises InputError if none of them has more than one translation of an image.
 
     trained: list of TrainedGenerator"""
     for one in trained:
@@ -65,8 +65,8 @@ def prepare_sampling(trained):
 @contextlib.contextmanager
 def sampling(G, sample, device):
     """In a `with` block, G translates as a Sample says: its noise is fixed, its dropout layers are on, and the masks
-    depend on the sample and on the size of the image only. Other layers stay in eval mode. The random numbers of the rest
-    of the program are not changed."""
+    depend on the sample and on the size of the image only. Other layers stay in eval mode. The random numbers of the
+    rest of the program are not changed."""
     layers, fixed = dropouts(G), contextlib.nullcontext()
     if has_noise(G):
         fixed = with_noise(G, sample.noise(G, device))
@@ -83,8 +83,8 @@ def sampling(G, sample, device):
 
 
 def translate_sample(G, x, sample, translate):
-    """The translations of images (N, C, H, W) for one Sample. One image at a time, because the dropout masks of a batch, and
-    its last digits, depend on the size of the batch.
+    """The translations of images (N, C, H, W) for one Sample. One image at a time, because the dropout masks of a batch,
+    and its last digits, depend on the size of the batch.
 
     translate: function (G, x) -> G(x)"""
     results = []

@@ -13,8 +13,8 @@ from measuring.metrics import l1
 
 @torch.no_grad()
 def measure_samples(direction, G, data, scores, settings, paired, translate, n_samples, seed):
-    """Translates each test image `n_samples` times and adds to `scores`: the mean distance of two translations of an image,
-    over all pairs; with `paired`, each measure of the distance to the truth for the mean translation and for the best one.
+    """Translates each test image `n_samples` times and adds to `scores`: the mean distance of two translations of an
+    image, over all pairs; with `paired`, the measures of add_quality.
 
     direction: "AB" or "BA"
     scores:    scores.Scores

@@ -1,15 +1,15 @@
 """
-Several translations of one image: generators that take noise besides the image (--noise_channels). A black drawing has many
-colourings, and a generator without noise can learn only one of them.
+Several translations of one image: generators that take noise besides the image (--noise_channels). A black drawing has
+many colourings, and a generator without noise can learn only one of them.
 
-The noise z is a vector of `noise_channels` numbers from N(0, 1) for each image. After each normalisation, a linear map of z
-scales and shifts the channels, as in Augmented CycleGAN (Almahairi et al., 2018, arXiv:1802.10151, conditional instance
-norm) and MUNIT (Huang et al., 2018, arXiv:1804.04732). Further input channels would have no effect: instance norm removes
-whatever is the same at all positions, and noise for each pixel says nothing about the image as a whole.
+The noise z is a vector of `noise_channels` numbers from N(0, 1) for each image. After each normalisation, a linear map
+of z scales and shifts the channels, as in Augmented CycleGAN (Almahairi et al., 2018, arXiv:1802.10151, conditional
+instance norm) and MUNIT (Huang et al., 2018, arXiv:1804.04732). Further input channels would have no effect: instance
+norm removes whatever is the same at all positions, and noise for each pixel says nothing about the image as a whole.
 
-The map has no bias, so z = 0 leaves the network as it would be without noise. That is the translation in eval mode, unless
-another z is given: the mean of the noise, the same for every image, size, batch, device and file format. It is the middle
-of the answers rather than one of them, since vectors of N(0, 1) are rarely near 0.
+The map has no bias, so z = 0 leaves the network as it would be without noise. That is the translation in eval mode,
+unless another z is given: the mean of the noise, the same for every image, size, batch, device and file format. It is
+the middle of the answers rather than one of them, since vectors of N(0, 1) are rarely near 0.
 """
 
 import contextlib
@@ -21,8 +21,8 @@ NORMS = (nn.InstanceNorm2d, nn.BatchNorm2d)
 
 
 class Modulation(nn.Module):
-    """x * (1 + scale) + shift, with a scale and a shift for each channel that are linear in the noise. Returns x itself while
-    `noise` is None.
+    """x * (1 + scale) + shift, with a scale and a shift for each channel that are linear in the noise. Returns x itself
+    while `noise` is None.
 
     Input and output: (N, features, H, W). noise: (N or 1, noise_channels)
     """
@@ -79,8 +79,8 @@ def with_noise(network, noise):
 
 
 def remembering_noise(stage):
-    """-> function like `stage`, with the noise of this moment whenever it is called. For torch.utils.checkpoint, which calls
-    a stage again in the backward pass, when the generator has had other noise in between."""
+    """-> function like `stage`, with the noise of this moment whenever it is called. For torch.utils.checkpoint, which
+    calls a stage again in the backward pass, when the generator has had other noise in between."""
     noise = next((part.noise for part in stage.modules() if isinstance(part, Modulation)), None)
 
     def run(x):
