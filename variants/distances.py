@@ -57,7 +57,7 @@ DIVERSITY_BOUND = 0.5  # more is not rewarded: with noise that differs by 1, 64 
 
 def diversity_loss(G, source):
     """How far two translations of one image are from being DIVERSITY_BOUND apart: relu(bound - |G(x, z1) - G(x, z2)| /
-    |z1 - z2|), after DSGAN (Yang et al., 2019, arXiv:1901.09024, equation 4), with mean absolute differences. A generator
+    |z1 - z2|), after DSGAN (Yang et al., 2019, arXiv:1901.09024), with mean absolute differences. A generator
     that ignores its noise has the loss DIVERSITY_BOUND. Mode seeking (arXiv:1903.05628) minimises |z1 - z2| / |G(x, z1) -
     G(x, z2)| instead, whose gradient is without bound where the translations are alike, as they are at first.
 

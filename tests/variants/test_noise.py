@@ -125,6 +125,19 @@ def test_bands_give_the_same_with_noise():
         assert (translate_in_bands(G, x, 48 * 64) - G(x, noise=-z)).abs().mean() > 1e-3
 
 
+def test_a_compiled_generator_draws_the_same():
+    G = generator(noise_channels=2)
+    compiled = copy.deepcopy(G)
+    compiled.compile(backend="eager")
+    for train in (True, False):
+        results = []
+        for network in (G.train(train), compiled.train(train)):
+            torch.manual_seed(1)
+            with torch.no_grad():
+                results.append(network(image(2)))
+        torch.testing.assert_close(*results, atol=1e-5, rtol=1e-4)
+
+
 def test_bfloat16_weights_and_autocast_stay_near():
     G, x, z = generator(noise_channels=2).eval(), image(), torch.ones(1, 2)
     with torch.no_grad():
