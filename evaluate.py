@@ -5,6 +5,7 @@ metrics.jsonl in the folder of the checkpoint, and draws the best and worst case
     python evaluate.py --checkpoint saved_models/horse2zebra/latest.pth
     python evaluate.py --checkpoint saved_models/horse2zebra/latest.pth --all_checkpoints
     python evaluate.py --checkpoint saved_models/facades/latest.pth --paired
+    python evaluate.py --checkpoint saved_models/icons/latest.pth --paired --n_samples 8
 
 FID, KID, LPIPS, PSNR and SSIM need optional packages: pip install -r requirements-optional.txt
 """
@@ -34,6 +35,8 @@ def get_parser():
     add("--img_width", type=between(32, 16384), help="width in pixels (default: as trained, or 256)")
     add("--paired", action="store_true", help="compare with the ground truth: images of A and B with equal file stems")
     add("--palette", help="score label images by class: cityscapes, auto (their own colours), or a file of classes")
+    add("--n_samples", type=between(2, 1000), metavar="N", help="measure how much N translations of one input differ")
+    add("--seed", type=between(0, 2**32), default=0, help="random seed of --n_samples, as in translate.py")
     add("--inception_weights", metavar="FILE", help="local file with the weights for FID and KID (default: download)")
     add("--lpips_weights", metavar="FILE", help="local file with AlexNet's weights for LPIPS (default: download)")
     add("--fid_resize", choices=tuple(RESIZING), default="torch-fidelity", help="how FID and KID resize images to 299")

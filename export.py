@@ -30,6 +30,7 @@ from inference.exported import PROGRAMS, Exported, is_exported
 from inference.load import load_generator, options_beside
 from media.images import stem
 from utils import InputError, whole_file
+from variants.noise import without_noise
 
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
@@ -126,6 +127,11 @@ def main(argv=None):
     check_options(opt)
     trained = load_generator(opt.checkpoint, opt.direction)
     trained.options = trained.options or options_beside(opt.checkpoint)
+    if getattr(trained.network, "noise_channels", 0):
+        print(
+            "note: exported without its noise: one translation of each image, that of translate.py without --n_samples"
+        )
+        without_noise(trained.network)
     paths = {kind: output_path(opt, trained, kind) for kind in opt.format}
     check_packages(opt)
     if opt.size or opt.benchmark:

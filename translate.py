@@ -5,6 +5,7 @@ Translates images and videos with a trained generator, in one direction.
     python translate.py --checkpoint saved_models/horse2zebra/G_AB_200.pth --input holiday/ --output zebras/
     python translate.py --checkpoint latest_net_G_A.pth --input clip.mp4 --output clip_zebra.mp4
     python translate.py --checkpoint latest_net_G_A.pth --input webcam --size 256
+    python translate.py --checkpoint saved_models/icons/latest.pth --input photo.jpg --n_samples 4 --seed 7
 
 The architecture is read from the checkpoint. Checkpoints of cyclegan.py, of the authors' code, of PyTorch-GAN and of
 aitorzip/PyTorch-CycleGAN work, and so do files written by export.py. Results keep the name, folder, size, transparency
@@ -24,6 +25,7 @@ from command_line.sizes import parse_size
 from inference.detail import KeepSize
 from inference.jobs import check_jobs, is_too_large, translate_pictures, translate_video_file, write_features
 from inference.load import describe, load_generator
+from inference.samples import Sample, prepare_sampling
 from inference.translator import Translator, check_count
 from media.containers import is_camera, is_video
 from media.images import load_image
@@ -57,6 +59,8 @@ def get_parser():
     add("--strength", type=between(0.0, 1.0), default=1.0, help="0 is the input, 1 the translation")
     add("--mask", help="gray image, or folder with one per input: white is translated, black is kept")
     add("--mix", type=between(0.0, 1.0), help="share of the second checkpoint's translation in the result")
+    add("--n_samples", type=between(1, 1000), metavar="N", help="write N different translations of each input, NAME_1.png and so on")
+    add("--seed", type=between(0, 2**32), default=0, help="random seed of --n_samples")
     add("--smooth", type=between(0.0, 1.0), nargs="?", const=0.8, default=0.0,
         help="reduce the flicker of videos, 0 to 1; 0.8 if no value is given")
     add("--features", action="store_true", help="write a sheet of feature maps instead of a translation")
@@ -92,6 +96,10 @@ def check_options(opt):
         load_image(opt.mask, channels=1)  # raises InputError if the mask is broken
     if opt.features and (opt.mask or opt.mix is not None or opt.strength < 1 or opt.smooth or opt.keep_size):
         raise InputError("--features cannot be combined with --mask, --mix, --strength, --smooth or --keep_size")
+    if opt.n_samples and (opt.features or any(map(is_camera, opt.input))):
+        raise InputError("--n_samples: cannot be combined with --features or --input webcam")
+    if opt.seed and not opt.n_samples:
+        raise InputError("--seed: has no effect without --n_samples")
     if opt.keep_size and not opt.size:
         raise InputError("--keep_size: requires --size, at which images are translated")
 
@@ -148,18 +156,21 @@ def translate_one_video(source, target, translator, report, size, opt):
     report.written()
 
 
-def translate_all(jobs, translator, report, size, opt):
-    """Translates all jobs -> True if Ctrl-C stopped it."""
-    videos = [job for job in jobs if is_video(job[1])]
-    images = [job for job in jobs if not is_video(job[1])]
+def translate_all(plan, translator, choose_sample, report, size, opt):
+    """Translates all jobs of a Plan -> True if Ctrl-C stopped it. choose_sample: called with the number of the sample that
+    comes next, or None"""
     try:
-        if opt.features:
-            write_features(images, translator, report, size=size)
-        else:
-            translate_pictures(images, translator, report, size=size, mask=opt.mask, n_threads=opt.n_cpu)
-        report.progress.end_line()
-        for source, target in videos:
-            translate_one_video(source, target, translator, report, size, opt)
+        for number, jobs in plan.rounds():
+            choose_sample(number)
+            videos = [job for job in jobs if is_video(job[1])]
+            images = [job for job in jobs if not is_video(job[1])]
+            if opt.features:
+                write_features(images, translator, report, size=size)
+            else:
+                translate_pictures(images, translator, report, size=size, mask=opt.mask, n_threads=opt.n_cpu)
+            report.progress.end_line()
+            for source, target in videos:
+                translate_one_video(source, target, translator, report, size, opt)
     except KeyboardInterrupt:
         report.progress.end_line()
         return True
@@ -181,13 +192,15 @@ def translate_inputs(opt):
     device = choose_device(opt.device)
     plan = plan_jobs(
         opt.input, output=opt.output, format=opt.format, features=opt.features, resume=opt.resume,
-        overwrite=opt.overwrite,
+        overwrite=opt.overwrite, n_samples=opt.n_samples,
     )  # fmt: skip
     if plan.n_skipped:
         print(f"skipping {plan.n_skipped} of {plan.n_skipped + len(plan.jobs)} outputs, which already exist")
     trained = [load_generator(path, opt.direction, opt.trust) for path in opt.checkpoint]
     for one in trained:
         print(describe(one))
+    if opt.n_samples:
+        prepare_sampling(trained)
     check_jobs(plan.jobs, trained, opt.features)
     translator = Translator(
         [one.network for one in trained], device, amp=opt.amp, mix=opt.mix, strength=opt.strength,
@@ -203,11 +216,14 @@ def translate_inputs(opt):
         )
     print(f"{len(plan.jobs)} to translate, on {device}, {translator.precision}".removesuffix(", "))
 
+    def choose_sample(number, of=translator):
+        of.sample = number and Sample(opt.seed, number)
+
     size = opt.size  # to resize the inputs to
     if opt.keep_size:
         translator, size = KeepSize(translator, make_resize(opt.size)), None  # it resizes them itself
     report = Report(sum(not is_video(target) for _, target in plan.jobs), plan.failures, plan.notes)
-    stopped = translate_all(plan.jobs, translator, report, size, opt)
+    stopped = translate_all(plan, translator, choose_sample, report, size, opt)
     for line in report.notes:
         print("note: " + line)
     for line in report.failures:

@@ -182,7 +182,8 @@ def train_and_score(opt, dataset, name, options, seed, n_iters):
         command += ["--seed", str(seed), "--sample_interval", "0", "--keep_checkpoints", "0", *shlex.split(options)]
     output = f"{FOLDER}/{run_name}.txt"
     seconds = run_command(command, output)
-    evaluate = [sys.executable, "evaluate.py", "--checkpoint", latest, *data, "--paired", "--n_cpu", "0"]
+    script = os.path.join(os.path.dirname(cyclegan.__file__), "evaluate.py")
+    evaluate = [sys.executable, script, "--checkpoint", latest, *data, "--paired", "--n_cpu", "0"]
     evaluate += EVALUATION.get(dataset, []) + (["--device", opt.device] if opt.device else [])
     run_command(evaluate, output)
     with open(f"saved_models/{run_name}/metrics.jsonl") as file:

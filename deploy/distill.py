@@ -30,6 +30,7 @@ from training.update import Update
 from utils import InputError, ReplayBuffer, draw_grid
 from variants.build import generator_file
 from variants.distances import feature_distance, load_vgg
+from variants.noise import without_noise
 from variants.schedules import lr_factor
 
 # Options of `compress.py distill` that --resume takes from the checkpoint
@@ -192,7 +193,7 @@ def build(opt, options, state, run):
     trained = cyclegan.build(options, run)
     D = trained.D_B if opt.direction == "AB" else trained.D_A
     D.load_state_dict(state[f"D_{opt.direction[1]}"])
-    teacher = generator_in(state, opt.checkpoint, opt.direction).network
+    teacher = without_noise(generator_in(state, opt.checkpoint, opt.direction).network)
     described, student = make_student(teacher, options, **{name: getattr(opt, name) for name in STUDENT_OPTIONS})
     run.more_state["options"] = vars(options) | described  # from which the student's checkpoint is rebuilt
     run.opt = argparse.Namespace(**vars(run.opt) | described)

@@ -27,8 +27,13 @@ def prune(opt, _):
     begun = read_begun(opt, run_name, "options") if opt.resume else None
     opt.n_epochs = 20 if opt.n_epochs is None else opt.n_epochs
     options = training_options(opt, state, run_name)
-    if options.attention or options.generator == "pretrained":
-        kind = "--attention" if options.attention else "--generator pretrained"
+    pretrained = options.generator == "pretrained"
+    fixed = {
+        "--attention": options.attention,
+        "--generator pretrained": pretrained,
+        "--noise_channels": options.noise_channels,
+    }
+    if kind := next((kind for kind, is_on in fixed.items() if is_on), None):
         raise InputError(f"{opt.checkpoint}: trained with {kind}, whose widths are fixed; distill takes any teacher")
     generators = {d: generator_in(state, opt.checkpoint, d).network for d in ("AB", "BA")}
     small = argparse.Namespace(**vars(options) | {"ngf": max(1, round(opt.keep * options.ngf))})

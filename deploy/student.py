@@ -34,7 +34,8 @@ def make_student(teacher, options, *, n_residual_blocks=None, ngf=None, separabl
 
     def describe(n_blocks, ngf):
         return dict(generator="resnet", n_residual_blocks=n_blocks, ngf=ngf, upsample=options.upsample,
-                    separable=separable, attention=False, dropout=0.0, norm="instance", antialias=False, residual=False)  # fmt: skip
+                    separable=separable, attention=False, dropout=0.0, norm="instance", antialias=False, residual=False,
+                    noise_channels=0)  # fmt: skip
 
     @functools.cache
     def costs_of(n_blocks, ngf):

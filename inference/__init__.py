@@ -10,6 +10,7 @@ Applying trained generators to images of any size, from any kind of checkpoint.
                       export.py
     translator        generator -> function from pixels to pixels; bands handles large images, detail --keep_size
     image_translator  load_translator, for use from Python
+    samples           several translations of one image
     jobs              files -> translated files, for translate.py; features draws what the layers of a generator see
 
 May import utils, command_line, media, models, datasets and variants. Does not import training.
@@ -31,6 +32,8 @@ def load_translator(
     amp=None,
     compile=False,
     trust=False,
+    sample=None,
+    seed=0,
 ):
     """Loads a trained generator -> ImageTranslator, a function from images to images. Its pixels are those that
     translate.py writes with the same options.
@@ -51,6 +54,8 @@ def load_translator(
     tile:       images of more than tile^2 pixels are translated in bands, which takes less memory
     batch_size: number of images per batch. None for 16 on a GPU and 1 on a CPU
     amp:        True computes in bfloat16; None does so where the device supports it, for images of 8 bits
+    sample:     1 for what translate.py --n_samples writes as NAME_1.png, and so on. None for the one translation
+    seed:       random seed of the samples
     trust:      load .pt2 and .ts checkpoints, which are programs: True runs what their author wrote
     compile:    use torch.compile, which pays off from a few hundred images of one size
 
@@ -61,5 +66,5 @@ def load_translator(
 
     return open_translator(
         checkpoint, direction, device=device, size=size, keep_size=keep_size, strength=strength, mask=mask, mix=mix,
-        tile=tile, batch_size=batch_size, amp=amp, compile=compile, trust=trust,
+        tile=tile, batch_size=batch_size, amp=amp, compile=compile, trust=trust, sample=sample, seed=seed,
     )  # fmt: skip

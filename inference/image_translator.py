@@ -10,6 +10,7 @@ from PIL import Image
 from inference.detail import KeepSize
 from inference.load import load_generator
 from inference.ranges import from_unit_range, scale_input
+from inference.samples import Sample, prepare_sampling
 from inference.translator import Translator, check_count
 from media.arrays import resize_array
 from media.images import image_to_array, load_image
@@ -20,7 +21,8 @@ from utils import InputError, choose_device
 
 
 def open_translator(
-    checkpoint, direction, *, device, size, keep_size, strength, mask, mix, tile, batch_size, amp, compile, trust
+    checkpoint, direction, *, device, size, keep_size, strength, mask, mix, tile, batch_size, amp, compile, trust,
+    sample, seed
 ):  # fmt: skip
     """See inference.load_translator."""
     paths = [checkpoint] if isinstance(checkpoint, (str, os.PathLike)) else list(checkpoint)
@@ -34,10 +36,16 @@ def open_translator(
         raise InputError("--keep_size: requires --size, at which images are translated")
     size = size if np.isscalar(size) or size is None else tuple(size)
     device = choose_device(device)
+    trained = [load_generator(os.fspath(path), direction, trust) for path in paths]
+    if sample is not None:
+        if sample < 1:
+            raise InputError(f"sample={sample}: samples are numbered from 1")
+        prepare_sampling(trained)
     translator = Translator(
-        [load_generator(os.fspath(path), direction, trust).network for path in paths], device, amp=amp, mix=mix,
-        strength=strength, tile=tile, batch_size=batch_size, compile=compile,
+        [one.network for one in trained], device, amp=amp, mix=mix, strength=strength, tile=tile,
+        batch_size=batch_size, compile=compile,
     )  # fmt: skip
+    translator.sample = sample and Sample(seed, sample)
     if keep_size:
         return ImageTranslator(KeepSize(translator, make_resize(size)), None, mask)
     return ImageTranslator(translator, size, mask)

@@ -77,6 +77,8 @@ def describe(trained):
     G = trained.network
     n_parameters = sum(p.numel() for p in G.parameters()) / 1e6
     parts = [str(G) if isinstance(G, Exported) else f"{n_parameters:.2f} M parameters, {architecture(G)}"]
+    if getattr(G, "noise_channels", 0):
+        parts.append(f"noise_channels {G.noise_channels}")
     if trained.direction:
         parts.append(f"{trained.direction[0]} -> {trained.direction[1]}")
     if trained.epoch is not None:
@@ -186,6 +188,7 @@ def build_generator(weights, path):
     transposed convolution where --upsample nearest has an upsampling, without weights, followed by a convolution."""
     try:
         of_pytorch_gan = any(".block." in key for key in weights)
+        had_dropout = any(re.search(r"\.conv_block\.6\.weight$", key) for key in weights)
         weights = {rename_key(key): tensor.float() for key, tensor in weights.items()}
         n_blocks = sum(bool(re.fullmatch(r"model\.\d+\.conv_block\.1\.weight", key)) for key in weights)
         ngf, channels, *kernel = weights["model.1.weight"].shape
@@ -204,6 +207,7 @@ def build_generator(weights, path):
         generator.load_state_dict(weights, assign=True)
     except RuntimeError:
         raise InputError(f"{path}: {describe_unknown(weights)}. {EXPECTED}")
+    generator.had_dropout = had_dropout  # which is left out here; inference.samples adds it again
     return generator
 
 

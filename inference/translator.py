@@ -6,9 +6,11 @@ import copy
 
 import numpy as np
 import torch
+from torch import nn
 
 from inference.bands import goes_in_bands, translate_in_bands
 from inference.exported import Exported
+from inference.samples import dropouts, translate_sample
 from utils import InputError, bfloat16_pays
 
 
@@ -48,6 +50,7 @@ class Translator:
     channels, out_channels: number of channels of input and result
     precision: "float32" or "bfloat16", or "" if exported files decide
     ranges:    (value_range of the input, of the result), see inference.ranges; (None, None) for usual images
+    sample:    the inference.samples.Sample to translate, None for the one translation of a network in eval mode
 
     Raises InputError if the options do not fit together.
     """
@@ -72,7 +75,7 @@ class Translator:
         if all(isinstance(G, Exported) for G in generators):
             self.precision = ""
         self.generators, self.compile, self.prepared = [G.to(device) for G in generators], compile, {}
-        self.strength, self.tile, self.in_bands = strength, tile, {}
+        self.strength, self.tile, self.in_bands, self.sample = strength, tile, {}, None
         self.batch_size = batch_size or (1 if device.type == "cpu" else 16)
         self.channels, self.out_channels = generators[0].channels, generators[0].out_channels
         self.ranges = tuple(getattr(generators[0], "ranges", (None, None)))
@@ -156,6 +159,12 @@ class Translator:
         return fake.to(torch.uint8 if pixels.dtype == np.uint8 else torch.int32).cpu().numpy().astype(pixels.dtype)
 
     def generate(self, G, x):
+        if self.sample is None or isinstance(G, Exported):
+            return self.generate_one(G, x)
+        # not in bands with dropout: they overlap, and would have other masks where they do
+        return translate_sample(G, x, self.sample, nn.Module.__call__ if dropouts(G) else self.generate_one)
+
+    def generate_one(self, G, x):
         if x.shape[2] * x.shape[3] <= self.tile**2:
             return G(x)
         if G not in self.in_bands:

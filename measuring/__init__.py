@@ -6,6 +6,7 @@ Quality and speed of trained generators.
     images      loads them, resized to one size
     metrics     the formulas: FID, KID, LPIPS, SSIM, PSNR, L1
     labels      the scores of label images, with the classes of palettes
+    diversity   how much several translations of one image differ
     scores      collects the measures of one direction over all batches
     report      the table, the curves, the sheets of the best and worst cases
     timing      time, memory and operation counts

@@ -16,7 +16,9 @@ from command_line.parser import not_divisible
 from command_line.provenance import provenance
 from inference.exported import is_exported
 from inference.load import load_generators, options_beside, provenance_beside
+from inference.samples import prepare_sampling
 from measuring.data import find_data, find_labels
+from measuring.diversity import measure_samples
 from measuring.images import from_uint8, image_batches, in_8_bits, stack_images, to_float, to_uint8
 from measuring.metrics import RESIZING, l1
 from measuring.report import Cases, arrow, best_epochs, draw_curves, results_table
@@ -43,6 +45,8 @@ class Settings:
     amp:        translate with bfloat16 autocast
     batch_size: images per batch
     n_cpu:      worker processes that load images
+    n_samples:  translations of each image to measure the diversity of; None does not measure it
+    seed:       of these
     """
 
     size: tuple
@@ -50,6 +54,8 @@ class Settings:
     amp: bool
     batch_size: int = 8
     n_cpu: int = 0
+    n_samples: int | None = None
+    seed: int = 0
 
     def loading(self):
         """Returns the keyword arguments of images.image_batches that are the same for all images."""
@@ -58,7 +64,8 @@ class Settings:
 
 def evaluate(checkpoint, *, counterpart=None, direction=None, all_checkpoints=False, dataset_name=None, data_dir=None,
              img_height=None, img_width=None, paired=False, palette=None, inception_weights=None, lpips_weights=None,
-             fid_resize="torch-fidelity", batch_size=8, n_cpu=2, device=None, amp=None, trust=False):  # fmt: skip
+             fid_resize="torch-fidelity", batch_size=8, n_cpu=2, device=None, amp=None, trust=False,
+             n_samples=None, seed=0):  # fmt: skip
     """Measures the quality of trained generators on the test images of a data set.
 
     Prints a table for each checkpoint, appends a JSON line to metrics.jsonl in the folder of the checkpoint, and writes
@@ -74,10 +81,11 @@ def evaluate(checkpoint, *, counterpart=None, direction=None, all_checkpoints=Fa
     fid_resize:            "torch-fidelity" or "clean-fid", see metrics.Inception
     device, amp:           default to the best device, and to bfloat16 where the device supports it
     trust:                 load .pt2 and .ts files, which are programs
+    n_samples, seed:       measure the diversity of n_samples translations of each image, see diversity.measure_samples
     Returns {epoch: {direction: {measure: value}}}, see Scores.compute. Raises InputError.
     """
     device = choose_device(device)
-    generators, epoch, options, made = open_generators(checkpoint, direction, counterpart, trust)
+    generators, epoch, options, made = open_generators(checkpoint, direction, counterpart, trust, n_samples)
     checkpoints = find_checkpoints(checkpoint, epoch, direction) if all_checkpoints else {epoch: checkpoint}
     size = image_size(generators, img_height, img_width, options)
     confirm_paths(options, dict(dataset_name=dataset_name, data_dir=data_dir), checkpoint)
@@ -87,7 +95,7 @@ def evaluate(checkpoint, *, counterpart=None, direction=None, all_checkpoints=Fa
     data = find_data(root, generators, matched=bool(paired or palette))
     if amp is None:  # bfloat16 has 8 significant bits
         amp = bfloat16_pays(device) and not any(map(data.is_deep, directions))
-    settings = Settings(size, device, amp, batch_size, n_cpu)
+    settings = Settings(size, device, amp, batch_size, n_cpu, n_samples, seed)
     if palette:
         find_labels(data, palette, generators, directions, size)
 
@@ -100,7 +108,7 @@ def evaluate(checkpoint, *, counterpart=None, direction=None, all_checkpoints=Fa
     available = prepare_metrics(generators, directions, data, settings, inception_weights, lpips_weights, fid_resize)
     about = {
         "data": root, "counts": data.counts(), "size": size, "precision": precision,
-        "protocol": protocol_lines(data, available, directions), "missing": available.missing,
+        "protocol": protocol_lines(data, available, directions, n_samples, seed), "missing": available.missing,
         "untranslated": measure_all_untranslated(generators, directions, data, available, settings, paired),
         "references": data.references, "absent": data.absent,
         "palette": data.palette and dataclasses.asdict(data.palette), "versions": package_versions(), **made,
@@ -111,7 +119,7 @@ def evaluate(checkpoint, *, counterpart=None, direction=None, all_checkpoints=Fa
         sheets = os.path.join(sheets, name)
     for epoch, path in sorted(checkpoints.items(), key=lambda item: item[0] or 0):
         if all_checkpoints:
-            generators = {d: found.network for d, found in load_generators(path, direction, counterpart, trust).items()}
+            generators = networks_of(load_generators(path, direction, counterpart, trust), n_samples)
         results = measure_checkpoint(path, generators, directions, data, available, settings, paired, sheets)
         print(f"\n{path}" + (f", epoch {epoch}" if epoch is not None else ""))
         lines = results_table(results, about["untranslated"], data.references, data.absent)
@@ -131,14 +139,21 @@ def evaluate(checkpoint, *, counterpart=None, direction=None, all_checkpoints=Fa
 ##############################
 
 
-def open_generators(checkpoint, direction, counterpart, trust=False):
+def open_generators(checkpoint, direction, counterpart, trust=False, n_samples=None):
     """Loads the generators of a checkpoint -> ({direction: generator}, epoch or None, options of the training,
     provenance of this measurement and of the training)."""
     trained = load_generators(checkpoint, direction, counterpart, trust)
     named = next(found for found in trained.values() if found.path == checkpoint)
     options = named.options or options_beside(checkpoint)
     made = {"measured_by": provenance(), "trained_by": named.provenance or provenance_beside(checkpoint)}
-    return {d: found.network for d, found in trained.items()}, named.epoch, options, made
+    return networks_of(trained, n_samples), named.epoch, options, made
+
+
+def networks_of(trained, n_samples):
+    """{direction: TrainedGenerator} -> {direction: network}, with `n_samples` ready for samples"""
+    if n_samples:
+        prepare_sampling([*trained.values()])
+    return {direction: found.network for direction, found in trained.items()}
 
 
 def image_size(generators, height, width, options):
@@ -200,7 +215,7 @@ def prepare_metrics(generators, directions, data, settings, inception_weights, l
     return available
 
 
-def protocol_lines(data, available, directions):
+def protocol_lines(data, available, directions, n_samples=None, seed=0):
     """Says how things are measured, as lines of text."""
     deep = [direction for direction in directions if data.is_deep(direction)]
     lines = [PROTOCOL["size"], PROTOCOL["ssim"]]
@@ -208,6 +223,11 @@ def protocol_lines(data, available, directions):
         lines.append(f"{', '.join(map(arrow, deep))}: {PROTOCOL['more bits']}")
     if len(deep) < len(directions):
         lines.append(("otherwise, " if deep else "") + PROTOCOL["8 bits"])
+    if n_samples:
+        lines.append(
+            f"samples are {n_samples} translations of each input with seed {seed}; the other measures are of the one "
+            "without noise and dropout"
+        )
     resize, subsets = available.fid_resize, {}
     for direction in directions:
         for protocol, distance in available.distances.get(direction[1], {}).items():
@@ -325,6 +345,8 @@ def measure_direction(direction, generators, data, available, settings, paired):
         for i, path in enumerate(data.test[source][batch]):
             cases.add(errors[criterion][i].item(), path, [as_rgb(column[i : i + 1])[0] for column in shown])
 
+    if settings.n_samples:
+        measure_samples(direction, G, data, scores, settings, paired, translate, settings.n_samples, settings.seed)
     unchanged = data.test[target] if G.channels == G.out_channels else []
     loading |= dict(deep=data.deep[target], label=f"{arrow(direction)}, identity mapping of {target}")
     for images in image_batches(unchanged, **loading):

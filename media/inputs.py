@@ -17,7 +17,7 @@ DOWNLOADS = {
     "gs": "gcloud storage cp {} .",
     **{name: "ffmpeg -i {} -t 60 -c copy clip.mkv" for name in ("rtsp", "rtsps", "rtmp", "rtmps", "rtp", "udp", "srt")},
 }
-RESULT = re.compile(r"(.+)_(translated|features)\.[^.]+$")  # names that results have by default
+RESULT = re.compile(r"(.+)_(translated(?:_\d+)?|features)\.[^.]+$")  # names that results have by default
 
 
 def is_glob(path):

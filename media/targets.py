@@ -22,6 +22,7 @@ class Plan:
     output:          the file or folder that all results go to
     n_skipped:       number of targets that already exist, which `jobs` omits
     notes, failures: as in Found
+    numbers:         {target: number of the sample, from 1}; {} for one translation of each file
     """
 
     jobs: list
@@ -29,9 +30,15 @@ class Plan:
     n_skipped: int
     notes: list
     failures: list
+    numbers: dict = dataclasses.field(default_factory=dict)
+
+    def rounds(self):
+        """-> list of (number of the sample or None, its jobs)"""
+        numbers = sorted({*self.numbers.values()}) or [None]
+        return [(n, [job for job in self.jobs if self.numbers.get(job[1]) == n]) for n in numbers]
 
 
-def plan_jobs(inputs, *, output=None, format=None, features=False, resume=False, overwrite=False):
+def plan_jobs(inputs, *, output=None, format=None, features=False, resume=False, overwrite=False, n_samples=None):
     """Decides which files to translate and where to write them -> Plan. Writes nothing.
 
     inputs:    files, folders and glob patterns
@@ -40,6 +47,7 @@ def plan_jobs(inputs, *, output=None, format=None, features=False, resume=False,
     features:  True if the results are sheets of feature maps, not translations
     resume:    skip targets that exist
     overwrite: accept targets that exist
+    n_samples: number of results of each file, NAME_1.png and so on; None for one, without a number
     Raises InputError if the request is contradictory, or would replace a file unasked.
     """
     for path in inputs:
@@ -54,7 +62,8 @@ def plan_jobs(inputs, *, output=None, format=None, features=False, resume=False,
         output = default_output(inputs, is_one_file, format, features)
         if data_folder := is_one_file and folder_of_data(output):
             output = os.path.basename(output)
-            moved = f"the result is written to {output}, because {data_folder} is a folder of a data set"
+            first = next(iter(with_numbers({output: None}, n_samples)[0]))
+            moved = f"the result is written to {first}, because {data_folder} is a folder of a data set"
     names_file = bool(format_of(output) or is_video(output)) and not os.path.isdir(output)
     if not names_file and output.lower().endswith(IMAGE_EXTENSIONS) and not os.path.isdir(output):
         raise InputError(f"--output {output}: this format cannot be written. Use .png, .jpg, .webp or .tif")
@@ -74,12 +83,14 @@ def plan_jobs(inputs, *, output=None, format=None, features=False, resume=False,
         wanted = [os.path.join(output, name) for name in names]
     for (source, _), target in zip(found.files, wanted):
         check_job(source, target, output, features)
-    targets = distinct_targets(found.files, wanted, found.notes)
+    targets, numbers = with_numbers(distinct_targets(found.files, wanted, found.notes), n_samples)
     existing = [target for target in targets if os.path.lexists(target)]
     check_targets(targets, existing if not resume and not overwrite else [], output)
     skipped = set(existing if resume else ())
     jobs = [(source, target) for target, source in targets.items() if target not in skipped]
-    return Plan(jobs, output, len(skipped), found.notes, found.failures)
+    if numbers and is_one_file and names_file:
+        output = " to ".join(dict.fromkeys((next(iter(numbers)), next(reversed(numbers)))))
+    return Plan(jobs, output, len(skipped), found.notes, found.failures, numbers)
 
 
 def check_targets(targets, existing, output):
@@ -106,6 +117,20 @@ def default_output(inputs, is_one_file, format, features):
     if len(inputs) == 1 and os.path.isdir(inputs[0]):
         return os.path.relpath(os.path.abspath(inputs[0]) + suffix)  # abspath gives "." a name, too
     return suffix[1:]
+
+
+def with_numbers(targets, n_samples):
+    """{target: source} -> ({numbered target: source}, {numbered target: number}), sample by sample: x_1.png, y_1.png, x_2.png
+    and so on. (targets, {}) without n_samples"""
+    if not n_samples:
+        return targets, {}
+    found, numbers = {}, {}
+    for number in range(1, n_samples + 1):
+        for target, source in targets.items():
+            stem, extension = os.path.splitext(target)
+            target = f"{stem}_{number}{extension}"
+            found[target], numbers[target] = source, number
+    return found, numbers
 
 
 def folder_of_data(path):

@@ -9,7 +9,7 @@ from models import Discriminator, GeneratorResNet
 # The options that determine the shape of a generator and of a discriminator, and their defaults
 GENERATOR_OPTIONS = dict(generator="resnet", n_residual_blocks=9, ngf=64, upsample="transpose", num_downs=8,
                          norm="instance", attention=False, separable=False, dropout=0.0, antialias=False,
-                         residual=False)  # fmt: skip
+                         residual=False, noise_channels=0)  # fmt: skip
 DISCRIMINATOR_OPTIONS = dict(discriminator="patch", ndf=64, n_scales=3, spectral_norm=False, antialias=False,
                              batch_deviation=False)  # fmt: skip
 
@@ -24,7 +24,7 @@ def make_generator(options, channels, out_channels):
 
     options: {name: value}; those in GENERATOR_OPTIONS are used, with their defaults where missing
     """
-    from variants import networks, parts
+    from variants import networks, noise, parts
 
     o = {name: options.get(name, value) for name, value in GENERATOR_OPTIONS.items()}
     n_blocks, ngf, upsample = o["n_residual_blocks"], o["ngf"], o["upsample"]
@@ -52,6 +52,8 @@ def make_generator(options, channels, out_channels):
     if o["residual"]:
         parts.use_residual(network)
     parts.use_norm(network, o["norm"])
+    if o["noise_channels"]:
+        noise.use_noise(network, o["noise_channels"])
     return network
 
 
@@ -139,7 +141,7 @@ def weights_of(state, direction):
 def is_papers(options):
     """Whether the generators are the paper's, which can be rebuilt from the keys and shapes of their state dicts, and
     translate values of the usual range. (Dropout does nothing in a finished network.)"""
-    names = ("generator", "norm", "attention", "separable", "antialias", "residual")
+    names = ("generator", "norm", "attention", "separable", "antialias", "residual", "noise_channels")
     if options.get("range_A") or options.get("range_B"):
         return False
     return all(options.get(name, GENERATOR_OPTIONS[name]) == GENERATOR_OPTIONS[name] for name in names)

@@ -11,6 +11,7 @@ import torchvision
 from torch import nn
 
 from utils import InputError
+from variants.parts import statistics_kept
 
 ##############################
 #   Distances of two images
@@ -49,6 +50,27 @@ def frequency_distance(x, y):
 def paired_distance(fake, real, paired):
     """L1 to the counterparts, summed over the pairs and divided by the batch size, so that each pair counts the same."""
     return ((fake.float() - real).abs().mean((1, 2, 3)) * paired).mean()
+
+
+DIVERSITY_BOUND = 0.5  # more is not rewarded: with noise that differs by 1, 64 of 255 gray levels
+
+
+def diversity_loss(G, source):
+    """How far two translations of one image are from being DIVERSITY_BOUND apart: relu(bound - |G(x, z1) - G(x, z2)| /
+    |z1 - z2|), after DSGAN (Yang et al., 2019, arXiv:1901.09024), with mean absolute differences. A generator
+    that ignores its noise has the loss DIVERSITY_BOUND. Mode seeking (arXiv:1903.05628) minimises |z1 - z2| / |G(x, z1) -
+    G(x, z2)| instead, whose gradient is without bound where the translations are alike, as they are at first.
+
+    G:      a generator in train mode with --noise_channels or with --dropout, whose two masks count as 1 apart
+    source: (N, channels, H, W) in [-1, 1]
+    """
+    n, twice, apart, named = len(source), torch.cat((source, source)), 1.0, {}
+    if getattr(G, "noise_channels", 0):
+        z = torch.randn(2 * n, G.noise_channels, device=source.device)
+        apart, named = (z[:n] - z[n:]).abs().mean(1).clamp(min=1e-3), {"noise": z}
+    with statistics_kept(G):
+        first, second = G(twice, **named).float().split(n)
+    return (DIVERSITY_BOUND - (first - second).abs().mean((1, 2, 3)) / apart).relu().mean()
 
 
 ##############################

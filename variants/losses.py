@@ -128,6 +128,7 @@ EXTRA_LOSSES = {  # name -> loss; its weight is --lambda_NAME
         lambda x, d: d.paired_distance(x.fake, x.real, x.paired),
         "weight of L1 to the true counterpart, for images that have one",
     ),
+    "diversity": ExtraLoss(lambda x, d: d.diversity_loss(x.generator, x.source), "weight of a reward for variety"),
 }
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from models import Discriminator, GeneratorResNet, ResidualBlock, check_size, upsampling
+from variants.noise import remembering_noise
 
 
 class GeneratorResNetCheckpointed(GeneratorResNet):
@@ -28,6 +29,7 @@ class GeneratorResNetCheckpointed(GeneratorResNet):
         # with dropout, the second forward pass must drop the same elements
         has_dropout = any(isinstance(layer, nn.Dropout) for layer in self.modules())
         for stage in (nn.Sequential(*encoder), *blocks, nn.Sequential(*decoder)):
+            stage = remembering_noise(stage) if getattr(self, "noise_channels", 0) else stage
             x = checkpoint(stage, x, use_reentrant=False, preserve_rng_state=has_dropout)
         return x
 

@@ -74,6 +74,7 @@ def add_networks(parser):
     add("--separable", action=switch, default=False, help="depthwise separable residual blocks, a ninth of the work")
     add("--dropout", type=between(0.0, 0.99), nargs="?", const=0.5, default=0.0,
         help="dropout in the generators; 0.5 without a value")
+    add("--noise_channels", type=between(0, 4096), default=0, help="noise for several translations of one image: 8; 0 for none")
     add("--discriminator", default="patch", choices=("patch", "multiscale", "pixel"),
         help="architecture of the discriminators")
     add("--n_scales", type=between(1, 8), default=3, help="multiscale: number of discriminators, each at half the size")
@@ -216,6 +217,8 @@ def check_networks(opt):
             "--batch_deviation: a single image does not vary; use --batch_size 2 or more")  # fmt: skip
     require(photos or not pretrained, "--generator pretrained: takes images with 1 or 3 channels only")
     require(pretrained or not opt.encoder_weights, "--encoder_weights: needs --generator pretrained")
+    require(not opt.noise_channels or opt.norm != "none",
+            "--noise_channels: enters after each normalisation; use --norm instance or batch")  # fmt: skip
     require(not opt.checkpoint_activations or opt.generator == "resnet",
             "--checkpoint_activations: needs --generator resnet")  # fmt: skip
     require(not (opt.checkpoint_activations and opt.norm == "batch"),
@@ -234,6 +237,9 @@ def check_losses(opt):
     require(not (opt.lambda_gp and opt.compile),
             "--lambda_gp: differentiates twice, which --compile does not support; omit one of them")  # fmt: skip
     require(not opt.lambda_nce or opt.generator == "resnet", "--lambda_nce: needs --generator resnet")
+    require(not (opt.lambda_nce and opt.noise_channels), "--lambda_nce --noise_channels: cannot be used together")
+    require(not opt.lambda_diversity or opt.noise_channels or opt.dropout,
+            "--lambda_diversity: needs --noise_channels or --dropout; without, an image has one translation")  # fmt: skip
     require(opt.lambda_paired or not opt.pairs, "--pairs: has no effect without --lambda_paired")
     require(opt.lambda_perceptual or opt.lambda_style or not opt.vgg_weights,
             "--vgg_weights: has no effect without --lambda_perceptual or --lambda_style")  # fmt: skip

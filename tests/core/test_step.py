@@ -278,6 +278,18 @@ def test_the_recorded_step_is_the_step(argv, amp, cuda_of_paper):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("argv", [("--noise_channels", "2"), ("--noise_channels", "2", "--lambda_diversity", "1")])
+def test_a_recorded_step_draws_new_noise_each_time(argv, cuda_of_paper):
+    """On the CPU the dice come in the same order from a recording, so that they can be compared."""
+    opt = options(*argv)
+    one, other = (trained(opt, graph=True, record=record) for record in (False, True))
+    assert len(cuda_of_paper) == 1
+    drawn = [operation for operation, *_ in cuda_of_paper[0].tape.operations if "randn" in str(operation)]
+    assert len(drawn) == 4 + 2 * (len(argv) > 2)  # per generator: translation with identity, cycle, and the extra loss
+    assert_alike(one, other, atol=0, rtol=0)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("argv", RECORDED, ids=" ".join)
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

@@ -316,6 +316,15 @@ def test_distill(direction, trained, capsys):
         load_generator(f"{folder}/latest.pth", direction[::-1])
 
 
+def test_a_student_of_a_teacher_with_noise_has_none(trained):
+    checkpoint = trained("--noise_channels", "2", "--lambda_diversity", "1")
+    assert not compress.main(["distill", "--checkpoint", checkpoint, "--n_epochs", "1", "--ngf", "4", *COMMON])
+    student = torch.load("saved_models/tiny_student/latest.pth", weights_only=True)
+    assert student["options"]["noise_channels"] == 0
+    G = load_generator("saved_models/tiny_student/G_AB_1.pth").network
+    assert type(G).__name__ == "GeneratorResNet" and not getattr(G, "noise_channels", 0)
+
+
 def test_a_resumed_distillation_equals_an_uninterrupted_one(trained, monkeypatch):
     checkpoint = trained()
     words = ["distill", "--checkpoint", checkpoint, "--n_epochs", "3", "--ngf", "4", *COMMON]
@@ -420,6 +429,7 @@ def test_errors(trained, monkeypatch):
     for changes, kind in (
         ({"attention": True}, "--attention"),
         ({"generator": "pretrained"}, "--generator pretrained"),
+        ({"noise_channels": 2}, "--noise_channels"),
     ):
         options = state["options"] | changes
         G_AB, G_BA = make_generator(options, 3, 3), make_generator(options, 3, 3)

@@ -525,6 +525,28 @@ def test_export_and_translate(kind, trained, capsys):
     assert np.abs(results[0] - pixels).mean() > 5
 
 
+@pytest.mark.parametrize("kind", ["onnx", "pt2", "ts", "int8"])
+def test_networks_with_noise_are_exported_without(kind, trained, capsys):
+    options = dict(n_residual_blocks=1, ngf=8, noise_channels=2)
+    torch.manual_seed(0)
+    G = variants.make_generator(options, 3, 3).apply(weights_init_normal).eval()
+    contents = {"generator": options | {"channels": 3, "out_channels": 3}, "weights": G.state_dict()}
+    save_file(contents, "saved_models/tiny/G_AB_4.pth")
+    export.main(["--checkpoint", "saved_models/tiny/G_AB_4.pth", "--format", kind, "--psnr", "20",
+                 "--images", "data/tiny/testA", "--calibration", "data/tiny/trainA"])  # fmt: skip
+    assert "note: exported without its noise: one translation of each image" in capsys.readouterr().out
+    extension, _, suffix, _ = formats.FORMATS[kind]
+    path = f"saved_models/tiny/G_AB_4{suffix}{extension}"
+    exported, x = load_generator(path, trust=True).network, images(2, 48, 56)
+    with torch.no_grad():
+        difference = (exported(x) - G(x)).abs()
+        assert difference.max() < 1e-4 if kind != "int8" else difference.mean() < 0.05
+        assert (G(x, noise=torch.ones(1, 2)) - G(x)).abs().mean() > 0.01
+    Image.new("RGB", (48, 48)).save("photo.png")
+    with pytest.raises(InputError, match=f"--n_samples: {path} has one translation .* an exported file"):
+        translate.main(["--checkpoint", path, "--trust", "--input", "photo.png", "--n_samples", "2"])
+
+
 def test_exported_files_are_evaluated(trained, no_downloads):
     checkpoint, _ = trained
     export.main(["--checkpoint", checkpoint, "--direction", "AB"])

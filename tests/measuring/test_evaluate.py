@@ -13,13 +13,19 @@ from PIL import Image
 import cyclegan
 import evaluate
 from inference.load import load_generator
-from measuring import evaluation, labels, metrics
+from inference.samples import Sample
+from measuring import diversity, evaluation, labels, metrics
+from measuring.data import find_data
+from measuring.diversity import measure_samples
 from measuring.palettes import CITYSCAPES, VOID
 from measuring.report import MEASURES, N_CASES, Cases
+from measuring.scores import AvailableMetrics, Scores
 from media.files import save_file
 from media.images import load_image
 from models import GeneratorResNet, weights_init_normal
 from utils import InputError
+from variants import build
+from variants.noise import use_noise
 
 pytestmark = pytest.mark.slow
 
@@ -523,3 +529,94 @@ def test_images_of_16_bits_are_translated_in_float32_unless_asked(run_folder, tm
     for options, precision in (([], "float32"), (["--amp"], "bfloat16")):
         evaluate.main([*checkpoint, *options])
         assert f"32 x 32 pixels, {precision}" in capsys.readouterr().out
+
+
+##############################
+#   Several translations
+##############################
+
+
+class AddsNoise(torch.nn.Module):
+    """Adds `gain` times its noise to the image."""
+
+    channels = out_channels = 3
+
+    def __init__(self, gain):
+        super().__init__()
+        self.gain = gain
+        use_noise(self, 1)
+
+    def forward(self, x):
+        return x + self.gain * self.fixed_noise[:, :, None, None]
+
+
+def measured(folder, G, n_samples, paired=True, seed=4):
+    data = find_data(str(folder.parent.parent / "data/tiny"), {"AB": G}, matched=True)
+    settings = evaluation.Settings((SIZE, SIZE), torch.device("cpu"), False, batch_size=4)
+    scores = Scores(AvailableMetrics(settings.device, size=settings.size), deep=True)
+    data.deep["A"] = data.deep["B"] = True  # not rounded
+    measure_samples("AB", G.eval(), data, scores, settings, paired, lambda G, x: G(x), n_samples, seed)
+    return scores.compute()
+
+
+def test_diversity_of_a_generator_that_adds_its_noise(run_folder):
+    z = [Sample(4, n).noise(AddsNoise(0), torch.device("cpu")).item() for n in (1, 2, 3)]
+    apart = [abs(z[0] - z[1]), abs(z[0] - z[2]), abs(z[1] - z[2])]
+    small = 1e-3  # so that little is clipped
+    found = measured(run_folder, AddsNoise(small), 3)
+    assert found["diversity_l1"] == pytest.approx(small * np.mean(apart) * 127.5, rel=0.02)
+    found = measured(run_folder, AddsNoise(0.0), 3)
+    assert found["diversity_l1"] == found["diversity_lpips"] == 0
+    assert found["best_l1"] == found["mean_l1"] and found["best_psnr"] == pytest.approx(found["mean_psnr"])
+
+
+def test_the_best_of_n_is_the_best_by_each_measure():
+    scores = Scores(AvailableMetrics(torch.device("cpu"), size=(16, 16)), deep=True)
+    scores.available.lpips = None
+    truth = torch.zeros(2, 3, 16, 16)
+    samples = [torch.full_like(truth, 0.2), torch.full_like(truth, -0.1), torch.full_like(truth, 0.4)]
+    samples[0][1], samples[1][1] = 0.3, 0.6
+    diversity.add_diversity(scores, samples)
+    diversity.add_quality(scores, samples, truth)
+    found = scores.compute()
+    # distances of the pairs: 0.3, 0.2, 0.5 of the first image; 0.3, 0.1, 0.2 of the second
+    assert found["diversity_l1"] == pytest.approx(127.5 * 1.6 / 6, rel=1e-5) and "diversity_lpips" not in found
+    assert found["best_l1"] == pytest.approx(127.5 * (0.1 + 0.3) / 2, rel=1e-5)
+    assert found["mean_l1"] == pytest.approx(127.5 * (0.7 / 3 + 1.3 / 3) / 2, rel=1e-5)
+    psnr = [[10 * np.log10(4 / v**2) for v in values] for values in ((0.2, 0.1, 0.4), (0.3, 0.6, 0.4))]
+    assert found["best_psnr"] == pytest.approx(np.mean([max(values) for values in psnr]), rel=1e-4)
+    assert found["mean_psnr"] == pytest.approx(np.mean(psnr), rel=1e-4)
+    ssim = [[metrics.ssim(s[i : i + 1], truth[i : i + 1]).item() for s in samples] for i in (0, 1)]
+    assert found["best_ssim"] == pytest.approx(np.mean([max(values) for values in ssim]), rel=1e-5)
+    assert found["mean_ssim"] == pytest.approx(np.mean(ssim), rel=1e-5)
+
+
+def test_n_samples(run_folder, tmp_path, capsys):
+    torch.manual_seed(0)
+    options = dict(n_residual_blocks=1, ngf=8, noise_channels=2)
+    generators = {d: build.make_generator(options, 3, 3).apply(weights_init_normal).eval() for d in ("AB", "BA")}
+    for d, G in generators.items():
+        contents = {"generator": options | {"channels": 3, "out_channels": 3}, "weights": G.state_dict()}
+        save_file(contents, str(run_folder / f"G_{d}_1.pth"))
+    without, found = (
+        evaluate_it(run_folder, "--paired", *words)[-1] for words in ((), ("--n_samples", "3", "--seed", "5"))
+    )
+    names = [f"{i}.png" for i in range(6)]
+    a, b = (images(tmp_path / f"data/tiny/test{d}", names) for d in "AB")
+    with torch.no_grad():
+        z = [Sample(5, n).noise(generators["AB"], torch.device("cpu")) for n in (1, 2, 3)]
+        seen = [scaled(((generators["AB"](scaled(a), noise=one) + 1) * 127.5).round().byte()) for one in z]
+    apart = [(seen[i] - seen[j]).abs().mean() * 127.5 for i, j in ((0, 1), (0, 2), (1, 2))]
+    errors = torch.stack([(one - scaled(b)).abs().mean((1, 2, 3)) * 127.5 for one in seen])
+    results = found["results"]["AB"]
+    assert results["diversity_l1"] == pytest.approx(torch.stack(apart).mean().item(), rel=0.01) and min(apart) > 1
+    assert results["best_l1"] == pytest.approx(errors.amin(0).mean().item(), rel=1e-3)
+    assert results["mean_l1"] == pytest.approx(errors.mean().item(), rel=1e-3)
+    new = {name for name in MEASURES if name.startswith(("diversity", "best", "mean"))}
+    assert len(new) == 8 and results.keys() - new == without["results"]["AB"].keys()
+    assert all(results[name] == value for name, value in without["results"]["AB"].items())
+    assert any(line.startswith("samples are 3 translations of each input with seed 5") for line in found["protocol"])
+    output = capsys.readouterr().out
+    assert all(MEASURES[name][0] in output for name in new)
+    with pytest.raises(InputError, match="--n_samples: .*G_AB_2.pth has one translation of each image only"):
+        evaluate_it(run_folder, "--n_samples", "2", name="G_AB_2.pth")

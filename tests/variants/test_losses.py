@@ -196,7 +196,7 @@ def test_a_weight_counts_and_0_costs_nothing(name, monkeypatch):
     a, b, paired = picture(1, 32), picture(1, 32, seed=1), torch.ones(1)
     results = {}
     for weight in ("0", "2", "4"):
-        opt = options(f"--lambda_{name}", weight)
+        opt = options(f"--lambda_{name}", weight, *(["--noise_channels", "2"] if name == "diversity" else []))
         gan, _ = build(opt, amp=False)
         results[weight] = {k: v.item() for k, v in cyclegan.train_step(gan, opt, a, b, paired).items()}
     assert len(results["0"]) == 5 and results["2"].keys() - results["0"].keys() == {f"loss_{name}"}
@@ -208,7 +208,8 @@ def test_a_weight_counts_and_0_costs_nothing(name, monkeypatch):
     def never(*_):
         raise AssertionError("computed")
 
-    for function in ("ssim", "frequency_distance", "style_distance", "mean_feature_distance", "paired_distance"):
+    for function in ("ssim", "frequency_distance", "style_distance", "mean_feature_distance", "paired_distance",
+                     "diversity_loss"):  # fmt: skip
         monkeypatch.setattr(distances, function, never)
     opt = options()
     cyclegan.train_step(build(opt)[0], opt, a, b, paired)

@@ -312,6 +312,7 @@ def test_real_images_and_translations_have_deviations_of_their_own(kind):
         ("--lambda_cyc_end 1 --lambda_cyc 0", "--lambda_cyc_end: needs --lambda_cyc above 0"),
         ("--lambda_gp 1 --compile", "--lambda_gp: differentiates twice, which --compile does not support"),
         ("--lambda_nce 1 --generator unet --num_downs 4", "--lambda_nce: needs --generator resnet"),
+        ("--lambda_nce 1 --noise_channels 4", "--lambda_nce --noise_channels: cannot be used together"),
         ("--residual --channels_A 1", "--residual: images of A and B must have the same number of channels"),
         ("--batch_deviation", "--batch_deviation: a single image does not vary; use --batch_size 2 or more"),
         ("--batch_deviation --batch_size 2 --discriminator pixel", "not available with --discriminator pixel"),
