@@ -78,6 +78,8 @@ def add_networks(parser):
         help="architecture of the discriminators")
     add("--n_scales", type=between(1, 8), default=3, help="multiscale: number of discriminators, each at half the size")
     add("--spectral_norm", action=switch, default=False, help="spectral normalisation of the discriminators")
+    add("--freeze_D", type=between(0, 1000), default=0,
+        help="keep the first N convolutions of the discriminators fixed; for --start_from")
     add("--channels_A", type=between(1, 4096), help="channels of domain A, any number for TIFF and .npy (default: --channels)")
     add("--channels_B", type=between(1, 4096), help="channels of domain B (default: --channels)")
     return actions
@@ -200,6 +202,10 @@ def check_networks(opt):
     require(pretrained or not opt.encoder_weights, "--encoder_weights: needs --generator pretrained")
     require(not opt.checkpoint_activations or opt.generator == "resnet",
             "--checkpoint_activations: needs --generator resnet")  # fmt: skip
+    if opt.freeze_D:
+        from variants.parts import check_freezing
+
+        check_freezing(opt)
     require(not (opt.checkpoint_activations and opt.norm == "batch"),
             "--checkpoint_activations --norm batch: running statistics would count each batch twice; "
             "give only one of these")  # fmt: skip

@@ -253,6 +253,7 @@ def cuda_of_paper(monkeypatch):
 # What may be in a recorded step; only what throws dice cannot be compared (--dropout, --diffaugment)
 RECORDED = VARIANTS + [
     ("--spectral_norm", "--clip_grad", "1"),
+    ("--freeze_D", "2"),
     ("--norm", "batch", "--batch_size", "2"),
     ("--attention", "--separable"),
     ("--lambda_ssim", "1", "--lambda_freq", "1", "--lambda_style", "1", "--lambda_feat", "1"),
