@@ -50,9 +50,9 @@ def black_out(images, generator=None):
     side = max(1, min(height, width) // SQUARES)
     rows, columns = -(-height // side), -(-width // side)
     device = generator.device if generator else images.device
-    is_kept = torch.rand(n, 1, rows, 1, columns, 1, generator=generator, device=device) >= MASKED
-    is_kept = is_kept.expand(-1, -1, -1, side, -1, side).reshape(n, 1, rows * side, columns * side)
-    return torch.where(is_kept[..., :height, :width].to(images.device), images, -1.0)
+    is_black = torch.rand(n, 1, rows, 1, columns, 1, generator=generator, device=device) < MASKED
+    is_black = is_black.expand(-1, -1, -1, side, -1, side).reshape(n, 1, rows * side, columns * side)
+    return images.masked_fill(is_black[..., :height, :width].to(images.device), -1.0)
 
 
 def pretrain_step(gan, opt, real_A, real_B):

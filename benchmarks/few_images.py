@@ -10,6 +10,8 @@ repeated, and a training that was interrupted is resumed. At the end, a table: L
 images, and for the demo the shares that cyclegan.py prints at its end, as mean ± standard deviation over seeds.
 """
 
+import contextlib
+import io
 import json
 import os
 import statistics
@@ -105,15 +107,16 @@ def measure(run, task, data_dir):
     """-> {"AB" and "BA": L1 to the true counterparts of 255, "untranslated": that of the inputs, "score": of the demo}"""
     found = load_generators(f"saved_models/{run}/latest.pth")
     generators, root = {d: trained.network for d, trained in found.items()}, f"{data_dir}/{task}"
-    data, settings = find_data(root, generators, matched=True), Settings((SIZE, SIZE), torch.device("cpu"), amp=False)
-    result = {"untranslated": {}}
-    for d in ("AB", "BA"):
-        result[d] = measure_direction(d, generators, data, AVAILABLE, settings, paired=True)[0]["paired_l1"]
-        inputs = measure_untranslated(d, data, AVAILABLE, settings, generators[d].channels, paired=True)
-        result["untranslated"][d] = inputs["paired_l1"]
-    if task == "demo":
-        shares = score(generators["AB"], generators["BA"], root, settings.device)
-        result["score"] = [*shares["A->B"]["translated"], *shares["B->A"]["translated"]]
+    settings, result = Settings((SIZE, SIZE), torch.device("cpu"), amp=False), {"untranslated": {}}
+    with contextlib.redirect_stdout(io.StringIO()):  # progress of two seconds
+        data = find_data(root, generators, matched=True)
+        for d in ("AB", "BA"):
+            result[d] = measure_direction(d, generators, data, AVAILABLE, settings, paired=True)[0]["paired_l1"]
+            inputs = measure_untranslated(d, data, AVAILABLE, settings, generators[d].channels, paired=True)
+            result["untranslated"][d] = inputs["paired_l1"]
+        if task == "demo":
+            shares = score(generators["AB"], generators["BA"], root, settings.device)
+            result["score"] = [*shares["A->B"]["translated"], *shares["B->A"]["translated"]]
     return result
 
 
@@ -181,6 +184,7 @@ def main(argv=None):
                         train(run, task, data_dir_of(opt, task), opt.n_iters, more, opt.device)
                         result = key | measure(run, task, data_dir_of(opt, task))
                         append_line(log, json.dumps(result))
+                        print(f"  L1 to the true counterparts: A->B {result['AB']:.1f}, B->A {result['BA']:.1f} of 255")
                     results.append(result)
                 except InputError as error:
                     print(error)
