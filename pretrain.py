@@ -26,12 +26,13 @@ from training.run import Run
 from training.update import Update
 from utils import InputError, draw_grid, evaluating
 from variants.build import channels_of
+from variants.losses import EXTRA_LOSSES
 
 MASKED = 0.4  # share of the squares that are blacked out, and ...
 SQUARES = 8  # ... how many of them fit the shorter side: 32 x 32 pixels at 256 x 256
 # Options of cyclegan.py that pre-training has no use for
-OFF = dict(freeze_D=0, lambda_perceptual=0.0, lambda_style=0.0, lambda_paired=0.0, n_critic=1, n_gen=1, pairs=None,
-           pool_size=0, val_interval=0, vgg_weights=None)  # fmt: skip
+OFF = dict(freeze_D=0, n_critic=1, n_gen=1, pairs=None, pool_size=0, val_interval=0, vgg_weights=None)
+OFF |= {f"lambda_{name}": 0.0 for name in EXTRA_LOSSES}
 
 
 def get_parser():

@@ -38,7 +38,13 @@ def read_start(path, parser):
 
 def load_start(start, gan):
     """Loads the networks that read_start has read. Raises InputError if they do not fit."""
-    restore(start, {name: network for name, network in gan.networks().items() if name in start})
+    networks = {name: network for name, network in gan.networks().items() if name in start}
+    # what a loss adds to the generators for training alone is new, see variants.build.weights_of
+    new = {
+        name: {key: weight for key, weight in network.state_dict().items() if key.startswith("projections.")}
+        for name, network in networks.items()
+    }
+    restore({"path": start["path"]} | {name: new[name] | start[name] for name in networks}, networks)
 
 
 def start_notes(opt, start):
