@@ -47,6 +47,7 @@ def training_options(opt, state, run_name):
     options = defaults | {name: value for name, value in state["options"].items() if name in defaults}
     # the schedule of this training, not of the one before
     options |= dict(n_iters=None, progressive=None, decay_epoch=None, lr_schedule="linear", lr_G=None, lr_D=None)
+    options |= dict(start_from=None, freeze_D=0)
     options |= dict(resume=False, epoch=0, checkpoint_interval=0, n_epochs=opt.n_epochs, lr=opt.lr, amp=opt.amp)
     options |= dict(device=opt.device, sample_interval=opt.sample_interval, run_name=run_name)
     options |= {name: getattr(opt, name) for name in ("data_dir", "batch_size") if getattr(opt, name)}

@@ -21,19 +21,21 @@ from PIL import Image, ImageFilter
 from command_line.progress import Progress
 from command_line.terminal import say
 from get_data.part import complete_folder
-from get_data.scenes import draw_scene
+from get_data.scenes import DEMO, draw_scene
 
 N_TRAIN, N_TEST = 300, 50
 
 
-def write_demo(root):
-    """Draws the data set into the folder `root`, which only appears once the data set is complete."""
+def write_demo(root, colours=DEMO):
+    """Draws the data set into the folder `root`, which only appears once the data set is complete.
+
+    colours: scenes.Colours of the animals. With OTHER, the shapes and landscapes are those of the demo"""
     say(f"drawing {root}: {N_TRAIN} scenes with horses, {N_TRAIN} others with zebras, {N_TEST} with both")
     progress, started, done = Progress(), time.monotonic(), 0
     with complete_folder(root) as temporary:
         for number, split in enumerate(("trainA", "trainB", "test")):
             for i in range(N_TEST if split == "test" else N_TRAIN):
-                horse, zebra, mask = draw_scene(np.random.default_rng((number, i)))
+                horse, zebra, mask = draw_scene(np.random.default_rng((number, i)), colours=colours)
                 pictures = {"testA": horse, "testB": zebra, "test_mask": mask}
                 if split != "test":
                     pictures = {split: horse if split == "trainA" else zebra}

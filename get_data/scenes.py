@@ -16,7 +16,21 @@ SUPERSAMPLE = 3  # scenes are drawn this many times larger
 # Each sky and each meadow is a gradient between two RGB colours.
 SKIES = [((92, 160, 226), (206, 230, 246)), ((104, 168, 224), (214, 234, 242)), ((82, 146, 214), (190, 220, 242))]
 GRASSES = [((126, 172, 84), (82, 134, 58)), ((146, 178, 86), (102, 142, 60)), ((112, 166, 80), (70, 126, 60))]
-COATS = [(158, 90, 42), (132, 72, 36), (176, 110, 60), (112, 62, 34)]  # chestnut, bay, light brown, dark brown
+
+
+@dataclasses.dataclass(frozen=True)
+class Colours:
+    """RGB colours of the animals: the coats of horses, the light and the dark stripes of zebras."""
+
+    coats: tuple
+    light: tuple
+    dark: tuple
+
+
+# chestnut, bay, light brown and dark brown horses, and zebras in black and white
+DEMO = Colours(((158, 90, 42), (132, 72, 36), (176, 110, 60), (112, 62, 34)), (242, 240, 234), (26, 25, 27))
+# black and gray horses, and zebras in brown and cream: another data set of the same shapes
+OTHER = Colours(((56, 54, 60), (84, 82, 88), (116, 114, 118), (44, 42, 46)), (240, 216, 168), (126, 62, 26))
 
 # Outline of the body, neck and head of an animal that faces right. The unit is the length of the body. x points right
 # and y points down.
@@ -28,11 +42,12 @@ OUTLINE = [
 ]  # fmt: skip
 
 
-def draw_scene(rng, size=SIZE):
+def draw_scene(rng, size=SIZE, colours=DEMO):
     """Draws one random scene twice, with a horse and with a zebra in the same place.
 
-    rng:  numpy.random.Generator
-    size: height and width in pixels
+    rng:     numpy.random.Generator
+    size:    height and width in pixels
+    colours: Colours of the animals; nothing else depends on them
 
     Returns (horse, zebra, mask): two RGB images, and a grayscale image that is 255 inside the animals and 0 outside.
     """
@@ -45,8 +60,9 @@ def draw_scene(rng, size=SIZE):
     if rng.random() < 0.25:  # a second, smaller animal in the distance
         side = rng.choice([-1, 1])
         cx = 0.5 - side * 0.07
-        draw_animal(rng, pictures, coverage, big * (0.5 + side * 0.34), big * horizon, big * rng.uniform(0.36, 0.40))
-    draw_animal(rng, pictures, coverage, big * cx, big * cy, big * length)
+        far = big * (0.5 + side * 0.34), big * horizon, big * rng.uniform(0.36, 0.40)
+        draw_animal(rng, pictures, coverage, *far, colours)
+    draw_animal(rng, pictures, coverage, big * cx, big * cy, big * length, colours)
 
     small = [p.resize((size, size), Image.Resampling.BOX) for p in (*pictures.values(), coverage)]
     return tuple(small)
@@ -183,24 +199,25 @@ class Parts:
         return self.far_legs & ~self.near_legs & ~self.body
 
 
-def draw_animal(rng, pictures, coverage, cx, cy, length):
+def draw_animal(rng, pictures, coverage, cx, cy, length, colours):
     """Draws one animal as a horse into pictures["horse"] and as a zebra into pictures["zebra"].
 
     coverage: grayscale image, in which the animal is drawn in white
     cx, cy:   centre of the body, in pixels
     length:   of the body, in pixels
+    colours:  Colours
     """
     place = Placement(coverage.size[0], cx, cy, length, facing=rng.choice([-1, 1]))
     parts = random_parts(rng, place)
     dark = random_stripes(rng, place, parts)
-    coat = np.array(COATS[rng.integers(len(COATS))]) + rng.integers(-8, 9, 3)
-    colours = {"horse": horse_colours(place, parts, coat), "zebra": zebra_colours(place, parts, dark)}
+    coat = np.array(colours.coats[rng.integers(len(colours.coats))]) + rng.integers(-8, 9, 3)
+    drawn = {"horse": horse_colours(place, parts, coat), "zebra": zebra_colours(place, parts, dark, colours)}
 
     shadow = draw_shadow(place)
     animal = Image.fromarray((parts.animal * 255).astype(np.uint8))
     for name, picture in pictures.items():
         picture.paste((38, 62, 34), mask=shadow)
-        picture.paste(Image.fromarray(np.clip(colours[name], 0, 255).astype(np.uint8)), mask=animal)
+        picture.paste(Image.fromarray(np.clip(drawn[name], 0, 255).astype(np.uint8)), mask=animal)
     (x, y), r = place.to_pixels([(0.56, -0.555 + parts.nod * 0.95)])[0], length * 0.022
     ImageDraw.Draw(pictures["horse"]).ellipse([x - r, y - r, x + r, y + r], fill=(40, 20, 10))  # the eye
     coverage.paste(255, mask=animal)
@@ -265,10 +282,11 @@ def horse_colours(place, parts, coat):
     return np.where((parts.mane | parts.tail | hooves)[..., None], coat * 0.48, colours)
 
 
-def zebra_colours(place, parts, dark):
-    """Returns the colours of a zebra, (size, size, 3), that is black where the array `dark` is True."""
+def zebra_colours(place, parts, dark, stripes):
+    """Returns the colours of a zebra, (size, size, 3), that has the dark colour of `stripes` (Colours) where the array
+    `dark` is True, and the light one elsewhere."""
     u, v = place.coordinates()
-    white, black = np.array([242, 240, 234]), np.array([26, 25, 27])
+    white, black = np.array(stripes.light), np.array(stripes.dark)
     colours = np.where(dark[..., None], black, white * np.clip(light_from_above(v), 0.9, 1.0))
     colours = np.where((parts.far_side & ~dark)[..., None], colours * 0.9, colours)
     muzzle = parts.body & (u > 0.66) & (v < -0.2 + parts.nod)

@@ -77,15 +77,20 @@ def load_published(url, path=None):
         torch.hub.download_url_to_file(url, file, hash_prefix=expected and expected[1])
     check_regular(file)
     if expected and os.path.exists(file):
-        with open(file, "rb") as opened:
-            found = hashlib.sha256()
-            while block := opened.read(2**20):  # Python 3.10 has no hashlib.file_digest
-                found.update(block)
-        if not found.hexdigest().startswith(expected[1]):
+        if not sha256_of(file).startswith(expected[1]):
             raise InputError(
                 f"{file}: damaged: its SHA-256 does not begin with {expected[1]}. Delete and download it again"
             )
     return load_file(file)
+
+
+def sha256_of(path):
+    """The SHA-256 of a file, in hexadecimal digits."""
+    found = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):  # Python 3.10 has no hashlib.file_digest
+            found.update(block)
+    return found.hexdigest()
 
 
 def check_zip(file, unpacked=0):

@@ -25,6 +25,7 @@ class Adam(torch.optim.Adam):
         fused = run.device.type in ("cpu", "cuda") if fused else None
         super().__init__(list(parameters), device_lr, betas, fused=fused, capturable=run.graph)
         self.param_groups[0]["initial_lr"] = float(device_lr)  # what LambdaLR multiplies
+        self.trained = [p for p in self.parameters if p.requires_grad]  # all, except with --freeze_D
         self.n_parts, self.part, self.has_turn, self.clip_grad, self.networks = 1, 0, True, 0.0, ()
 
     @property
@@ -40,7 +41,7 @@ class Adam(torch.optim.Adam):
         """loss.backward(), for the parameters of this optimizer alone: gradients flow through other networks, but are
         not computed for their weights."""
         if self.has_turn:
-            (loss / self.n_parts).backward(inputs=self.parameters)
+            (loss / self.n_parts).backward(inputs=self.trained)
 
     def step(self, closure=None):
         """Updates the weights after the last part of a batch."""

@@ -17,45 +17,57 @@ from variants.schedules import stages
 from variants.schema import check_options, confirm_paths
 
 # --resume takes all options from the checkpoint except these, and --options from its file
-NOT_RESUMED = ("epoch", "resume", "device", "run_name", "options")
+NOT_RESUMED = ("epoch", "resume", "device", "run_name", "options", "start_from")
 # These cannot be changed: the weights would not fit
 ARCHITECTURE = ("channels", "channels_A", "channels_B", *GENERATOR_OPTIONS, *DISCRIMINATOR_OPTIONS)
 KEEP_ALL = 10**6
 # Two options that contradict each other
 EXCLUSIVE = (("n_iters", "n_epochs"), ("progressive", "n_epochs"), ("progressive", "img_height"),
-             ("progressive", "img_width"))  # fmt: skip
+             ("progressive", "img_width"), ("options", "resume"), ("options", "epoch"), ("start_from", "resume"),
+             ("start_from", "epoch"))  # fmt: skip
 
 
-def read_options(parser, argv):
+def read_options(parser, argv, pretraining=False):
     """Command line -> (options, the checkpoint to continue from or None). An option on the command line overrides that
     of the checkpoint or of --options, which overrides an edited default of the parser, which overrides the preset.
-    Raises InputError."""
+    Raises InputError.
+
+    With --start_from, the options that determine the networks are those of its checkpoint, and the networks themselves
+    are returned instead of a checkpoint to continue from, see training.start.read_start.
+
+    pretraining: the command is pretrain.py"""
     defaults = vars(parser.parse_args([]))
     # argparse does not set defaults that the namespace has, so options that are not given stay None
     given = vars(parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(defaults))))
     given = {name: value for name, value in given.items() if value is not None}
-    for one, other in (*EXCLUSIVE, ("options", "resume"), ("options", "epoch")):
+    for one, other in EXCLUSIVE:
         if one in given and other in given:
             raise InputError(f"--{one} --{other}: give only one of these")
     stored = from_file(given["options"], parser, given) if "options" in given else {}
     dataset_name = given.get("dataset_name", stored.get("dataset_name", defaults["dataset_name"]))
-    run_name = given.get("run_name") or dataset_name
+    run_name = given.get("run_name") or dataset_name + "_pretrained" * pretraining
     check_name("--dataset_name", dataset_name)
     check_name("--run_name", run_name)
     checkpoint = None
-    if given.get("resume") or given.get("epoch"):
+    if "start_from" in given:
+        from training.start import read_start
+
+        checkpoint = read_start(given["start_from"], parser)
+        stored |= architecture_of(checkpoint, defaults, given, "--start_from")
+    elif given.get("resume") or given.get("epoch"):
         checkpoint = find_checkpoint(f"saved_models/{run_name}", given.get("epoch", 0))
         if checkpoint:
             check_options(checkpoint["options"], checkpoint["path"], parser)
             confirm_paths(checkpoint["options"], given, checkpoint["path"], defaults["data_dir"])
+            check_command(checkpoint, run_name, pretraining)
             stored = stored_options(checkpoint, defaults, given)
         else:
             stored = begun_options(run_name, parser, given)
-        check_same_data(stored, given, run_name)
+        check_same_data(stored, given, run_name, checkpoint)
     dataset_name = stored.get("dataset_name", dataset_name)
     defaults |= preset_options(given.get("preset"), given.get("recipe"), dataset_name, defaults, given)
-    for name in ("preset", "recipe"):
-        if checkpoint and given.pop(name, stored.get(name)) != stored.get(name) and os.environ.get("RANK", "0") == "0":
+    for name in ("preset", "recipe") if checkpoint and "start_from" not in given else ():
+        if given.pop(name, stored.get(name)) != stored.get(name) and os.environ.get("RANK", "0") == "0":
             print(f"note: --{name} has no effect here, because --resume takes the options from the checkpoint")
     opt = argparse.Namespace(**defaults | stored | given | {"run_name": run_name})
     if opt.progressive:
@@ -71,9 +83,11 @@ def read_options(parser, argv):
     return opt, checkpoint
 
 
-def from_file(path, parser, given):
+def from_file(path, parser, given, begun=False):
     """Reads options.json of a run -> {name: value}, without those in NOT_RESUMED. Each value must be one that could be
-    typed. Raises InputError."""
+    typed. Raises InputError.
+
+    begun: the run is to be continued, so it must not have begun with the networks of another file"""
     actions = {action.dest: action for action in parser._actions}
     if not os.path.isfile(path):
         raise InputError(f"{path}: no such file. Expected options.json of a run")
@@ -83,6 +97,11 @@ def from_file(path, parser, given):
         known = {name: value for name, value in values.items() if name not in NOT_RESUMED}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path}: not an options.json of a run ({type(error).__name__})")
+    if begun and values.get("start_from"):
+        raise InputError(
+            f"{path}: the run was to start from {str(values['start_from'])[:200]!r}, and has saved nothing yet. Begin it "
+            "again: without --resume and --epoch, and with --start_from"
+        )
     for name, value in known.items():
         if name not in actions:
             raise InputError(f"{path}: {name!r} is not an option of this version. Remove it from the file")
@@ -115,7 +134,7 @@ def begun_options(run_name, parser, given):
     folder = f"saved_models/{run_name}"
     path = os.path.join(folder, OPTIONS)
     if os.path.exists(path):
-        stored = from_file(path, parser, given)
+        stored = from_file(path, parser, given, begun=True)
     elif "dataset_name" in given:
         stored = {}
     else:
@@ -131,14 +150,34 @@ def begun_options(run_name, parser, given):
     return stored
 
 
-def check_same_data(stored, given, run_name):
+def check_command(checkpoint, run_name, pretraining):
+    """Raises InputError if a run of pretrain.py is to be continued by cyclegan.py, or the other way round."""
+    if ("pretraining" in checkpoint) != pretraining:
+        script, other = ("cyclegan.py", "pretrain.py") if pretraining else ("pretrain.py", "cyclegan.py")
+        path, way_on = checkpoint["path"], shlex.join(["python", script, "--run_name", run_name, "--resume"])
+        more = "" if pretraining else f". To train with its networks, start a new run with --start_from {path}"
+        raise InputError(f"{path}: a run of {script}, not of {other}. To continue it: {way_on}{more}")
+
+
+def check_same_data(stored, given, run_name, checkpoint):
     """Raises InputError if --dataset_name is not that of the run which is to be continued."""
     trained = stored.get("dataset_name")
     if trained and given.get("dataset_name", trained) != trained:
+        way_on = f". To begin with its networks: {command_to_start(checkpoint, given)}" if checkpoint else ""
         raise InputError(
             f"--dataset_name {given['dataset_name']}: saved_models/{run_name} was trained on {trained}. Omit the option, "
-            "or start a new run with --run_name NEW, without --resume and --epoch"
+            f"or start a new run with --run_name NEW, without --resume and --epoch{way_on}"
         )
+
+
+def command_to_start(checkpoint, given):
+    """The command that starts a run on the data set which was typed, at the size of a checkpoint and with its networks."""
+    words, options = ["python", "cyclegan.py", "--dataset_name", given["dataset_name"]], checkpoint["options"]
+    words += ["--start_from", checkpoint["path"]]
+    for name in ("data_dir", "img_height", "img_width"):
+        if given.get(name, options.get(name)) is not None:
+            words += [f"--{name}", str(given.get(name, options.get(name)))]
+    return shlex.join(words)
 
 
 def stored_options(checkpoint, known, given):
@@ -148,14 +187,22 @@ def stored_options(checkpoint, known, given):
     stored.setdefault("keep_checkpoints", KEEP_ALL)  # from a version that kept all
     if "n_epochs" in given:
         stored["n_iters"] = None
-    for key in ARCHITECTURE:
-        trained = stored.get(key, known[key])
-        if given.get(key, trained) != trained:
-            raise InputError(
-                f"--{key} {given[key]}: {checkpoint['path']} was trained with {trained}. Omit the option, or start a "
-                "new training without --resume and --epoch"
-            )
+    architecture_of(checkpoint, known, given, "--resume and --epoch")
     return stored
+
+
+def architecture_of(checkpoint, known, given, flags):
+    """-> {name: value}, the options in ARCHITECTURE of a checkpoint. Raises InputError if others are given now.
+
+    flags: without which others could be given"""
+    trained = {name: checkpoint["options"].get(name, known[name]) for name in ARCHITECTURE}
+    for name, value in trained.items():
+        if given.get(name, value) != value:
+            raise InputError(
+                f"--{name} {given[name]}: {checkpoint['path']} was trained with {value}. Omit the option, or start a "
+                f"new training without {flags}"
+            )
+    return trained
 
 
 def check_name(flag, name):

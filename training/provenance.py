@@ -10,6 +10,7 @@ import os
 from command_line.provenance import provenance
 from utils import InputError
 
+ORIGIN = ("file", "sha256", "dataset_name", "epoch", "step")  # of the checkpoint that --start_from names
 SAMPLED = 16  # files of each domain whose contents are looked at
 
 
@@ -41,13 +42,17 @@ def content_hash(name, path):
     return digest.hexdigest()[:8]
 
 
-def record_of(facts, checkpoint):
+def record_of(facts, checkpoint, start=None):
     """Provenance of a run, for its checkpoints and options.json. `commands` are all commands that it was trained by,
-    the newest last."""
+    the newest last. `started_from` is the file whose networks it began with, if any, see training/start.py.
+
+    checkpoint: the checkpoint to continue from, or None; start: what --start_from has read, or None"""
     made = provenance()
     before = stored(checkpoint or {}, "commands", list)
     commands = [command for command in before if isinstance(command, str)] + [made.pop("command")]
-    return made | {"commands": commands, "data": facts}
+    origin = start["origin"] if start else stored(checkpoint or {}, "started_from", dict)
+    origin = {name: origin[name] for name in ORIGIN if isinstance(origin.get(name), (str, int))}
+    return made | {"commands": commands, "data": facts} | ({"started_from": origin} if origin else {})
 
 
 def stored(checkpoint, name, kind):

@@ -29,6 +29,7 @@ from training.processes import (
 )  # fmt: skip
 from training.provenance import compare_data, data_facts, record_of
 from training.signals import StopSignal
+from training.start import load_start, start_notes
 from utils import bfloat16_pays, choose_device, evaluating
 from variants.build import channels_of
 from variants.schema import is_inside
@@ -48,9 +49,10 @@ class Run:
     """
 
     def __init__(self, opt, checkpoint=None):
-        self.opt, self.checkpoint, self.stopped = opt, checkpoint, 0
+        self.opt, self.stopped = opt, 0
+        self.start, self.checkpoint = (checkpoint, None) if opt.start_from else (None, checkpoint)
         self.checkpoint_dir, self.sample_dir = f"saved_models/{opt.run_name}", f"images/{opt.run_name}"
-        position = checkpoint or dict(epoch=0, batch=0, step=0)
+        position = self.checkpoint or dict(epoch=0, batch=0, step=0)
         self.epoch, self.batch, self.step = (position[key] for key in ("epoch", "batch", "step"))
         self.first_step = self.step
         self.device = choose_device(opt.device)
@@ -89,8 +91,8 @@ class Run:
         """Restores the checkpoint, locks and creates the folders, and prints what will be trained."""
         self.gan, self.data = gan, data
         facts = data_facts(self.root, data.dataset)
-        notes = compare_data(self.opt, facts, self.checkpoint) if self.checkpoint else []
-        self.provenance = record_of(facts, self.checkpoint)
+        notes = compare_data(self.opt, facts, self.checkpoint) if self.checkpoint else start_notes(self.opt, self.start)
+        self.provenance = record_of(facts, self.checkpoint, self.start)
         self.restore()
         if self.opt.compile:
             for network in gan.networks().values():
@@ -110,9 +112,14 @@ class Run:
             )
             self.adapt_position()
         self.stop, self.saved_at = StopSignal(), time.monotonic()
+        if self.start:
+            self.start = None
+            self.save_checkpoint()  # a run that is killed early can be resumed without the file that it started from
+            self.background.finish()
 
     def restore(self):
-        """Loads the checkpoint into the networks, optimizers and pools of gan; or pretrained weights, if needed."""
+        """Loads the checkpoint into the networks, optimizers and pools of gan; or the networks of --start_from, or
+        pretrained weights."""
         gan, checkpoint = self.gan, self.checkpoint
         if checkpoint:
             restore(checkpoint, gan.networks() | gan.optimizers())
@@ -121,6 +128,8 @@ class Run:
                 mine = checkpoint["ranks"][self.rank]
                 restore(mine | {"path": checkpoint["path"]}, gan.buffers())
                 set_random_state(mine, self.device)
+        elif self.start:
+            load_start(self.start, gan)
         elif self.opt.generator == "pretrained":
             from variants.weights import load_encoders
 

@@ -80,12 +80,14 @@ def make_discriminator(options, channels):
 
 
 def apply_variants(opt, discriminators, device):
-    """Prepares --spectral_norm, --diffaugment and the VGG losses, after the weights have been initialised."""
+    """Prepares --spectral_norm, --freeze_D, --diffaugment and the VGG losses, after the weights have been initialised."""
     from variants import augment, distances, losses, parts
 
     for D in discriminators:
         if opt.spectral_norm:
             parts.use_spectral_norm(D)
+        if opt.freeze_D:
+            parts.freeze_first(D, opt.freeze_D)
         if opt.diffaugment:
             D.register_forward_pre_hook(lambda D, images: augment.diff_augment(*images) if D.training else None)
     if losses.needs_vgg(opt):

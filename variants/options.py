@@ -83,6 +83,8 @@ def add_networks(parser):
     add("--batch_deviation", action=switch, default=False,
         help="discriminators see how much a batch varies; needs --batch_size 2 or more")
     add("--spectral_norm", action=switch, default=False, help="spectral normalisation of the discriminators")
+    add("--freeze_D", type=between(0, 1000), default=0,
+        help="keep the first N convolutions of the discriminators fixed; for --start_from")
     add("--channels_A", type=between(1, 4096), help="channels of domain A, any number for TIFF and .npy (default: --channels)")
     add("--channels_B", type=between(1, 4096), help="channels of domain B (default: --channels)")
     return actions
@@ -154,6 +156,7 @@ def add_machine(parser):
     add("--save_minutes", type=between(0.0), default=15.0, help="minutes between saves of latest.pth within an epoch; 0: none")
     add("--keep_checkpoints", type=between(0), default=2, help="number of checkpoint_N.pth to keep, the last ones")
     add("--options", metavar="FILE", help="start with the options in this options.json of another run")
+    add("--start_from", metavar="FILE", help="begin a new run with the networks of this full checkpoint")
     add("--tensorboard", action=switch, default=False, help="log for TensorBoard too (pip install tensorboard)")
     return actions
 # fmt: on
@@ -221,6 +224,10 @@ def check_networks(opt):
             "--noise_channels: enters after each normalisation; use --norm instance or batch")  # fmt: skip
     require(not opt.checkpoint_activations or opt.generator == "resnet",
             "--checkpoint_activations: needs --generator resnet")  # fmt: skip
+    if opt.freeze_D:
+        from variants.parts import check_freezing
+
+        check_freezing(opt)
     require(not (opt.checkpoint_activations and opt.norm == "batch"),
             "--checkpoint_activations --norm batch: running statistics would count each batch twice; "
             "give only one of these")  # fmt: skip

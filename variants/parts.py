@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from models import ResidualBlock
+from utils import InputError
 from variants.networks import AttentiveBlock, GeneratorMultiscale
 
 
@@ -155,6 +156,35 @@ def add_projections(generator, n_out=256):
     generator.projections = nn.ModuleList(
         nn.Sequential(nn.Conv2d(width, n_out, 1), nn.ReLU(), nn.Conv2d(n_out, n_out, 1)) for width in widths
     )
+
+
+def freeze_first(discriminator, n):
+    """Keeps the first n convolutions of a discriminator fixed, of a DiscriminatorMultiscale those of each scale, and the
+    gains of their batch norms (Mo et al., 2020, Freeze-D, arXiv:2002.10964). No gradients are computed for their
+    weights, and optimizers do not change them. With --spectral_norm, the estimate of the singular value that these
+    weights are divided by is still updated.
+    """
+    for scale in getattr(discriminator, "scales", [discriminator]):
+        n_seen = 0
+        for part in scale.modules():
+            n_seen += isinstance(part, nn.Conv2d)
+            if n_seen <= n and isinstance(part, nn.Conv2d | nn.BatchNorm2d):
+                part.requires_grad_(False)
+
+
+def check_freezing(opt):
+    """Raises InputError if --freeze_D leaves no convolution of a discriminator to train."""
+    from variants.build import make_discriminator
+
+    with torch.device("meta"):
+        D = make_discriminator(vars(opt), 1)
+    scale = D.scales[0] if hasattr(D, "scales") else D
+    n_convolutions = sum(isinstance(part, nn.Conv2d) for part in scale.modules())
+    if opt.freeze_D >= n_convolutions:
+        raise InputError(
+            f"--freeze_D {opt.freeze_D}: leaves nothing to train, because the discriminators have {n_convolutions} "
+            f"convolutions. Use at most {n_convolutions - 1}"
+        )
 
 
 @contextlib.contextmanager

@@ -34,5 +34,5 @@ def download_weights(opt):
 
     if needs_vgg(opt):
         published_weights(torchvision.models.VGG16_Weights.IMAGENET1K_V1, opt.vgg_weights, "--vgg_weights")
-    if opt.generator == "pretrained" and not opt.resume and not opt.epoch:
+    if opt.generator == "pretrained" and not (opt.resume or opt.epoch or opt.start_from):
         published_weights(torchvision.models.ResNet18_Weights.IMAGENET1K_V1, opt.encoder_weights, "--encoder_weights")

@@ -32,14 +32,17 @@ import cyclegan
 import evaluate
 import export
 import plot
+import pretrain
 import translate
-from benchmarks import compare, speed, threads
+from benchmarks import compare, few_images, speed, threads
 from deploy import compression
 from get_data import split
 from media import camera
+from training import start
 from variants import options
 
-MODULES = (cyclegan, translate, evaluate, speed, compare, threads, plot, export, compress, split)
+MODULES = (cyclegan, translate, evaluate, speed, compare, threads, few_images, plot, export, compress, split,
+           pretrain)  # fmt: skip
 NAMES = [module.__name__ if "." in module.__name__ else f"{module.__name__}.py" for module in MODULES]
 COMMANDS = [c for page in (*GUIDES, "benchmarks/NOTES.md") for c in commands_in(read(page))]
 COMMANDS += [c for module in MODULES for c in commands_in_docstring(module)]
@@ -180,10 +183,16 @@ def test_commands_for_training_are_understood(command, tmp_path, monkeypatch):
         path = tmp_path / path
         path.parent.mkdir(parents=True)
         path.write_text('{"options": {}}')
+    monkeypatch.setattr(start, "read_start", lambda path, parser: {"path": path, "options": {}})
     cyclegan.get_options(words)
 
 
-@pytest.mark.parametrize("module", [speed, compare, threads])
+def test_commands_for_pretraining_are_understood():
+    for command in OF["pretrain.py"]:
+        pretrain.read_options(pretrain.get_parser(), arguments(command, "pretrain.py"), pretraining=True)
+
+
+@pytest.mark.parametrize("module", [speed, compare, threads, few_images])
 def test_commands_for_benchmarks_are_understood(module):
     for command in OF[module.__name__]:
         module.get_parser().parse_args(arguments(command, module.__name__))

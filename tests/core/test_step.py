@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 import cyclegan
+import pretrain
 from training.cuda_graph import recorded
 from training.update import Update
 
@@ -253,6 +254,7 @@ def cuda_of_paper(monkeypatch):
 # What may be in a recorded step; only what throws dice cannot be compared (--dropout, --diffaugment)
 RECORDED = VARIANTS + [
     ("--spectral_norm", "--clip_grad", "1"),
+    ("--freeze_D", "2"),
     ("--norm", "batch", "--batch_size", "2"),
     ("--attention", "--separable"),
     ("--lambda_ssim", "1", "--lambda_freq", "1", "--lambda_style", "1", "--lambda_feat", "1"),
@@ -286,6 +288,15 @@ def test_a_recorded_step_draws_new_noise_each_time(argv, cuda_of_paper):
     assert len(cuda_of_paper) == 1
     drawn = [operation for operation, *_ in cuda_of_paper[0].tape.operations if "randn" in str(operation)]
     assert len(drawn) == 4 + 2 * (len(argv) > 2)  # per generator: translation with identity, cycle, and the extra loss
+    assert_alike(one, other, atol=0, rtol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("argv", [(), ("--accumulate", "2"), ("--norm", "batch", "--batch_size", "2")], ids=" ".join)
+def test_the_recorded_step_of_pretraining_is_the_step(argv, cuda_of_paper, monkeypatch):
+    monkeypatch.setattr(pretrain, "black_out", lambda images: images.masked_fill(images > 0.5, -1.0))  # without dice
+    one, other = (trained(options(*argv), pretrain.pretrain_step, graph=True, record=r) for r in (False, True))
+    assert len(cuda_of_paper) == 1
     assert_alike(one, other, atol=0, rtol=0)
 
 

@@ -53,6 +53,7 @@ def read(state):
     typed = argparse.Namespace(checkpoint=PATH, run_name="x", way="prune", data_dir=None)
     for command in (
         lambda: cyclegan.get_options(["--run_name", "tiny", "--resume"]),
+        lambda: cyclegan.get_options(["--dataset_name", "tiny", "--start_from", PATH]),
         lambda: load_generators(PATH),
         lambda: read_training(typed),
     ):

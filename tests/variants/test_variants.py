@@ -61,6 +61,8 @@ VARIANTS = [
     "--dropout --lambda_diversity 1",
     "--discriminator multiscale --n_scales 2 --img_height 64 --img_width 64 --spectral_norm",
     "--discriminator pixel",
+    "--discriminator multiscale --n_scales 2 --img_height 64 --img_width 64 --freeze_D 3",
+    "--freeze_D 2 --spectral_norm --norm batch --clip_grad 0.1",
     "--gan_loss vanilla --label_smoothing 0.1",
     "--gan_loss hinge",
     "--lambda_ssim 1 --lambda_freq 1 --lambda_feat 1 --lambda_style 1 --lambda_paired 1",
