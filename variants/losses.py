@@ -7,51 +7,20 @@ import dataclasses
 from collections.abc import Callable
 
 import torch
-from torch import nn
 
 ##############################
 #   Adversarial
 ##############################
 
 
-class Vanilla:
-    """The loss of the first GAN (arXiv:1406.2661), in the non-saturating form: cross entropy of sigmoid(scores)."""
-
-    def __init__(self, real=1.0):
-        self.real = real  # the label of real images
-
-    def generator_loss(self, fake):
-        return cross_entropy(fake, 1)
-
-    def discriminator_loss(self, real, fake):
-        return (cross_entropy(real, self.real) + cross_entropy(fake, 0)) / 2
-
-
-class Hinge:
-    """The discriminator wants scores above 1 for real images and below -1 for translations, no matter how far; the
-    generator wants high scores (arXiv:1705.02894)."""
-
-    def __init__(self, real=1.0):
-        pass  # the hinge loss has no labels
-
-    def generator_loss(self, fake):
-        return -fake.float().mean()
-
-    def discriminator_loss(self, real, fake):
-        return ((1 - real.float()).relu().mean() + (1 + fake.float()).relu().mean()) / 2
-
-
-def cross_entropy(scores, label):
-    scores = scores.float()
-    return nn.functional.binary_cross_entropy_with_logits(scores, torch.full_like(scores, label))
-
-
-GAN_LOSSES = {"vanilla": Vanilla, "hinge": Hinge}  # and the paper's, which is in cyclegan.py
-
-
 def make_criterion(opt, MSE, discriminators):
     """The adversarial loss that --gan_loss names. MSE: the paper's"""
-    criterion = ({"lsgan": MSE} | GAN_LOSSES)[opt.gan_loss](real=1 - opt.label_smoothing)
+    kind = MSE
+    if opt.gan_loss != "lsgan":
+        from variants.adversarial import GAN_LOSSES
+
+        kind = GAN_LOSSES[opt.gan_loss]
+    criterion = kind(real=1 - opt.label_smoothing)
     if opt.discriminator != "multiscale":
         return criterion
     from variants.networks import PerScale
@@ -65,26 +34,9 @@ def make_criterion(opt, MSE, discriminators):
 
 
 @dataclasses.dataclass
-class Seen:
-    """The inputs of an extra loss, for one domain: real images, translations into the domain and what they were made
-    from, reconstructions of the real images, `paired` (N,), 1 where the real image is the translation's true
-    counterpart, networks and feature extractors."""
-
-    real: torch.Tensor
-    fake: torch.Tensor
-    source: torch.Tensor  # images of the other domain; fake = generator(source)
-    recov: torch.Tensor | None  # None unless a loss of the cycle has a weight
-    paired: torch.Tensor | None
-    generator: nn.Module
-    score: nn.Module  # the discriminator of the domain
-    D: Callable  # maps images to the activations of each hidden layer of the discriminator
-    vgg: Callable | None
-
-
-@dataclasses.dataclass
 class ExtraLoss:
-    """function: (Seen of one domain, variants.distances) -> loss; help: of its option; of_cycle: whether it needs
-    reconstructions"""
+    """function: (variants.extra.Seen of one domain, variants.distances) -> loss; help: of its option; of_cycle: whether it
+    needs reconstructions"""
 
     function: Callable
     help: str
@@ -159,19 +111,14 @@ def needs_vgg(opt):
     return opt.lambda_perceptual > 0 or (opt.lambda_style > 0 and opt.vgg_weights is not None)
 
 
-def extra_losses(opt, gan, real_A, real_B, fake_A, fake_B, recov_A, recov_B, paired=None):
-    """-> {name: loss} of the losses in EXTRA_LOSSES that have a weight, each the mean of both domains"""
-    names = names_in_use(opt)
-    if not names:
+def extra_losses(opt, *arguments):
+    """-> {name: loss} of the losses in EXTRA_LOSSES that have a weight, each the mean of both domains. arguments: of
+    variants.extra.compute"""
+    if not names_in_use(opt):
         return {}
-    from variants import distances
+    from variants.extra import compute
 
-    vgg = distances.load_vgg(opt.vgg_weights, real_A.device) if needs_vgg(opt) else None
-    look_A, look_B = (distances.hidden_layers(D, opt.diffaugment) for D in (gan.D_A, gan.D_B))
-    A = Seen(real_A, fake_A, real_B, recov_A, paired, gan.G_BA, gan.D_A, look_A, vgg)
-    B = Seen(real_B, fake_B, real_A, recov_B, paired, gan.G_AB, gan.D_B, look_B, vgg)
-    values = {name: [EXTRA_LOSSES[name].function(seen, distances) for seen in (A, B)] for name in names}
-    return {name: (of_A + of_B) / 2 for name, (of_A, of_B) in values.items()}
+    return compute(opt, *arguments)
 
 
 ##############################

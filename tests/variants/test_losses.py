@@ -13,7 +13,7 @@ from torchvision.transforms.functional import gaussian_blur
 import cyclegan
 from models import Discriminator, weights_init_normal
 from utils import InputError
-from variants import augment, distances, losses
+from variants import adversarial, augment, distances, losses
 from variants.build import make_discriminator
 from variants.losses import EXTRA_LOSSES
 from variants.networks import DiscriminatorMultiscale
@@ -173,7 +173,7 @@ def test_adversarial_losses_at_known_scores():
     def cross_entropy(x, label):
         return bce(x.sigmoid(), torch.full((3,), label)).item()
 
-    vanilla, hinge = losses.Vanilla(real=0.9), losses.Hinge()
+    vanilla, hinge = adversarial.Vanilla(real=0.9), adversarial.Hinge()
     assert vanilla.generator_loss(scores).item() == pytest.approx(cross_entropy(scores, 1.0), rel=1e-5)
     expected = (cross_entropy(real, 0.9) + cross_entropy(fake, 0.0)) / 2
     assert vanilla.discriminator_loss(real, fake).item() == pytest.approx(expected, rel=1e-5)
