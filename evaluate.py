@@ -33,6 +33,7 @@ def get_parser():
     add("--data_dir", metavar="DIR", help="folder of the data sets (default: as trained, or data)")
     add("--img_height", type=between(32, 16384), help="height in pixels (default: as trained, or 256)")
     add("--img_width", type=between(32, 16384), help="width in pixels (default: as trained, or 256)")
+    add("--keep_aspect", action=switch, help="keep the shape of images and take their centre (default: as trained)")
     add("--paired", action="store_true", help="compare with the ground truth: images of A and B with equal file stems")
     add("--palette", help="score label images by class: cityscapes, auto (their own colours), or a file of classes")
     add("--n_samples", type=between(2, 1000), metavar="N", help="measure how much N translations of one input differ")

@@ -30,7 +30,8 @@ from get_data.demo import score, write_demo
 from get_data.scenes import OTHER
 from inference.load import load_generators
 from measuring.data import find_data
-from measuring.evaluation import Settings, measure_direction, measure_untranslated
+from measuring.directions import measure_direction, measure_untranslated
+from measuring.evaluation import Settings
 from utils import InputError
 
 FOLDER = "saved_models/few_images"

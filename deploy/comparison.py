@@ -9,7 +9,7 @@ import torch
 from datasets import find_folder
 from deploy.formats import FORMATS
 from inference.translator import pad_to_multiple
-from measuring.images import from_uint8, stack_images
+from measuring.images import stack_images, to_float
 from measuring.metrics import psnr
 from media.folders import ImageFiles
 from utils import InputError
@@ -43,7 +43,9 @@ class ExportImages:
         if not images:  # otherwise images of the training are welcome, but not needed
             confirm_paths(options, {}, trained.path, way_out="name the images with --images")
         root = data_folder(options, trained.path)
-        self.channels = trained.network.channels
+        value_range = getattr(trained.network, "ranges", (None, None))[0]
+        self.reading = dict(channels=trained.network.channels, deep=bool(value_range), value_range=value_range,
+                            keep_aspect=bool(options.get("keep_aspect")))  # fmt: skip
         test = list_images(images, root, "test", domain) or list_images(calibration, root, "train", domain)
         train = list_images(calibration, root, "train", domain) or test
         if not test:
@@ -61,8 +63,8 @@ class ExportImages:
         return len(set(chosen)) == len(chosen)
 
     def load(self, paths, size):
-        """Loads images as a tensor (N, channels, height, width) in [-1, 1]."""
-        return from_uint8(stack_images(paths, size, self.channels))
+        """Loads images as the training does, as a tensor (N, channels, height, width) in [-1, 1]."""
+        return to_float(stack_images(paths, size, **self.reading))
 
     def load_for_int8(self, size, sizes):
         """Loads the calibration images at one size and the validation images at several -> two lists of images

@@ -151,8 +151,13 @@ def metadata(trained, precision, size=None):
     size:      (height, width) of the only images that the file takes, None for any size
     """
     G, (height, width) = trained.network, trained_size(trained)
-    fixed = {"height": size[0], "width": size[1]} if size else {}
-    return fixed | {
+    more = {"height": size[0], "width": size[1]} if size else {}
+    for name, value_range in zip(("range_in", "range_out"), getattr(G, "ranges", (None, None))):
+        if value_range:  # the values in the files that are -1 and 1 for the network
+            more[name] = "{!r} {!r}".format(*value_range)
+    if trained.options.get("keep_aspect"):
+        more["keep_aspect"] = 1
+    return more | {
         "channels": G.channels, "out_channels": G.out_channels, "multiple": G.multiple, "smallest": G.smallest,
         "direction": trained.direction or "", "epoch": trained.epoch or "", "value_range": "-1 to 1",
         "colours": {1: "gray", 3: "RGB"}.get(G.channels, ""), "img_height": height, "img_width": width,

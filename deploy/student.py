@@ -94,12 +94,11 @@ def translate_with_features(G, x):
 
     Returns (G(x), [features before, halfway through, and after the residual blocks]).
     """
-    blocks, features = G.stages[1], {}
-    hooks = [
-        blocks[i].register_forward_hook(
-            lambda block, inputs, output, i=i: features.update({i: inputs[0], i + 1: output})
-        )
-        for i in range(len(blocks))
+    _, blocks, (following, *_) = G.stages
+    features = {}
+    hooks = [  # on what each block gets, and what the layer after the blocks gets, of which there may be none
+        layer.register_forward_pre_hook(lambda layer, inputs, i=i: features.update({i: inputs[0]}))
+        for i, layer in enumerate([*blocks, following])
     ]
     translated = G(x)
     for hook in hooks:

@@ -7,13 +7,13 @@ import errno
 import http.client
 import os
 import shutil
-import sys
 import tempfile
 import time
 import urllib.error
 import urllib.request
 import zipfile
 
+from command_line.progress import Progress
 from get_data.part import complete_folder
 from media.reading import check_regular
 from utils import InputError
@@ -69,18 +69,20 @@ def download(url, part, path, attempts=5):
     """
     for attempt in range(1, attempts + 1):
         have = os.path.getsize(part) if os.path.exists(part) else 0
-        received = 0
+        received, shown = 0, None
         request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
         try:
             with urllib.request.urlopen(request, timeout=60) as response:
                 if response.status != 206:  # the server ignores ranges and sends the whole file
                     have = 0
                 total = have + int(response.headers.get("Content-Length", 0))
+                shown = DownloadProgress(url, have, total)
                 with open(part, "ab" if have else "wb") as file:
                     while block := response.read(1 << 18):
                         file.write(block)
                         have, received = have + len(block), received + len(block)
-                        report(f"downloading {url}: {have / 1e6:.0f} of {total / 1e6:.0f} MB", final=have == total)
+                        shown.update(have)
+                shown.end_line()
             if have < total:
                 raise http.client.IncompleteRead(b"", total - have)
             os.replace(part, path)
@@ -90,18 +92,35 @@ def download(url, part, path, attempts=5):
                 raise
             os.remove(part)
         except (OSError, http.client.HTTPException) as error:
+            if shown:
+                shown.end_line()
             if attempt == attempts or not received:  # no network, or no such server
                 raise
-            report(f"{url}: connection lost after {have / 1e6:.1f} MB ({error}), trying again", final=True)
+            print(f"{url}: connection lost after {have / 1e6:.1f} MB ({error}), trying again", flush=True)
             time.sleep(attempt)
 
 
-def report(text, final):
-    """Shows progress: redraws one line in a terminal, and prints only the final line elsewhere."""
-    if sys.stdout.isatty():
-        print("\r" + text, end="\n" if final else "", flush=True)
-    elif final:
-        print(text, flush=True)
+class DownloadProgress:
+    """Says what is downloaded, and shows the progress.
+
+    have, total: bytes of the file that are there already, and of all of it; equal if the server does not say how many
+    """
+
+    def __init__(self, url, have, total):
+        self.have, self.n_all = have, max(1, round((total - have) / 1e6)) if total > have else None
+        self.total, self.progress, self.started = total, Progress(), time.monotonic()
+        size = f"{total / 1e6:.0f} MB" if self.n_all else "size unknown"
+        print(f"downloading {url}: {size}" + (f", of which {have / 1e6:.0f} are there" if have else ""), flush=True)
+
+    def update(self, have):
+        """have: bytes that are there now"""
+        done = int((have - self.have) / 1e6)
+        if self.n_all:  # all of them only at the end, as that is always shown
+            done = self.n_all if have == self.total else min(done, self.n_all - 1)
+        self.progress.tick(done, self.n_all, "MB", self.started, "downloading: ")
+
+    def end_line(self):
+        self.progress.end_line()
 
 
 class BadArchive(Exception):

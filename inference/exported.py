@@ -23,6 +23,7 @@ from inference.generator import TrainedGenerator
 from media.files import check_zip
 from media.reading import check_regular
 from utils import InputError
+from variants.ranges import parse_range
 
 PROGRAMS = (".pt2", ".ts")
 RUNTIMES = {".onnx": "ONNX", ".pt2": "torch.export", ".ts": "TorchScript"}
@@ -53,6 +54,7 @@ class Exported(nn.Module):
     Attributes, from the file's metadata:
     channels, out_channels, multiple, smallest: as of models.GeneratorResNet
     size:      (height, width) of the only images that a file of export.py --size takes, None for any size
+    ranges:    only if trained with --range_A or --range_B, see inference.ranges
     precision: of the weights, such as "float32" or "int8"
     direction, epoch, options: as in TrainedGenerator
 
@@ -77,7 +79,10 @@ class Exported(nn.Module):
         self.multiple, self.smallest = facts["multiple"], facts["smallest"]
         self.size = (facts["height"], facts["width"]) if facts.get("height") else None
         self.precision, self.direction, self.epoch = facts["precision"], facts["direction"], facts["epoch"]
-        self.options = {name: facts[name] for name in ("img_height", "img_width", "dataset_name") if facts.get(name)}
+        known = ("img_height", "img_width", "dataset_name", "keep_aspect")
+        self.options = {name: facts[name] for name in known if facts.get(name)}
+        if any(facts["ranges"]):
+            self.ranges = facts["ranges"]
 
     def load(self, device):
         """Loads the file onto a device -> its metadata, a dict."""
@@ -142,6 +147,7 @@ def check_facts(metadata):
     facts |= {"direction": metadata.get("direction") or None, "epoch": None}  # "" if export.py did not know
     limits = {"channels": 4096, "out_channels": 4096, "multiple": 2**14, "smallest": 2**14}
     optional = {"height": 2**14, "width": 2**14, "img_height": 2**14, "img_width": 2**14, "epoch": 10**9}
+    optional |= {"keep_aspect": 1}
     for name, most in (limits | optional).items():
         if name in limits or metadata.get(name):
             facts[name] = int(metadata[name])
@@ -149,6 +155,8 @@ def check_facts(metadata):
                 raise ValueError(f"{name} is {str(metadata[name])[:40]}")
     if bool(facts.get("height")) != bool(facts.get("width")):
         raise KeyError
+    ranges = [metadata.get(name) for name in ("range_in", "range_out")]
+    facts["ranges"] = [parse_range(str(value)[:80]) if value else None for value in ranges]
     name = facts["dataset_name"]
     is_folder = name is None or isinstance(name, str) and os.path.basename(name) == name and name not in (".", "..")
     for name, fits in {

@@ -16,7 +16,8 @@ class TrainedGenerator:
     path:      the file
     direction: "AB", "BA", or None if unknown
     epoch:     number of epochs that it was trained for, or None if unknown
-    options:   options of its training. {} if unknown; an exported file knows dataset_name, img_height and img_width
+    options:   options of its training. {} if unknown; an exported file knows dataset_name, img_height, img_width and
+               keep_aspect
     is_full:   True if the file is a full checkpoint, with both generators and the discriminators
     provenance: what the checkpoint says of its making, see training/provenance.py. {} if unknown
     """

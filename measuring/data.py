@@ -9,6 +9,7 @@ from measuring.images import has_more_than_8_bits
 from measuring.labels import label_references
 from measuring.palettes import CITYSCAPES, MAX_CLASSES, Palette, palette_of_images, read_palette, share_of_palette
 from media.folders import ImageFiles, stems
+from media.survey import merged
 from utils import InputError
 
 
@@ -20,7 +21,8 @@ class EvaluationData:
     real:         {domain: {"test": paths, "train": paths}}, all images on disk
     test:         {domain: paths}, the images that are translated
     matched:      whether image i of test["A"] is the counterpart of image i of test["B"]
-    deep:         {domain: whether its test images have more than 8 bits}
+    ranges:       {domain: (low, high), the values in its files that are -1 and 1 for the networks, or None}
+    deep:         {domain: whether its test images have more than 8 bits, or a range}
     label_domain: the domain that consists of label images to be scored, "A", "B" or None
     palette:      the classes of the label images, a palettes.Palette or None
     references:   scores of reference predictions for the labels, see labels.label_references
@@ -31,6 +33,7 @@ class EvaluationData:
     real: dict
     test: dict
     matched: bool = False
+    ranges: dict = dataclasses.field(default_factory=lambda: {"A": None, "B": None})
     deep: dict = dataclasses.field(default_factory=lambda: {"A": False, "B": False})
     label_domain: str | None = None
     palette: Palette | None = None
@@ -53,11 +56,11 @@ class EvaluationData:
 def find_data(root, generators, matched=False):
     """Lists the images of a data set folder. Training images are optional, test images are not.
 
-    generators: {direction: generator}, for their numbers of channels
+    generators: {direction: generator}, for their numbers of channels and ranges of values
     matched:    keep only test images whose name exists in both domains, see media.folders.stems, in pairs
     """
     files = {domain: ImageFiles(find_folder(root, "test", domain)) for domain in "AB"}
-    for note in files["A"].notes + files["B"].notes:
+    for note in merged(files["A"].notes + files["B"].notes):
         print(f"note: {note}")
     real = {domain: {"test": list(files[domain])} for domain in "AB"}
     for domain in "AB":
@@ -68,11 +71,23 @@ def find_data(root, generators, matched=False):
     test = {domain: real[domain]["test"] for domain in "AB"}
     if matched:
         test = match_by_stem(files)
-    data = EvaluationData(root, real, test, matched)
+    data = EvaluationData(root, real, test, matched, ranges_of(generators))
     for (source, target), G in generators.items():
         for domain, channels in ((source, G.channels), (target, G.out_channels)):
-            data.deep[domain] = has_more_than_8_bits(test[domain], channels)
+            data.deep[domain] = bool(data.ranges[domain]) or has_more_than_8_bits(test[domain], channels)
     return data
+
+
+def ranges_of(generators):
+    """{direction: generator} -> {"A": (low, high) or None, "B": the same}, the ranges of values that they were trained
+    with (--range_A, --range_B). Raises InputError if both directions were not trained with the same ones."""
+    found = [dict(zip(direction, getattr(G, "ranges", (None, None)))) for direction, G in generators.items()]
+    if any(ranges != found[0] for ranges in found):
+        raise InputError(
+            "--counterpart: the two generators are for different ranges of values (--range_A, --range_B). Take both from "
+            "one training; a file that an older export.py wrote has to be exported again"
+        )
+    return {domain: found[0][domain] for domain in "AB"}
 
 
 def match_by_stem(test):
@@ -89,14 +104,14 @@ def match_by_stem(test):
     return {"A": [of_A[name] for name in common], "B": [of_B[name] for name in common]}
 
 
-def find_labels(data, palette, generators, directions, size):
+def find_labels(data, palette, generators, directions, size, keep_aspect=False):
     """Detects which domain consists of label images, and sets data.label_domain, data.palette, data.references and
     data.absent.
 
     palette:    "cityscapes", "auto" to take the colours of the label images, or a file for palettes.read_palette
     generators: {direction: generator}
     directions: directions that will be measured
-    size:       (height, width) at which labels are scored
+    size:       (height, width) at which labels are scored; keep_aspect: see images.ResizedImages
     """
     if any({G.channels, G.out_channels} != {3} for G in generators.values()):
         raise InputError(f"--palette {palette}: labels are RGB images, and these generators have other channels")
@@ -117,6 +132,11 @@ def find_labels(data, palette, generators, directions, size):
         raise InputError(
             f"--palette {palette}: domain {label_domain} has the labels, and --direction translates into the other one"
         )
+    if data.ranges[label_domain]:
+        raise InputError(
+            f"--palette {palette}: labels are colours of 8 bits, but this training had --range_{label_domain}. Omit "
+            "--palette"
+        )
     data.label_domain, data.palette = label_domain, found[label_domain]
     train, test = data.real[label_domain]["train"], data.test[label_domain]
-    data.references, data.absent = label_references(train, test, size, data.palette)
+    data.references, data.absent = label_references(train, test, size, data.palette, keep_aspect)

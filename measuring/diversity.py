@@ -23,7 +23,7 @@ def measure_samples(direction, G, data, scores, settings, paired, translate, n_s
     """
     source, target = direction
     is_deep, truths, done = data.is_deep(direction), data.truths(direction), 0
-    loading = settings.loading() | dict(
+    loading = settings.loading(source) | dict(
         channels=G.channels, deep=data.deep[source], label=f"{source} -> {target}, {n_samples} samples"
     )
     for images in image_batches(data.test[source], **loading):
@@ -33,8 +33,8 @@ def measure_samples(direction, G, data, scores, settings, paired, translate, n_s
         seen = [fake.clamp(-1, 1) if is_deep else from_uint8(to_uint8(fake)) for fake in fakes]
         add_diversity(scores, seen)
         if paired:
-            truth = stack_images(truths[batch], settings.size, G.out_channels, data.deep[target]).to(settings.device)
-            add_quality(scores, seen, to_float(truth))
+            reading = settings.reading(target) | dict(channels=G.out_channels, deep=data.deep[target])
+            add_quality(scores, seen, to_float(stack_images(truths[batch], **reading).to(settings.device)))
 
 
 def add_diversity(scores, samples):

@@ -18,21 +18,24 @@ from inference.exported import is_exported
 from inference.load import load_generators, options_beside, provenance_beside
 from inference.samples import prepare_sampling
 from measuring.data import find_data, find_labels
-from measuring.diversity import measure_samples
-from measuring.images import from_uint8, image_batches, in_8_bits, stack_images, to_float, to_uint8
-from measuring.metrics import RESIZING, l1
-from measuring.report import Cases, arrow, best_epochs, draw_curves, results_table
-from measuring.scores import AvailableMetrics, Scores
+from measuring.directions import measure_all_untranslated, measure_direction
+from measuring.metrics import RESIZING
+from measuring.report import arrow, best_epochs, draw_curves, results_table
+from measuring.scores import AvailableMetrics
 from media.images import stem
 from media.reading import check_regular
-from utils import InputError, as_rgb, bfloat16_pays, choose_device
+from utils import InputError, bfloat16_pays, choose_device
 from variants.schema import confirm_paths
 
 # Stored with the results, so that numbers are only compared if they were measured in the same way
 PROTOCOL = {
     "size": "all images are resized to one size",
+    "aspect": "images keep their shape: they are resized to cover one size, and their centre is taken",
+    "range": "images of {} are read in the range {:g} to {:g}, which becomes 0 to 255: an L1 of 1 is {:.4g} in their values",
     "8 bits": "translations are rounded to 8 bits",
     "more bits": "images have more than 8 bits: translations are not rounded; FID, KID and LPIPS see 8 bits",
+    "more bits in a range": "images have more than 8 bits or a range: translations are not rounded; FID, KID and LPIPS see "
+    "8 bits of the range",
     "ssim": "SSIM is the mean over the windows inside the image",
 }
 
@@ -47,6 +50,7 @@ class Settings:
     n_cpu:      worker processes that load images
     n_samples:  translations of each image to measure the diversity of; None does not measure it
     seed:       of these
+    keep_aspect, ranges: see images.ResizedImages; ranges is {domain: value_range}
     """
 
     size: tuple
@@ -56,15 +60,21 @@ class Settings:
     n_cpu: int = 0
     n_samples: int | None = None
     seed: int = 0
+    keep_aspect: bool = False
+    ranges: dict = dataclasses.field(default_factory=dict)
 
-    def loading(self):
-        """Returns the keyword arguments of images.image_batches that are the same for all images."""
-        return dict(size=self.size, device=self.device, batch_size=self.batch_size, n_cpu=self.n_cpu)
+    def reading(self, domain):
+        """Returns the keyword arguments of images.stack_images that are the same for all images of a domain."""
+        return dict(size=self.size, keep_aspect=self.keep_aspect, value_range=self.ranges.get(domain))
+
+    def loading(self, domain):
+        """Returns the keyword arguments of images.image_batches that are the same for all images of a domain."""
+        return self.reading(domain) | dict(device=self.device, batch_size=self.batch_size, n_cpu=self.n_cpu)
 
 
 def evaluate(checkpoint, *, counterpart=None, direction=None, all_checkpoints=False, dataset_name=None, data_dir=None,
-             img_height=None, img_width=None, paired=False, palette=None, inception_weights=None, lpips_weights=None,
-             fid_resize="torch-fidelity", batch_size=8, n_cpu=2, device=None, amp=None, trust=False,
+             img_height=None, img_width=None, keep_aspect=None, paired=False, palette=None, inception_weights=None,
+             lpips_weights=None, fid_resize="torch-fidelity", batch_size=8, n_cpu=2, device=None, amp=None, trust=False,
              n_samples=None, seed=0):  # fmt: skip
     """Measures the quality of trained generators on the test images of a data set.
 
@@ -75,7 +85,7 @@ def evaluate(checkpoint, *, counterpart=None, direction=None, all_checkpoints=Fa
     counterpart:           file of the generator of the other direction, if it is not in the folder of the checkpoint
     direction:             "AB" or "BA" to measure one direction; None measures both if both generators exist
     all_checkpoints:       measure every G_AB_N.pth in the folder of the checkpoint
-    dataset_name, data_dir, img_height, img_width: default to those of the training
+    dataset_name, data_dir, img_height, img_width, keep_aspect: default to those of the training
     paired, palette:       compare with the ground truth; A and B are matched by file stem. See data.find_labels
     inception_weights, lpips_weights: local files, see metrics.inception and metrics.lpips
     fid_resize:            "torch-fidelity" or "clean-fid", see metrics.Inception
@@ -95,9 +105,10 @@ def evaluate(checkpoint, *, counterpart=None, direction=None, all_checkpoints=Fa
     data = find_data(root, generators, matched=bool(paired or palette))
     if amp is None:  # bfloat16 has 8 significant bits
         amp = bfloat16_pays(device) and not any(map(data.is_deep, directions))
-    settings = Settings(size, device, amp, batch_size, n_cpu, n_samples, seed)
+    keep_aspect = bool(options.get("keep_aspect")) if keep_aspect is None else keep_aspect
+    settings = Settings(size, device, amp, batch_size, n_cpu, n_samples, seed, keep_aspect, data.ranges)
     if palette:
-        find_labels(data, palette, generators, directions, size)
+        find_labels(data, palette, generators, directions, size, keep_aspect)
 
     precision = str(next(iter(generators.values()))) if is_exported(checkpoint) else "bfloat16" if amp else "float32"
     print(f"{root}: {data.counts()}, at {size[1]} x {size[0]} pixels, {precision}")
@@ -108,11 +119,12 @@ def evaluate(checkpoint, *, counterpart=None, direction=None, all_checkpoints=Fa
     available = prepare_metrics(generators, directions, data, settings, inception_weights, lpips_weights, fid_resize)
     about = {
         "data": root, "counts": data.counts(), "size": size, "precision": precision,
-        "protocol": protocol_lines(data, available, directions, n_samples, seed), "missing": available.missing,
+        "protocol": protocol_lines(data, available, directions, settings, paired), "missing": available.missing,
         "untranslated": measure_all_untranslated(generators, directions, data, available, settings, paired),
         "references": data.references, "absent": data.absent,
         "palette": data.palette and dataclasses.asdict(data.palette), "versions": package_versions(), **made,
     }  # fmt: skip
+    about |= {"ranges": data.ranges} if any(data.ranges.values()) else {}
 
     sheets, history = os.path.join("images", os.path.basename(os.path.abspath(folder))), {}
     if name != options.get("dataset_name", name):
@@ -122,7 +134,7 @@ def evaluate(checkpoint, *, counterpart=None, direction=None, all_checkpoints=Fa
             generators = networks_of(load_generators(path, direction, counterpart, trust), n_samples)
         results = measure_checkpoint(path, generators, directions, data, available, settings, paired, sheets)
         print(f"\n{path}" + (f", epoch {epoch}" if epoch is not None else ""))
-        lines = results_table(results, about["untranslated"], data.references, data.absent)
+        lines = results_table(results, about["untranslated"], data.references, data.absent, data.ranges)
         print("\n".join([*lines, *about["protocol"]]) + "\n")
         now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         append_line(log, json.dumps({"time": now, "checkpoint": path, "epoch": epoch, "results": results} | about))
@@ -215,17 +227,24 @@ def prepare_metrics(generators, directions, data, settings, inception_weights, l
     return available
 
 
-def protocol_lines(data, available, directions, n_samples=None, seed=0):
+def protocol_lines(data, available, directions, settings, paired=False):
     """Says how things are measured, as lines of text."""
     deep = [direction for direction in directions if data.is_deep(direction)]
-    lines = [PROTOCOL["size"], PROTOCOL["ssim"]]
+    lines = [PROTOCOL["aspect" if settings.keep_aspect else "size"]]
+    if paired and available.pair["ssim"]:
+        lines.append(PROTOCOL["ssim"])
+    for domain, value_range in data.ranges.items():
+        if value_range:
+            low, high = value_range
+            lines.append(PROTOCOL["range"].format(domain, low, high, (high - low) / 255))
     if deep:
-        lines.append(f"{', '.join(map(arrow, deep))}: {PROTOCOL['more bits']}")
+        what = PROTOCOL["more bits in a range" if any(data.ranges.values()) else "more bits"]
+        lines.append(f"{', '.join(map(arrow, deep))}: {what}")
     if len(deep) < len(directions):
         lines.append(("otherwise, " if deep else "") + PROTOCOL["8 bits"])
-    if n_samples:
+    if settings.n_samples:
         lines.append(
-            f"samples are {n_samples} translations of each input with seed {seed}; the other measures are of the one "
+            f"samples are {settings.n_samples} translations of each input with seed {settings.seed}; the other measures are of the one "
             "without noise and dropout"
         )
     resize, subsets = available.fid_resize, {}
@@ -260,99 +279,6 @@ def measure_checkpoint(path, generators, directions, data, available, settings, 
         cases.save_sheet(sheet)
         print(f"{sheet}: best and worst cases of {cases.title}")
     return results
-
-
-def measure_all_untranslated(generators, directions, data, available, settings, paired):
-    """Returns {direction: result of measure_untranslated}, for directions where that makes sense."""
-    return {
-        d: measure_untranslated(d, data, available, settings, generators[d].channels, paired)
-        for d in directions
-        if (paired or data.label_domain == d[1]) and generators[d].channels == generators[d].out_channels
-    }
-
-
-@torch.no_grad()
-def measure_untranslated(direction, data, available, settings, channels, paired):
-    """Compares the inputs themselves with the ground truth -> {measure: value}, as measure_direction does with the
-    translations. A translation is only worth something if it is closer to the truth than its input was."""
-    source, target = direction
-    scores, truths, done = Scores(available, deep=data.is_deep(direction)), data.truths(direction), 0
-    loading = settings.loading() | dict(
-        channels=channels, deep=data.deep[source], label=f"untranslated {source} against {target}"
-    )
-    for images in image_batches(data.test[source], **loading):
-        counterparts = truths[done : done + len(images)]
-        done += len(images)
-        if paired:
-            truth = stack_images(counterparts, settings.size, channels, data.deep[target]).to(settings.device)
-            scores.add_pairs(to_float(images), to_float(truth))
-        if data.label_domain == target:
-            scores.add_labels(in_8_bits(images), counterparts, data.palette)
-    return scores.compute()
-
-
-@torch.no_grad()
-def measure_direction(direction, generators, data, available, settings, paired):
-    """Measures one direction -> ({measure: value}, report.Cases).
-
-    direction:  "AB" or "BA"
-    generators: {direction: generator}; the opposite one is optional
-    """
-    source, target = direction
-    G, G_back = generators[direction], generators.get(target + source)
-    is_deep, is_label = data.is_deep(direction), data.label_domain == target
-    truths = data.truths(direction)
-    if is_label:
-        criterion, unit = "share of wrong pixels", ""
-    elif truths:
-        criterion, unit = "L1 to the truth", "of 255"
-    elif G_back:
-        criterion, unit = "cycle L1", "of 255"
-    else:
-        criterion, unit = "L1 to the input", "of 255"
-    columns = ["input", "translation"] + ["recovered"] * bool(G_back) + ["truth"] * bool(truths)
-    scores, cases = Scores(available, target, is_deep), Cases(f"{arrow(direction)}, by {criterion}", columns, unit)
-
-    def translate(G, x):
-        with torch.autocast(settings.device.type, torch.bfloat16, enabled=settings.amp):
-            return G(x).float()
-
-    done = 0
-    loading = settings.loading() | dict(channels=G.channels, deep=data.deep[source], label=arrow(direction))
-    for images in image_batches(data.test[source], **loading):
-        batch = slice(done, done + len(images))
-        done += len(images)
-        x = to_float(images)
-        fake = translate(G, x)
-        written = to_uint8(fake)  # what an image file would contain ...
-        seen = fake.clamp(-1, 1) if is_deep else from_uint8(written)  # ... and what its reader would see
-        shown = [in_8_bits(images), written]
-        errors = {"L1 to the input": scores.add_change(x, seen)}
-        scores.add_distribution(written)
-        if G_back:
-            recovered = translate(G_back, fake)  # not from 8 bits: the cycle loss does not round either
-            errors["cycle L1"] = scores.add_cycle(x, recovered)
-            shown.append(to_uint8(recovered))
-        if truths:
-            truth = stack_images(truths[batch], settings.size, G.out_channels, data.deep[target]).to(settings.device)
-            shown.append(in_8_bits(truth))
-            truth = to_float(truth)
-            errors["L1 to the truth"] = l1(seen, truth)
-            if paired:
-                scores.add_pairs(seen, truth)
-        if is_label:
-            errors["share of wrong pixels"] = scores.add_labels(written, truths[batch], data.palette)
-        for i, path in enumerate(data.test[source][batch]):
-            cases.add(errors[criterion][i].item(), path, [as_rgb(column[i : i + 1])[0] for column in shown])
-
-    if settings.n_samples:
-        measure_samples(direction, G, data, scores, settings, paired, translate, settings.n_samples, settings.seed)
-    unchanged = data.test[target] if G.channels == G.out_channels else []
-    loading |= dict(deep=data.deep[target], label=f"{arrow(direction)}, identity mapping of {target}")
-    for images in image_batches(unchanged, **loading):
-        x = to_float(images)
-        scores.add("identity_l1", l1(translate(G, x), x))
-    return scores.compute(), cases
 
 
 def package_versions():

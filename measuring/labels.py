@@ -7,8 +7,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from measuring.images import resize_to
 from measuring.palettes import VOID
-from media.images import load_image, open_image
+from media.domain import centre
+from media.images import load_image, open_image, target_size
 
 
 def nearest_class(pixels, palette, with_void=False):
@@ -26,12 +28,13 @@ def nearest_class(pixels, palette, with_void=False):
     return nearest.to(torch.uint8).numpy().reshape(pixels.shape[:-1])
 
 
-def load_labels(path, size, palette):
+def load_labels(path, size, palette, keep_aspect=False):
     """Reads a label image as uint8 (height, width) of class indices and VOID. Resizing takes the nearest pixel, so
-    colours are never mixed."""
+    colours are never mixed. keep_aspect: see images.ResizedImages"""
     with open_image(path) as image:
-        image = image.convert("RGB").resize(size[::-1], Image.Resampling.NEAREST)
-        return nearest_class(np.array(image), palette, with_void=True)
+        height, width = target_size(resize_to(size, keep_aspect), image.height, image.width)
+        image = image.convert("RGB").resize((width, height), Image.Resampling.NEAREST)
+        return nearest_class(centre(np.array(image), size), palette, with_void=True)
 
 
 class LabelScore:
@@ -86,20 +89,22 @@ class LabelScore:
         return [name for name, there in zip(self.classes, self.present()) if not there]
 
 
-def label_references(train, test, size, palette):
+def label_references(train, test, size, palette, keep_aspect=False):
     """Scores two reference predictions, which give the scores of a model a scale.
 
     The first is the true label images, read the way translations are: an upper bound. The second is the most frequent
     training label at each pixel, which ignores the input: a lower bound.
 
     train, test: paths of label images
+    keep_aspect: see images.ResizedImages
     Returns ({title: scores}, names of the classes that do not occur in `test`).
     """
     truth_score, constant_score = LabelScore(palette), LabelScore(palette)
-    constant = most_frequent_labels(train, size, palette) if train else None
+    constant = most_frequent_labels(train, size, palette, keep_aspect) if train else None
     for path in test:
-        truth = load_labels(path, size, palette)
-        truth_score.update(nearest_class(load_image(path, size=size), palette), truth)
+        truth = load_labels(path, size, palette, keep_aspect)
+        read = centre(load_image(path, size=resize_to(size, keep_aspect)), size)
+        truth_score.update(nearest_class(read, palette), truth)
         if train:
             constant_score.update(constant, truth)
     references = {"the true labels": truth_score.compute()}
@@ -108,12 +113,12 @@ def label_references(train, test, size, palette):
     return references, truth_score.absent()
 
 
-def most_frequent_labels(paths, size, palette):
+def most_frequent_labels(paths, size, palette, keep_aspect=False):
     """Returns the most frequent class at each pixel of the label images, uint8 (height, width)."""
     counts = np.zeros((len(palette.classes), *size), np.int32)
     rows, columns = np.indices(size)
     for path in paths:
-        labels = load_labels(path, size, palette)
+        labels = load_labels(path, size, palette, keep_aspect)
         scored = labels != VOID
         counts[labels[scored], rows[scored], columns[scored]] += 1
     return counts.argmax(0).astype(np.uint8)

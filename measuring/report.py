@@ -41,6 +41,8 @@ MEASURES = {
     "class_accuracy_all": ("labels: per-class accuracy, absent as 0", "0 to 1", True),
     "class_iou_all": ("labels: class IoU, absent as 0", "0 to 1", True),
 }
+# those that are also given in the values of a domain with --range_A or --range_B: of the source or of the target
+IN_VALUES = {"cycle_l1": 0, "identity_l1": 1, "paired_l1": 1}
 BETTER = {True: "  (higher is better)", False: "  (lower is better)", None: ""}
 N_CASES = 4  # number of best cases in a sheet, and of worst cases
 
@@ -54,18 +56,20 @@ def with_unit(title, unit):
     return f"{title}, {unit}" if unit else title
 
 
-def results_table(results, untranslated, references, absent):
+def results_table(results, untranslated, references, absent, ranges=None):
     """Formats the results of one checkpoint as lines of text.
 
     results:      {direction: {measure: value}}
     untranslated: the same for the input itself, shown below the measures that both contain
     references:   {title: scores} from labels.label_references; {} without labels
     absent:       names of the classes that do not occur in the true labels
+    ranges:       {domain: (low, high) or None}, the values in the files that become 0 and 255
     """
-    directions = list(results)
+    directions, in_values = list(results), results_in_values(results, ranges or {})
     lines = [" " * 48 + "".join(arrow(d).rjust(12) for d in directions)]
     for name, (title, unit, higher_is_better) in MEASURES.items():
         rows = [(with_unit(title, unit), results, BETTER[higher_is_better])]
+        rows.append(("  in the values of the files", in_values, ""))
         rows.append(("  of the untranslated input", untranslated, ""))
         for label, values_of, better in rows:
             values = [values_of.get(d, {}).get(name) for d in directions]
@@ -83,6 +87,18 @@ def results_table(results, untranslated, references, absent):
     if absent:
         lines.append(f"absent from the true labels: {', '.join(absent)}")
     return lines
+
+
+def results_in_values(results, ranges):
+    """The L1 errors of `results` in the values of their domain's files, where it has a range, see results_table."""
+    found = {}
+    for direction, values in results.items():
+        for name, side in IN_VALUES.items():
+            value_range = ranges.get(direction[side])
+            if value_range and name in values:
+                low, high = value_range
+                found.setdefault(direction, {})[name] = values[name] / 255 * (high - low)
+    return found
 
 
 def before_and_after(rows, before, after):

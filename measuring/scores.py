@@ -56,7 +56,7 @@ class AvailableMetrics:
         }
         for part in ("test", "train"):
             label = f"real images of {domain}"
-            for images in image_batches(files[part], channels=channels, label=label, **settings.loading()):
+            for images in image_batches(files[part], channels=channels, label=label, **settings.loading(domain)):
                 features = self.extractor(as_rgb(images))
                 for protocol, distance in distances.items():
                     if part == "test" or protocol == "train_test":
@@ -126,12 +126,15 @@ class Scores:
         self.add_lpips("paired_lpips", translated, truth)
         return errors
 
-    def add_labels(self, translated, truths, palette):
-        """Compares uint8 translations with the true label images at the paths `truths`."""
+    def add_labels(self, translated, truths, palette, keep_aspect=False):
+        """Compares uint8 translations with the true label images at the paths `truths`. keep_aspect: see
+        images.ResizedImages"""
         self.labels = self.labels or LabelScore(palette)
         size = tuple(translated.shape[2:])
         predicted = nearest_class(translated.permute(0, 2, 3, 1).cpu().numpy(), palette)
-        correct = [self.labels.update(p, load_labels(path, size, palette)) for p, path in zip(predicted, truths)]
+        correct = [
+            self.labels.update(p, load_labels(path, size, palette, keep_aspect)) for p, path in zip(predicted, truths)
+        ]
         return 1 - torch.tensor(correct)
 
     def compute(self):

@@ -178,9 +178,28 @@ def notes_on_values(domain, low, high, top):
         return [f"{folder}: {found}; those outside of {a:g} to {b:g} are clipped"] if outside else []
     if top == 255 or high - low >= top / 4:
         return []
+    letter = folder[-1:]  # of trainA or train/A
+    flag = f"--range_{letter}" if letter in ("A", "B") else "--range_A or --range_B"
     return [
         f"{folder}: {found} are less than a quarter of 0 to {top}, so that images differ little for the networks. "
-        f"--range_A or --range_B {low:g} {high:g} uses the whole range"
+        f"{flag} {low:g} {high:g} uses the whole range"
+    ]
+
+
+def merged(notes):
+    """Notes "FOLDER: TEXT" of both domains -> the same, saying once what is the same: of equal texts, one with all the
+    folders; of equal advice, a last sentence on an option, the last."""
+    folders = {}
+    for note in notes:
+        folder, colon, text = note.partition(": ")
+        folders.setdefault(text if colon else folder, []).extend([folder] if colon else [])
+    lines = [
+        ": ".join([" and ".join(dict.fromkeys(names)), text] if names else [text]) for text, names in folders.items()
+    ]
+    advice = [line.rpartition(". --") for line in lines]
+    return [
+        start if start and any(end == later for *_, later in advice[i + 1 :]) else line
+        for i, (line, (start, _, end)) in enumerate(zip(lines, advice))
     ]
 
 

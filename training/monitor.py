@@ -115,9 +115,10 @@ class Monitor:
     def test_losses(self):
         """-> {"val_cycle": mean, "val_identity": mean} over the test images"""
         run, G_AB, G_BA = self.run, self.gan.sample_G_AB, self.gan.sample_G_BA
-        channels, means = channels_of(vars(self.opt)), {}
-        dataset = ImageDataset(run.root, "test", img_size=self.data.dataset.img_size, channels=channels, cache=False,
-                               skip_bad_images=self.opt.skip_bad_images)  # fmt: skip
+        channels, means, trained = channels_of(vars(self.opt)), {}, self.data.dataset
+        dataset = ImageDataset(run.root, "test", img_size=trained.img_size, channels=channels, cache=False,
+                               skip_bad_images=self.opt.skip_bad_images, keep_aspect=self.opt.keep_aspect,
+                               ranges=(trained.A.value_range, trained.B.value_range))  # fmt: skip
         # with its own generator: the default one draws from the random numbers of the training
         loader = torch.utils.data.DataLoader(dataset, batch_size=8, generator=torch.Generator())
         with evaluating(G_AB, G_BA), torch.autocast(run.device.type, torch.bfloat16, enabled=run.amp):

@@ -144,6 +144,8 @@ class Run:
 
     def description(self, defaults):
         """Lines on the data, the networks, and the options that are not the defaults."""
+        from media.survey import merged
+
         dataset, gan = self.data.dataset, self.gan
         height, width = dataset.img_size
         size_G, size_D = (sum(p.numel() for p in network.parameters()) / 1e6 for network in (gan.G_AB, gan.D_A))
@@ -158,7 +160,7 @@ class Run:
             f"generators 2 x {size_G:.2f} M parameters, discriminators 2 x {size_D:.2f} M; on {self.device}, {precision}, "
             f"{processes}",
             f"options other than the defaults: {as_typed(self.opt, defaults)}",
-            *("note: " + note for note in dataset.notes),
+            *("note: " + note for note in merged(dataset.notes)),
         ]
 
     def disk_lines(self):

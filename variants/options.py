@@ -28,7 +28,7 @@ class ValueRange(argparse.Action):
     """--range_A LOW HIGH, stored as one string "LOW HIGH", as all options are numbers, strings or switches."""
 
     def __init__(self, option_strings, dest, **options):
-        super().__init__(option_strings, dest, nargs="+", metavar=("LOW", "HIGH"), **options)
+        super().__init__(option_strings, dest, nargs=2, metavar=("LOW", "HIGH"), **options)
 
     def __call__(self, parser, namespace, words, option_string=None):
         text = " ".join(words)

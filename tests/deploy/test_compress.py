@@ -270,6 +270,10 @@ def test_features_come_from_before_within_and_after_the_blocks():
     translated, seen = translate_with_features(G, x)
     assert torch.equal(translated, y)
     assert len(seen) == 3 and all(torch.equal(a, b) for a, b in zip(seen, wanted))
+    G = GeneratorResNet(3, 0, 4).apply(weights_init_normal).eval()  # without blocks, all three are the same
+    wanted = torch.nn.Sequential(*G.model[:10])(x)
+    translated, seen = translate_with_features(G, x)
+    assert torch.equal(translated, G(x)) and len(seen) == 3 and all(torch.equal(one, wanted) for one in seen)
 
 
 def test_feature_loss():

@@ -298,3 +298,35 @@ def test_a_name_that_is_not_there_says_what_may_be_meant(tmp_path):
         prepare_dataset("summer", str(tmp_path))
     with pytest.raises(InputError, match="mine.zip is there: unpack it"):
         prepare_dataset("mine", str(tmp_path))
+
+
+def test_the_progress_of_a_download_is_that_of_other_commands(tmp_path, serve, capsys, monkeypatch):
+    url, _ = serve(archive(), break_after=1000, breaks=1)
+    fetch_dataset("tiny", str(tmp_path / "a"), url)
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == f"downloading {url}: 0 MB" and said[1].startswith(f"{url}: connection lost after 0.0 MB")
+    assert said[2] == f"downloading {url}: 0 MB, of which 0 are there"
+    assert re.fullmatch(r"downloading: 1/1 MB  ETA 0:00  .* MB/s", said[3]) and len(said) == 4  # no line in between
+    # in a terminal the line is redrawn, fits, and ends before the next one
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "60")
+    shown = fetch.DownloadProgress("http://x/tiny.zip", 2_000_000, 12_000_000)
+    shown.progress.time = shown.started = shown.started - 5
+    for have in (7_000_000, 12_000_000):
+        shown.update(have)
+    shown.end_line()
+    said = capsys.readouterr().out
+    assert said.startswith("downloading http://x/tiny.zip: 12 MB, of which 2 are there\n\r")
+    lines = said.rstrip().split("\r")[1:]
+    assert "downloading: 5/10 MB  ETA 0:0" in lines[0] and "downloading: 10/10 MB" in lines[1]
+    assert all(len(line) < 60 + len("\033[32m\033[0m") for line in lines) and said.endswith("\n")
+
+
+def test_the_progress_of_a_download_of_unknown_size(capsys):
+    shown = fetch.DownloadProgress("http://x/tiny.zip", 0, 0)
+    shown.progress.time = shown.started = shown.started - 40
+    shown.update(3_000_000)
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "downloading http://x/tiny.zip: size unknown" and said[1].startswith(
+        "downloading: 3/? MB  ETA ..."
+    )

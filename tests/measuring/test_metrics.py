@@ -119,12 +119,13 @@ def test_the_protocol_names_the_resizing_and_the_subsets(monkeypatch):
     monkeypatch.setattr(metrics, "inception", lambda weights, resize: torch.nn.Identity())
     available = AvailableMetrics(torch.device("cpu"), fid_resize="clean-fid")
     data = EvaluationData("data/tiny", {}, {})
-    assert not any("FID" in line for line in evaluation.protocol_lines(data, available, ["AB"]))
+    settings = evaluation.Settings((256, 256), torch.device("cpu"), amp=False)
+    assert not any("FID" in line for line in evaluation.protocol_lines(data, available, ["AB"], settings))
     available.distances["B"] = {
         "test": metrics.SetDistance(4, 120, 120), "train_test": metrics.SetDistance(4, 1300, 120)
     }  # fmt: skip
     available.distances["A"] = {"test": metrics.SetDistance(4, 1400, 2000)}
-    *general, resizing, one, two, three = evaluation.protocol_lines(data, available, ["AB", "BA"])
+    *general, resizing, one, two, three = evaluation.protocol_lines(data, available, ["AB", "BA"], settings)
     assert "translations are rounded to 8 bits" in general
     assert "299 x 299 as clean-fid does: bicubic with antialiasing" in resizing
     assert [one, two, three] == [

@@ -317,7 +317,7 @@ def test_a_note_if_16_bits_use_little_of_their_range(tmp_path):
     dataset = ImageDataset(str(tmp_path), channels=1, **TINY)
     assert len(dataset.notes) == 1
     assert "trainA: values from 500 to 8000 are less than a quarter of 0 to 65535" in dataset.notes[0]
-    assert "--range_A or --range_B 500 8000" in dataset.notes[0]
+    assert ". --range_A 500 8000 uses" in dataset.notes[0]
     dataset = ImageDataset(str(tmp_path), channels=1, ranges=((500, 8000), (0, 30000)), **TINY)
     assert dataset.A.cache.min() < 0.1 and dataset.A.cache.max() > 0.9
     assert dataset.notes == [f"{tmp_path}/trainB: values from 500 to 60000; those outside of 0 to 30000 are clipped"]
