@@ -117,14 +117,10 @@ def evaluate(checkpoint, *, counterpart=None, direction=None, all_checkpoints=Fa
     check_regular(log)
     append_line(log, "")  # fails now if the file cannot be written
     available = prepare_metrics(generators, directions, data, settings, inception_weights, lpips_weights, fid_resize)
-    about = {
-        "data": root, "counts": data.counts(), "size": size, "precision": precision,
-        "protocol": protocol_lines(data, available, directions, settings, paired), "missing": available.missing,
-        "untranslated": measure_all_untranslated(generators, directions, data, available, settings, paired),
-        "references": data.references, "absent": data.absent,
-        "palette": data.palette and dataclasses.asdict(data.palette), "versions": package_versions(), **made,
-    }  # fmt: skip
-    about |= {"ranges": data.ranges} if any(data.ranges.values()) else {}
+    untranslated = measure_all_untranslated(generators, directions, data, available, settings, paired)
+    protocol = protocol_lines(data, available, directions, settings, paired)
+    about = {"protocol": protocol, "untranslated": untranslated, "precision": precision, "missing": available.missing}
+    about |= facts_of(data, size) | made
 
     sheets, history = os.path.join("images", os.path.basename(os.path.abspath(folder))), {}
     if name != options.get("dataset_name", name):
@@ -134,8 +130,8 @@ def evaluate(checkpoint, *, counterpart=None, direction=None, all_checkpoints=Fa
             generators = networks_of(load_generators(path, direction, counterpart, trust), n_samples)
         results = measure_checkpoint(path, generators, directions, data, available, settings, paired, sheets)
         print(f"\n{path}" + (f", epoch {epoch}" if epoch is not None else ""))
-        lines = results_table(results, about["untranslated"], data.references, data.absent, data.ranges)
-        print("\n".join([*lines, *about["protocol"]]) + "\n")
+        lines = results_table(results, untranslated, data.references, data.absent, data.ranges)
+        print("\n".join([*lines, *protocol]) + "\n")
         now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         append_line(log, json.dumps({"time": now, "checkpoint": path, "epoch": epoch, "results": results} | about))
         history[epoch] = results
@@ -279,6 +275,15 @@ def measure_checkpoint(path, generators, directions, data, available, settings, 
         cases.save_sheet(sheet)
         print(f"{sheet}: best and worst cases of {cases.title}")
     return results
+
+
+def facts_of(data, size):
+    """What metrics.jsonl says of the data and the packages -> dict"""
+    facts = {
+        "data": data.root, "counts": data.counts(), "size": size, "references": data.references, "absent": data.absent,
+        "palette": data.palette and dataclasses.asdict(data.palette), "versions": package_versions(),
+    }  # fmt: skip
+    return facts | ({"ranges": data.ranges} if any(data.ranges.values()) else {})
 
 
 def package_versions():
