@@ -11,7 +11,7 @@ PAPER = dict(img_height=256, img_width=256, n_residual_blocks=9, ngf=64, ndf=64,
 
 # For a few dozen of your own photos on two CPU cores, in an evening: small networks at 128 x 128, and a number of steps
 # that does not depend on the number of photos. --diffaugment, because networks learn so few by heart; --ema evens out the end
-LAPTOP = dict(img_height=128, img_width=128, n_residual_blocks=4, ngf=32, ndf=32, upsample="nearest", n_iters=8_000,
+LAPTOP = dict(img_height=128, img_width=128, n_residual_blocks=4, ngf=32, ndf=32, upsample="nearest", n_iters=3_000,
               ema=0.999, diffaugment=True, sample_interval=250)  # fmt: skip
 
 # The demo's scenes are small, and so are its networks. With so few epochs, a long decay helps
