@@ -31,7 +31,7 @@ def weights_error(flag, path, file, error):
 
     flag: the option that names a local file
     path: that file, or None if the weights were to be downloaded
-    file: the name or URL of the expected weights
+    file: the URL of the expected weights
     """
     reason = " ".join(str(error).split())[:100]
     if path:
@@ -147,13 +147,12 @@ def inception(weights=None, resize="torch-fidelity"):
         from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
     except ImportError:
         raise Unavailable("pip install torchmetrics torch-fidelity")
-    name = os.path.basename(URL_INCEPTION_V3)
     try:
         with weights_folder(weights, URL_INCEPTION_V3) as folder:
-            path = f"{folder}/checkpoints/{name}"
+            path = f"{folder}/checkpoints/{os.path.basename(URL_INCEPTION_V3)}"
             return Inception(FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], path), resize)
     except Exception as error:  # no network, a proxy, a corrupt file
-        raise weights_error("--inception_weights", weights, name, error)
+        raise weights_error("--inception_weights", weights, URL_INCEPTION_V3, error)
 
 
 @contextlib.contextmanager

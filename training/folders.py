@@ -45,6 +45,8 @@ def real_path(folder):
     if not os.path.islink(folder):
         return folder
     target = os.path.realpath(folder)
+    if os.path.islink(target):  # what realpath returns for a link that leads to itself
+        raise InputError(f"{folder}: is a link that leads to itself. Remove it")
     if not os.path.isdir(os.path.dirname(target)):
         raise InputError(f"{folder}: is a link to {target}, which does not exist. Is that disk mounted?")
     return target

@@ -343,6 +343,14 @@ def test_a_linked_run_folder_stays_on_its_disk(tiny, tmp_path):
     assert load("drive/saved_models/latest.pth")["epoch"] == 2
 
 
+def test_a_link_to_itself(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.makedirs("saved_models")
+    os.symlink("tiny", "saved_models/tiny")
+    with pytest.raises(InputError, match="saved_models/tiny: is a link that leads to itself. Remove it"):
+        folders.lock_run("saved_models/tiny")
+
+
 def test_a_link_to_a_disk_that_is_not_there(tiny):
     os.makedirs("saved_models")
     os.symlink("/nowhere/models/tiny", "saved_models/tiny")
