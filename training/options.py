@@ -36,7 +36,7 @@ def read_options(parser, argv, pretraining=False):
     With --start_from, the options that determine the networks are those of its checkpoint, and the networks themselves
     are returned instead of a checkpoint to continue from, see training.start.read_start.
 
-    pretraining: the command is pretrain.py"""
+    pretraining: the command is pretraining.inpainting"""
     defaults = vars(parser.parse_args([]))
     # argparse does not set defaults that the namespace has, so options that are not given stay None
     given = vars(parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(defaults))))
@@ -152,12 +152,13 @@ def begun_options(run_name, parser, given):
 
 
 def check_command(checkpoint, run_name, pretraining):
-    """Raises InputError if a run of pretrain.py is to be continued by cyclegan.py, or the other way round."""
+    """Raises InputError if a run of pretraining.inpainting is to be continued by cyclegan.py, or the other way round."""
     if ("pretraining" in checkpoint) != pretraining:
-        script, other = ("cyclegan.py", "pretrain.py") if pretraining else ("pretrain.py", "cyclegan.py")
-        path, way_on = checkpoint["path"], shlex.join(["python", script, "--run_name", run_name, "--resume"])
+        words = ["cyclegan.py"] if pretraining else ["-m", "pretraining.inpainting"]  # of the other command
+        names = words[-1], "pretraining.inpainting" if pretraining else "cyclegan.py"
+        path, way_on = checkpoint["path"], shlex.join(["python", *words, "--run_name", run_name, "--resume"])
         more = "" if pretraining else f". To train with its networks, start a new run with --start_from {path}"
-        raise InputError(f"{path}: a run of {script}, not of {other}. To continue it: {way_on}{more}")
+        raise InputError("{}: a run of {}, not of {}. To continue it: {}{}".format(path, *names, way_on, more))
 
 
 def check_same_data(stored, given, run_name, checkpoint):

@@ -10,11 +10,11 @@ from variants.schema import NETWORKS, check_options, check_training
 
 
 def read_start(path, parser):
-    """Reads the networks of a full checkpoint of cyclegan.py or pretrain.py -> {"path", "options", "averaged", "origin",
+    """Reads the networks of a full checkpoint of cyclegan.py or of pretraining -> {"path", "options", "averaged", "origin",
     and the state dicts of the networks by name}.
 
     The generators are those that translate.py uses, with --ema the averages: they are what the user has looked at, and
-    the last weights are only one of the noisy states that were averaged. A file of pretrain.py has no trained
+    the last weights are only one of the noisy states that were averaged. A file of pretraining has no trained
     discriminators, so D_A and D_B are missing then.
 
     path: the file that --start_from names; parser: of cyclegan.py, which checks the options in the file

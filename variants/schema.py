@@ -44,7 +44,7 @@ def check_training(state, path):
     options = defaults | {name: value for name, value in state["options"].items() if name in defaults}
     with damaged(path):
         check_position(state)
-        expect("pretraining", state.get("pretraining"), state.get("pretraining", True) is True)  # of pretrain.py
+        expect("pretraining", state.get("pretraining"), state.get("pretraining", True) is True)  # of pretraining
         networks = check_networks(state, options)
         for name, trained in zip(OPTIMIZERS, (NETWORKS[:2], NETWORKS[2:3], NETWORKS[3:])):
             shapes = [p.shape for network in trained for p in networks[network].parameters()]

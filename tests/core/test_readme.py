@@ -32,17 +32,17 @@ import cyclegan
 import evaluate
 import export
 import plot
-import pretrain
 import translate
-from benchmarks import compare, few_images, speed, threads
+from benchmarks import compare, few_images, recipes, speed, stopping, threads
 from deploy import compression
 from get_data import split
 from media import camera
+from pretraining import inpainting
 from training import start
 from variants import options
 
-MODULES = (cyclegan, translate, evaluate, speed, compare, threads, few_images, plot, export, compress, split,
-           pretrain)  # fmt: skip
+MODULES = (cyclegan, translate, evaluate, speed, compare, threads, few_images, recipes, stopping, plot, export, compress, split,
+           inpainting)  # fmt: skip
 NAMES = [module.__name__ if "." in module.__name__ else f"{module.__name__}.py" for module in MODULES]
 COMMANDS = [c for page in (*GUIDES, "benchmarks/NOTES.md") for c in commands_in(read(page))]
 COMMANDS += [c for module in MODULES for c in commands_in_docstring(module)]
@@ -188,11 +188,11 @@ def test_commands_for_training_are_understood(command, tmp_path, monkeypatch):
 
 
 def test_commands_for_pretraining_are_understood():
-    for command in OF["pretrain.py"]:
-        pretrain.read_options(pretrain.get_parser(), arguments(command, "pretrain.py"), pretraining=True)
+    for command in OF["pretraining.inpainting"]:
+        inpainting.read_options(inpainting.get_parser(), arguments(command, "pretraining.inpainting"), pretraining=True)
 
 
-@pytest.mark.parametrize("module", [speed, compare, threads, few_images])
+@pytest.mark.parametrize("module", [speed, compare, threads, few_images, recipes, stopping])
 def test_commands_for_benchmarks_are_understood(module):
     for command in OF[module.__name__]:
         module.get_parser().parse_args(arguments(command, module.__name__))

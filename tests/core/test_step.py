@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 import cyclegan
-import pretrain
+from pretraining import inpainting
 from training.cuda_graph import recorded
 from training.update import Update
 
@@ -294,8 +294,8 @@ def test_a_recorded_step_draws_new_noise_each_time(argv, cuda_of_paper):
 @pytest.mark.slow
 @pytest.mark.parametrize("argv", [(), ("--accumulate", "2"), ("--norm", "batch", "--batch_size", "2")], ids=" ".join)
 def test_the_recorded_step_of_pretraining_is_the_step(argv, cuda_of_paper, monkeypatch):
-    monkeypatch.setattr(pretrain, "black_out", lambda images: images.masked_fill(images > 0.5, -1.0))  # without dice
-    one, other = (trained(options(*argv), pretrain.pretrain_step, graph=True, record=r) for r in (False, True))
+    monkeypatch.setattr(inpainting, "black_out", lambda images: images.masked_fill(images > 0.5, -1.0))  # without dice
+    one, other = (trained(options(*argv), inpainting.pretrain_step, graph=True, record=r) for r in (False, True))
     assert len(cuda_of_paper) == 1
     assert_alike(one, other, atol=0, rtol=0)
 

@@ -194,7 +194,8 @@ def test_mistyped_options_get_a_suggestion(module, words, meant, capsys):
 
 
 @pytest.mark.parametrize(
-    "module", ["cyclegan", "translate", "evaluate", "export", "compress", "plot", "pretrain", "benchmarks.speed"]
+    "module",
+    ["cyclegan", "translate", "evaluate", "export", "compress", "plot", "pretraining.inpainting", "benchmarks.speed"],
 )
 def test_version(module, capsys):
     with pytest.raises(SystemExit) as stopped:

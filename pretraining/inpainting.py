@@ -2,7 +2,7 @@
 Pre-trains the generators of cyclegan.py on in-painting: a network learns to complete images in which squares have been
 blacked out. This needs no pairs and no discriminators (Torbunov et al., 2022, UVCGAN, arXiv:2203.02557).
 
-    python pretrain.py --dataset_name horse2zebra
+    python -m pretraining.inpainting --dataset_name horse2zebra
     python cyclegan.py --dataset_name horse2zebra --start_from saved_models/horse2zebra_pretrained/latest.pth
 
 It takes the options of cyclegan.py, and --resume continues it. One network sees both domains, and both generators begin
@@ -37,7 +37,7 @@ OFF |= {f"lambda_{name}": 0.0 for name in EXTRA_LOSSES}
 
 def get_parser():
     parser = cyclegan.get_parser()
-    parser.usage = "python pretrain.py [--dataset_name NAME] [--option VALUE ...]"
+    parser.usage = "python -m pretraining.inpainting [--dataset_name NAME] [--option VALUE ...]"
     parser.description = "Pre-train the generators of cyclegan.py on in-painting. Losses of cyclegan.py have no effect."
     return parser
 
@@ -78,7 +78,7 @@ class PretrainingRun(Run):
 
     def command_to_resume(self, *more):
         _, *words = super().command_to_resume(*more)
-        return ["pretrain.py", *words]
+        return ["-m", "pretraining.inpainting", *words]
 
     def what_was_written(self):
         latest, size = f"{self.checkpoint_dir}/latest.pth", (self.opt.img_height, self.opt.img_width)

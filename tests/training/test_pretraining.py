@@ -1,4 +1,4 @@
-"""pretrain.py: in-painting before the training."""
+"""pretraining/inpainting.py: in-painting before the training."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import torch
 from helpers import SMALL, assert_same, build, load
 
 import cyclegan
-import pretrain
+from pretraining import inpainting
 from training.update import Update
 from utils import InputError
 
@@ -19,16 +19,16 @@ LATEST = "saved_models/tiny_pretrained/latest.pth"
 
 @pytest.fixture
 def tiny(make_set, tmp_path, monkeypatch):
-    """A small data set below the working directory -> train(option, ...), which runs main of pretrain.py."""
+    """A small data set below the working directory -> train(option, ...), which runs main of pretraining.inpainting."""
     make_set()
     monkeypatch.chdir(tmp_path)
-    return lambda *options: pretrain.main([*SMALL, *options])
+    return lambda *options: inpainting.main([*SMALL, *options])
 
 
 def test_squares_are_blacked_out():
     torch.manual_seed(0)
     images = torch.rand(50, 3, 256, 256) * 2 - 1
-    masked = pretrain.black_out(images)
+    masked = inpainting.black_out(images)
     squares = (masked == -1).all(1).unfold(1, 32, 32).unfold(2, 32, 32).float().mean((3, 4))  # 32 x 32, as UVCGAN's
     assert squares.shape == (50, 8, 8) and {*squares.unique().tolist()} == {0, 1}
     assert abs(squares.mean() - 0.4) < 0.03
@@ -37,7 +37,7 @@ def test_squares_are_blacked_out():
 
 def test_squares_of_any_size_and_with_their_own_random_numbers():
     images, state = torch.zeros(2, 1, 40, 68), torch.get_rng_state()
-    one, other = (pretrain.black_out(images, torch.Generator().manual_seed(3)) for _ in range(2))
+    one, other = (inpainting.black_out(images, torch.Generator().manual_seed(3)) for _ in range(2))
     assert torch.equal(one, other) and one.shape == images.shape and torch.equal(torch.get_rng_state(), state)
     corner = one[0, 0, :5, :5]  # an eighth of the shorter side
     assert (corner == corner[0, 0]).all() and {*one.unique().tolist()} == {0, -1}
@@ -53,13 +53,13 @@ def test_the_step_is_the_plain_one(words):
     batches = [torch.rand(opt.batch_size * opt.accumulate, 3, 32, 32) * 2 - 1 for _ in "AB"]
     before = {name: copies(gan.networks()[name]) for name in ("D_A", "D_B")}
     torch.manual_seed(7)
-    losses = Update(pretrain.pretrain_step, gan, opt, run)(*batches)
+    losses = Update(inpainting.pretrain_step, gan, opt, run)(*batches)
 
     torch.manual_seed(7)
     total, parts = 0, []
     for a, b in zip(*(batch.chunk(opt.accumulate) for batch in batches)):
-        masked_A = pretrain.black_out(a)
-        masked_B = pretrain.black_out(b)
+        masked_A = inpainting.black_out(a)
+        masked_B = inpainting.black_out(b)
         losses_AB = [(plain.G_AB(m) - x).abs().mean() for m, x in ((masked_A, a), (masked_B, b))]
         parts.append([loss.item() for loss in losses_AB])
         total = total + sum(losses_AB) / 2 / opt.accumulate
@@ -78,7 +78,7 @@ def copies(network):
 
 
 def stop_at(monkeypatch, step):
-    count, original = [0], pretrain.pretrain_step
+    count, original = [0], inpainting.pretrain_step
 
     def pretrain_step(*arguments):
         count[0] += 1
@@ -86,7 +86,7 @@ def stop_at(monkeypatch, step):
             signal.raise_signal(signal.SIGINT)
         return original(*arguments)
 
-    monkeypatch.setattr(pretrain, "pretrain_step", pretrain_step)
+    monkeypatch.setattr(inpainting, "pretrain_step", pretrain_step)
 
 
 @pytest.mark.parametrize(
@@ -98,9 +98,9 @@ def test_it_resumes_exactly_and_is_one_network(tiny, monkeypatch, words, capsys)
     with monkeypatch.context() as patch:
         stop_at(patch, 8)
         assert tiny(*words) == 128 + signal.SIGINT
-    assert "python pretrain.py --run_name tiny_pretrained --resume" in capsys.readouterr().out
+    assert "python -m pretraining.inpainting --run_name tiny_pretrained --resume" in capsys.readouterr().out
     assert load(LATEST)["step"] == 8
-    pretrain.main(["--dataset_name", "tiny", "--resume", "--device", "cpu"])
+    inpainting.main(["--dataset_name", "tiny", "--resume", "--device", "cpu"])
     whole, resumed = load("saved_models/whole/latest.pth"), load(LATEST)
     assert_same(whole | {"options": None}, resumed | {"options": None})
     assert_same(whole["G_AB"], whole["G_BA"])
@@ -135,10 +135,10 @@ def test_what_cannot_be_is_one_line(tiny):
     small = " ".join(SMALL)
     for main, words, match in (
         (cyclegan.main, "--run_name tiny_pretrained --resume --n_epochs 2",
-         "a run of pretrain.py, not of cyclegan.py. To continue it: python pretrain.py --run_name tiny_pretrained --res"),
-        (pretrain.main, "--run_name tiny --resume --n_epochs 2", "a run of cyclegan.py, not of pretrain.py"),
-        (pretrain.main, f"{small} --start_from {LATEST}", "--start_from: pre-training begins with new networks"),
-        (pretrain.main, f"{small} --channels_A 1", "--channels_A --channels_B: .*same number"),
+         "a run of pretraining.inpainting, not of cyclegan.py. To continue it: python -m pretraining.inpainting --run_name tiny_pretrained --res"),
+        (inpainting.main, "--run_name tiny --resume --n_epochs 2", "a run of cyclegan.py, not of pretraining.inpainting"),
+        (inpainting.main, f"{small} --start_from {LATEST}", "--start_from: pre-training begins with new networks"),
+        (inpainting.main, f"{small} --channels_A 1", "--channels_A --channels_B: .*same number"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=match) as error:
             main(words.split())
