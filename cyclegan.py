@@ -28,7 +28,7 @@ from training.update import Update
 from utils import ReplayBuffer
 from variants import add_variants
 from variants.build import apply_variants, channels_of, dataset_options, make_discriminator, make_generator
-from variants.losses import extra_losses, make_criterion, mean_loss, needs_cycle, penalty, with_noise
+from variants.losses import extra_losses, make_criterion, mean_loss, needs_cycle, noisy, penalty
 from variants.schedules import learning_rates, lr_factor
 
 
@@ -135,7 +135,7 @@ def train_step(gan, opt, real_A, real_B, paired=None):
         # Translating there and back should give the original image:
         #   L_cycle = |G_BA(G_AB(a)) - a| + |G_AB(G_BA(b)) - b|      (equation 2)
         if needs_cycle(opt):
-            recov_A, recov_B = G_BA(with_noise(opt, fake_B)), G_AB(with_noise(opt, fake_A))  # none by default
+            recov_A, recov_B = G_BA(noisy(opt, fake_B)), G_AB(noisy(opt, fake_A))  # none by default
             loss_cycle = mean_loss(opt, criterion_cycle(recov_A, real_A), criterion_cycle(recov_B, real_B))
 
         # Equation 3. The means over both directions do not change the ratio of the weights

@@ -135,6 +135,6 @@ def penalty(opt, D, real, fake):
     return opt.lambda_gp * gradient_penalty(D, real, fake, opt.gp_at)
 
 
-def with_noise(opt, fake):
+def noisy(opt, fake):
     """Translations as the generators get them for the way back: with noise, if --cycle_noise says so."""
     return fake + opt.cycle_noise * torch.randn_like(fake) if opt.cycle_noise else fake

@@ -13,7 +13,7 @@ from training.update import Update
 from utils import InputError
 from variants import distances, parts
 from variants.build import make_discriminator, make_generator, weights_of
-from variants.losses import penalty, with_noise
+from variants.losses import noisy, penalty
 from variants.regularisation import gradient_penalty
 
 
@@ -137,8 +137,8 @@ def test_the_weight_falls_over_all_epochs():
 def test_noise_is_what_the_way_back_gets():
     torch.manual_seed(0)
     fake = pictures(4)
-    assert with_noise(options(), fake) is fake
-    noise = with_noise(options("--cycle_noise", "0.25"), fake) - fake
+    assert noisy(options(), fake) is fake
+    noise = noisy(options("--cycle_noise", "0.25"), fake) - fake
     assert noise.std().item() == pytest.approx(0.25, rel=0.03) and abs(noise.mean()) < 0.01
 
     opt = options("--cycle_noise", "0.25")
