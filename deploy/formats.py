@@ -177,7 +177,10 @@ def export(kind, trained, calibration=None, validation=None, least_psnr=35.0, si
     G, facts = trained.network, metadata(trained, FORMATS[kind].precision, size)
     data, extra_files = io.BytesIO(), {FACTS: json.dumps(facts)}
     if kind == "pt2":
-        torch.export.save(exported_program(G, size=size), data, extra_files=extra_files)
+        program = exported_program(G, size=size)
+        for node in program.graph.nodes:
+            node.meta.pop("stack_trace", None)  # names the folders of this machine
+        torch.export.save(program, data, extra_files=extra_files)
         return data.getvalue()
     if kind == "ts":
         # warns that TorchScript is deprecated, which export.py prints, and that tracing fixes Python branches

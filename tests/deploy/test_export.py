@@ -2,6 +2,7 @@
 a fixed one."""
 
 import importlib.util
+import io
 import json
 import os
 import re
@@ -109,6 +110,16 @@ def test_an_exported_file_returns_what_the_generator_returns(name, kind, tmp_pat
         assert made(x).shape == (n, 3, height, width)
         assert (made(x) - enlarged(G, x)).abs().max() <= 1e-4
     assert not any(p.is_cuda for p in made.parameters())
+
+
+@pytest.mark.parametrize("kind", ["pt2", "onnx"])
+def test_files_do_not_name_the_folders_of_this_machine(kind):
+    data = formats.export(kind, TrainedGenerator(network(), "G.pth"))
+    parts = [data]
+    if kind == "pt2":
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            parts = [archive.read(name) for name in archive.namelist()]
+    assert not any(ROOT.encode() in part or os.path.dirname(torch.__file__).encode() in part for part in parts)
 
 
 @pytest.mark.parametrize("kind, channels, out_channels", [("pt2", 1, 1), ("onnx", 4, 2)])
