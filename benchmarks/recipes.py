@@ -230,34 +230,33 @@ def mean_and_spread(values):
 
 
 def both(record, measure):
-    """The mean of a measure over both directions, or None if it was not measured"""
+    """The mean of a measure over the directions that have it, or None if it was not measured"""
     values = [values[measure] for values in record["results"].values() if measure in values]
-    return statistics.mean(values) if len(values) == 2 else None
+    return statistics.mean(values) if values else None
+
+
+# further columns: (measure, title, digits); without a value for all runs, a column is left out
+COLUMNS = [("paired_ssim", "SSIM", 3), ("paired_psnr", "PSNR", 2), ("paired_lpips", "LPIPS", 3), ("class_iou", "class IoU", 3),
+           ("fid_test", "FID", 1), ("kid_test", "KID x 1000", 1), ("cycle_l1", "cycle L1", 1)]  # fmt: skip
 
 
 def table(dataset, recipes, records):
     """Lines of a Markdown table with a row for each recipe.
 
     records: {name: [line of results.jsonl, one per seed]}"""
-    lines = [
-        f"| {dataset} | L1 to the truth, A→B | B→A | mean | against {next(iter(recipes))} | SSIM | cycle L1 | steps | runs |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    first = None
-    for name in recipes:
-        found = records.get(name)
-        if not found:
-            continue
-        columns = [[r["results"][d]["paired_l1"] for r in found] for d in ("AB", "BA")]
+    known = [record for found in records.values() for record in found]
+    more = [(name, title, digits) for name, title, digits in COLUMNS if all(both(r, name) is not None for r in known)]
+    titles = [f"L1 to the truth on {dataset}, A→B", "B→A", "mean", f"against {next(iter(recipes))}"]
+    titles += [title for _, title, _ in more] + ["steps", "runs"]
+    lines, first = [f"| recipe | {' | '.join(titles)} |", "|---" * (len(titles) + 1) + "|"], None
+    for name in [name for name in recipes if records.get(name)]:
+        found = records[name]
         means = [both(r, "paired_l1") for r in found]
         first = first or statistics.mean(means)
-        ssim, cycle = ([both(r, measure) for r in found] for measure in ("paired_ssim", "cycle_l1"))
-        lines.append(
-            f"| {name} | {mean_and_spread(columns[0])} | {mean_and_spread(columns[1])} | {mean_and_spread(means)} "
-            f"| {100 * (statistics.mean(means) / first - 1):+.1f}% "
-            f"| {f'{statistics.mean(ssim):.3f}' if None not in ssim else ''} "
-            f"| {f'{statistics.mean(cycle):.1f}' if None not in cycle else ''} | {found[0]['n_iters']} | {len(found)} |"
-        )
+        cells = [mean_and_spread([r["results"][d]["paired_l1"] for r in found]) for d in ("AB", "BA")]
+        cells += [mean_and_spread(means), f"{100 * (statistics.mean(means) / first - 1):+.1f}%"]
+        cells += [f"{statistics.mean(both(r, measure) for r in found):.{digits}f}" for measure, _, digits in more]
+        lines.append(f"| {name} | {' | '.join(cells)} | {found[0]['n_iters']} | {len(found)} |")
     return lines
 
 

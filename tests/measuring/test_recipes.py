@@ -121,18 +121,25 @@ def test_times_are_measured_once_and_only_ratios_are_kept(tmp_path, monkeypatch)
     assert len(asked) == 4
 
 
-def record(seed, AB, BA, n_iters=10):
+def record(seed, AB, BA, n_iters=10, **more):
     values = {d: {"paired_l1": l1, "paired_ssim": 0.5, "cycle_l1": 3.0} for d, l1 in (("AB", AB), ("BA", BA))}
+    values["AB"] |= more
     return {"seed": seed, "n_iters": n_iters, "results": values}
 
 
 def test_the_table_has_means_spreads_and_the_difference_from_the_first():
     runs = {"paper": [record(0, 20, 10), record(1, 22, 12)], "better": [record(0, 10, 14, n_iters=7)]}
-    lines = recipes.table("tiny", {"paper": "", "better": "--x", "missing": "--y"}, runs)
+    recipes_shown = {"paper": "", "better": "--x", "missing": "--y"}
+    lines = recipes.table("tiny", recipes_shown, runs)
+    assert lines[0].startswith(
+        "| recipe | L1 to the truth on tiny, A→B | B→A | mean | against paper | SSIM | cycle L1 | steps"
+    )
     assert lines[2:] == [
         "| paper | 21.00 ± 1.41 | 11.00 ± 1.41 | 16.00 ± 1.41 | +0.0% | 0.500 | 3.0 | 10 | 2 |",
         "| better | 10.00 | 14.00 | 12.00 | -25.0% | 0.500 | 3.0 | 7 | 1 |",
     ]
+    runs = {"paper": [record(0, 20, 10, class_iou=0.1), record(1, 22, 12, class_iou=0.2)]}  # labels are in one domain
+    assert "| 0.500 | 0.150 | 3.0 |" in recipes.table("tiny", recipes_shown, runs)[2]
 
 
 def test_every_recipe_can_be_trained():
