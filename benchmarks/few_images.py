@@ -15,14 +15,13 @@ import contextlib
 import io
 import json
 import os
-import statistics
-import subprocess
 import sys
 import types
 
 import torch
 
 import cyclegan
+from benchmarks.runs import mean_and_spread, read_results, run_command
 from command_line.output import append_line
 from command_line.parser import argument_parser, between
 from command_line.run import run_script
@@ -84,9 +83,7 @@ def train(run, dataset, data_dir, n_iters, words, device):
         command += ["--dataset_name", dataset, "--n_iters", str(n_iters), *RECIPE, *words]
     command += ["--device", device] if device else []
     print(f"{run}: {n_iters} steps on {dataset} {' '.join(words)}", flush=True)
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    if done.returncode:
-        raise InputError(f"{run}: {(done.stdout.strip().splitlines() or ['failed'])[-1]}")
+    run_command(command, f"{FOLDER}/{run}.txt")
 
 
 def trained_model(opt, task):
@@ -127,26 +124,6 @@ def measure(run, task, data_dir):
 ##############################
 
 
-def finished(log):
-    """Reads results.jsonl -> list of dicts. A last line that is incomplete is left out."""
-    results = []
-    if os.path.exists(log):
-        with open(log, encoding="utf-8") as file:
-            for line in file:
-                try:
-                    results.append(json.loads(line))
-                except ValueError:
-                    continue
-    return results
-
-
-def spread(values):
-    """Formats numbers as "mean ± standard deviation"; of one number, itself."""
-    digits = 3 if max(values) <= 1 else 1
-    more = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.{digits}f}{more}"
-
-
 def table(results):
     """Formats results as lines of a Markdown table, one row for each data set and arm."""
     lines = [
@@ -159,9 +136,9 @@ def table(results):
         lines.append(f"| {task} | untranslated | | {inputs['AB']:.1f} | {inputs['BA']:.1f} | | | | |")
         for arm in dict.fromkeys(r["arm"] for r in rows):
             of_arm = [r for r in rows if r["arm"] == arm]
-            cells = [spread([r[d] for r in of_arm]) for d in ("AB", "BA")]
+            cells = [mean_and_spread([r[d] for r in of_arm], 1) for d in ("AB", "BA")]
             scores = zip(*(r["score"] for r in of_arm if "score" in r))
-            cells += [spread(values) for values in scores] or [""] * 4
+            cells += [mean_and_spread(values, 3) for values in scores] or [""] * 4
             lines.append(f"| {task} | {arm} | {len(of_arm)} | {' | '.join(cells)} |")
     return lines
 
@@ -175,7 +152,7 @@ def main(argv=None):
         for seed in range(opt.seeds):
             for arm in opt.arms or DEFAULT_ARMS:
                 key, run = run_of(task, arm, seed, opt)
-                result = next((r for r in finished(log) if key.items() <= r.items()), None)
+                result = next((r for r in read_results(log) if key.items() <= r.items()), None)
                 n_images, words = ARMS[arm]
                 try:
                     if result is None:

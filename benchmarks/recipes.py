@@ -21,25 +21,18 @@ import json
 import os
 import shlex
 import statistics
-import subprocess
 import sys
 import time
 
 import torch
-from PIL import Image
-from torchvision.transforms.functional import to_pil_image
 
 import cyclegan
+from benchmarks.recipe_results import both, draw, table
+from benchmarks.runs import read_results, run_command
 from command_line.output import append_line
 from command_line.parser import argument_parser, between
 from command_line.run import run_script
-from datasets import find_folder
-from inference.load import load_generators
-from measuring.images import from_uint8, stack_images, to_uint8
 from measuring.timing import name_of, noise, wait_for
-from media.folders import ImageFiles
-from media.images import stem
-from media.sheets import draw_sheet
 from training.run import Run
 from training.update import Update
 from utils import InputError, choose_device
@@ -196,97 +189,6 @@ def train_and_score(opt, dataset, name, options, seed, n_iters):
     }  # fmt: skip
 
 
-def run_command(command, log):
-    """Runs a command in one thread; its output is appended to the file `log` -> its CPU time in seconds. Raises InputError
-    with its last line."""
-    with open(log, "a+b") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=file, env=os.environ | {"OMP_NUM_THREADS": "1"})
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        with open(log, errors="replace") as file:
-            lines = file.read().strip().splitlines() or ["no output"]
-        raise InputError(f"{shlex.join(command)}: exit status {process.returncode}: {lines[-1]}")
-    return used.ru_utime + used.ru_stime
-
-
-def read_results(path):
-    """-> {key of a run: its line in results.jsonl}"""
-    if not os.path.exists(path):
-        return {}
-    with open(path) as file:
-        return {json.dumps(record["key"]): record for record in map(json.loads, file)}
-
-
-##############################
-#   Results
-##############################
-
-
-def mean_and_spread(values):
-    """ "0.12 ± 0.01", the mean and the standard deviation over the seeds; of one value, "0.12" """
-    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.2f}{spread}"
-
-
-def both(record, measure):
-    """The mean of a measure over the directions that have it, or None if it was not measured"""
-    values = [values[measure] for values in record["results"].values() if measure in values]
-    return statistics.mean(values) if values else None
-
-
-# further columns: (measure, title, digits); without a value for all runs, a column is left out
-COLUMNS = [("paired_ssim", "SSIM", 3), ("paired_psnr", "PSNR", 2), ("paired_lpips", "LPIPS", 3), ("class_iou", "class IoU", 3),
-           ("fid_test", "FID", 1), ("kid_test", "KID x 1000", 1), ("cycle_l1", "cycle L1", 1)]  # fmt: skip
-
-
-def table(dataset, recipes, records):
-    """Lines of a Markdown table with a row for each recipe.
-
-    records: {name: [line of results.jsonl, one per seed]}"""
-    known = [record for found in records.values() for record in found]
-    more = [(name, title, digits) for name, title, digits in COLUMNS if all(both(r, name) is not None for r in known)]
-    titles = [f"L1 to the truth on {dataset}, A→B", "B→A", "mean", f"against {next(iter(recipes))}"]
-    titles += [title for _, title, _ in more] + ["steps", "runs"]
-    lines, first = [f"| recipe | {' | '.join(titles)} |", "|---" * (len(titles) + 1) + "|"], None
-    for name in [name for name in recipes if records.get(name)]:
-        found = records[name]
-        means = [both(r, "paired_l1") for r in found]
-        first = first or statistics.mean(means)
-        cells = [mean_and_spread([r["results"][d]["paired_l1"] for r in found]) for d in ("AB", "BA")]
-        cells += [mean_and_spread(means), f"{100 * (statistics.mean(means) / first - 1):+.1f}%"]
-        cells += [f"{statistics.mean(both(r, measure) for r in found):.{digits}f}" for measure, _, digits in more]
-        lines.append(f"| {name} | {' | '.join(cells)} | {found[0]['n_iters']} | {len(found)} |")
-    return lines
-
-
-@torch.no_grad()
-def draw(opt, records, path, n=3):
-    """Draws test images, their translations by each recipe, and the true answers.
-
-    records: {data set: {name: [line of results.jsonl]}}"""
-    rows, size = [], (opt.size, opt.size)
-    for dataset, by_name in records.items():
-        root = os.path.join(opt.data_dir, dataset)
-        tests = [{stem(file): file for file in ImageFiles(find_folder(root, "test", domain))} for domain in "AB"]
-        stems = sorted(tests[0].keys() & tests[1].keys())
-        chosen = stems[:: max(1, len(stems) // n)][:n]
-        images = [from_uint8(stack_images([files[s] for s in chosen], size, 3)) for files in tests]
-        translations = {}
-        for name, found in by_name.items():
-            loaded = load_generators(f"saved_models/{found[0]['run_name']}/latest.pth")
-            translations[name] = [loaded[d].network(x) for d, x in zip(("AB", "BA"), images)]
-        for way in (0, 1):
-            for i in range(len(chosen)):
-                cells = [("input", images[way][i]), *((name, fakes[way][i]) for name, fakes in translations.items())]
-                cells.append(("truth", images[1 - way][i]))
-                rows.append([(caption, to_pil_image(to_uint8(image))) for caption, image in cells])
-    width = max(map(len, rows))
-    blank = "", Image.new("RGB", size, "white")
-    draw_sheet(path, [row + [blank] * (width - len(row)) for row in rows], "input, translations, truth")
-    print(path)
-
-
 def keep_result(future, title, log, done):
     """Appends the result of a run to results.jsonl and to `done` -> [message] if it failed"""
     try:
@@ -319,7 +221,7 @@ def main(argv=None):
         )
 
     log = f"{FOLDER}/results.jsonl"
-    done, failures = read_results(log), []
+    done, failures = {json.dumps(record["key"]): record for record in read_results(log)}, []
     runs = [(dataset, name, seed) for seed in opt.seeds for dataset in opt.sets for name in recipes]
     missing = [
         run for run in runs if json.dumps(key_of(opt, run[0], recipes[run[1]], run[2], steps[run[1]])) not in done

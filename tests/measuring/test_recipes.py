@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import cyclegan
-from benchmarks import recipes
+from benchmarks import recipe_results, recipes
 from utils import InputError
 
 NETWORK = "--n_residual_blocks 1 --ngf 4 --ndf 4 --pool_size 3 --no-amp"
@@ -130,7 +130,7 @@ def record(seed, AB, BA, n_iters=10, **more):
 def test_the_table_has_means_spreads_and_the_difference_from_the_first():
     runs = {"paper": [record(0, 20, 10), record(1, 22, 12)], "better": [record(0, 10, 14, n_iters=7)]}
     recipes_shown = {"paper": "", "better": "--x", "missing": "--y"}
-    lines = recipes.table("tiny", recipes_shown, runs)
+    lines = recipe_results.table("tiny", recipes_shown, runs)
     assert lines[0].startswith(
         "| recipe | L1 to the truth on tiny, A→B | B→A | mean | against paper | SSIM | cycle L1 | steps"
     )
@@ -139,7 +139,7 @@ def test_the_table_has_means_spreads_and_the_difference_from_the_first():
         "| better | 10.00 | 14.00 | 12.00 | -25.0% | 0.500 | 3.0 | 7 | 1 |",
     ]
     runs = {"paper": [record(0, 20, 10, class_iou=0.1), record(1, 22, 12, class_iou=0.2)]}  # labels are in one domain
-    assert "| 0.500 | 0.150 | 3.0 |" in recipes.table("tiny", recipes_shown, runs)[2]
+    assert "| 0.500 | 0.150 | 3.0 |" in recipe_results.table("tiny", recipes_shown, runs)[2]
 
 
 def test_every_recipe_can_be_trained():
