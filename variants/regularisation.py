@@ -15,12 +15,13 @@ def gradient_penalty(D, real, fake, at="real"):
         image and a translation, as UVCGAN v2 does (Torbunov et al., 2023, arXiv:2303.16280): there images are in [0, 1]
         and the weight is 1; in [-1, 1] the same penalty has the weight 4
 
-    real, fake: (N, channels, H, W) in [-1, 1]
+    real, fake: (N, channels, H, W) in [-1, 1]. A mix takes as many of each as there are of both
     """
     x = real
     if at == "mix":
-        share = torch.rand(len(real), 1, 1, 1, device=real.device)
-        x = torch.lerp(fake, real, share)
+        n = min(len(real), len(fake))  # they differ with --ratio_A
+        share = torch.rand(n, 1, 1, 1, device=real.device, dtype=real.dtype)
+        x = torch.lerp(fake[:n].to(real.dtype), real[:n], share)  # with --amp, translations are bfloat16
     x = x.detach().requires_grad_()
     with torch.autocast(x.device.type, enabled=False):  # squares of small numbers, differentiated twice
         score = D(x).flatten(1).mean(1).sum()
