@@ -6,6 +6,7 @@ import bisect
 import functools
 
 import torch
+from torch import nn
 
 from measuring.timing import costs
 from models import weights_init_normal
@@ -104,6 +105,13 @@ def translate_with_features(G, x):
     for hook in hooks:
         hook.remove()
     return translated, [features[i] for i in (0, len(blocks) // 2, len(blocks))]
+
+
+def width_of_blocks(G):
+    """The number of channels of the residual blocks of a ResNet generator, which may have none: that of the last
+    convolution before them."""
+    layers = nn.Sequential(*G.stages[0]).modules()
+    return [layer.out_channels for layer in layers if isinstance(layer, nn.Conv2d)][-1]
 
 
 def feature_loss(adapters, student_features, teacher_features):
