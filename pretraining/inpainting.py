@@ -21,7 +21,7 @@ from media.sheets import with_captions
 from models import in_one_pass
 from training.data import TrainingData
 from training.monitor import Monitor, save_png
-from training.options import read_options
+from training.options import RANGES, read_options
 from training.run import Run
 from training.update import Update
 from utils import InputError, draw_grid, evaluating
@@ -83,7 +83,11 @@ class PretrainingRun(Run):
     def what_was_written(self):
         latest, size = f"{self.checkpoint_dir}/latest.pth", (self.opt.img_height, self.opt.img_width)
         words = ["python", "cyclegan.py", "--dataset_name", self.opt.dataset_name, *self.data_dir_option()]
-        words += ["--img_height", str(size[0]), "--img_width", str(size[1]), "--start_from", latest]
+        words += ["--img_height", str(size[0]), "--img_width", str(size[1])]
+        for name in RANGES:  # images are read as here
+            value = getattr(self.opt, name)
+            words += [f"--{name}", *value.split()] if value else []
+        words += ["--keep_aspect"] * self.opt.keep_aspect + ["--start_from", latest]
         return f"written: {latest}; to train with it:\n    {shlex.join(words)}"
 
     def score_demo(self):

@@ -7,7 +7,7 @@ import json
 import os
 import shlex
 
-from training.checkpoints import find_checkpoint
+from training.checkpoints import command_of, find_checkpoint
 from training.folders import OPTIONS
 from training.presets import preset_options
 from utils import InputError
@@ -156,11 +156,10 @@ def begun_options(run_name, parser, given):
 def check_command(checkpoint, run_name, pretraining):
     """Raises InputError if a run of pretraining.inpainting is to be continued by cyclegan.py, or the other way round."""
     if ("pretraining" in checkpoint) != pretraining:
-        words = ["cyclegan.py"] if pretraining else ["-m", "pretraining.inpainting"]  # of the other command
-        names = words[-1], "pretraining.inpainting" if pretraining else "cyclegan.py"
+        words, this = command_of(checkpoint), "pretraining.inpainting" if pretraining else "cyclegan.py"
         path, way_on = checkpoint["path"], shlex.join(["python", *words, "--run_name", run_name, "--resume"])
         more = "" if pretraining else f". To train with its networks, start a new run with --start_from {path}"
-        raise InputError("{}: a run of {}, not of {}. To continue it: {}{}".format(path, *names, way_on, more))
+        raise InputError(f"{path}: a run of {words[-1]}, not of {this}. To continue it: {way_on}{more}")
 
 
 def check_same_data(stored, given, run_name, checkpoint):
