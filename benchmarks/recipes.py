@@ -9,11 +9,11 @@ A data set needs trainA, trainB, testA and testB; the images of testA and testB 
 have the networks of --network, unless the recipe changes them.
 
 The time of a step of each recipe is measured first, in turn. --n_iters is the number of steps of the first recipe; the
-others get as many as take the same time. So a run is fixed by its options: it can be stopped and continued, and other
-work on the machine does not change the result.
+others get as many as take the same time. A run is then determined by its options: it can be stopped and continued, and
+other work on the machine does not change the result.
 
 Each run is `cyclegan.py` in a process of its own, followed by `evaluate.py --paired`. Results are appended to
-saved_models/recipes/results.jsonl; runs that are there are not repeated.
+saved_models/recipes/results.jsonl, and runs with a result are not repeated.
 """
 
 import concurrent.futures

@@ -97,7 +97,7 @@ def translate_with_features(G, x):
     """
     _, blocks, (following, *_) = G.stages
     features = {}
-    hooks = [  # on what each block gets, and what the layer after the blocks gets, of which there may be none
+    hooks = [  # the inputs of each block and of the layer after them; there may be no blocks
         layer.register_forward_pre_hook(lambda layer, inputs, i=i: features.update({i: inputs[0]}))
         for i, layer in enumerate([*blocks, following])
     ]
