@@ -98,10 +98,9 @@ class PretrainingMonitor(Monitor):
     """A Monitor whose sample grids show test images, what is left of them, and how the network completes them."""
 
     def sample_images(self, first=False, last=False):
-        step, interval = self.run.step, self.opt.sample_interval
-        if not (first or last or (interval > 0 and step % interval == 0)) or self.quiet or step == self.sampled_at:
+        if not self.is_grid_due(first, last):
             return
-        self.sampled_at, G, columns = step, self.gan.sample_G_AB, []
+        G, columns = self.gan.sample_G_AB, []
         autocast = torch.autocast(self.run.device.type, torch.bfloat16, enabled=self.run.amp)
         with autocast, evaluating(G), torch.no_grad():
             for images in self.data.samples:
@@ -109,7 +108,7 @@ class PretrainingMonitor(Monitor):
                 columns += [images, masked, G(masked).float()]
         captions = {f"{text} {domain}": domain for domain in "AB" for text in ("real", "masked", "completed")}
         grid = with_captions(draw_grid(columns), captions)
-        self.run.background.start(save_png, grid, f"{self.run.sample_dir}/{step:06d}.png")
+        self.run.background.start(save_png, grid, f"{self.run.sample_dir}/{self.run.step:06d}.png")
 
 
 def main(argv=None):
