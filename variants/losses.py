@@ -95,7 +95,7 @@ def mean_loss(opt, of_A, of_B):
     """The mean of a loss of images of A and one of images of B; with --lambda_A or --lambda_B a weighted one, in which
     --lambda_cyc has the weight 1/2, so that a term of the cycle loss has the weight of the authors' lambda_A or lambda_B,
     up to the factor 1/2 of all losses of the generators here."""
-    if opt.lambda_A is None and opt.lambda_B is None:
+    if (opt.lambda_A is None and opt.lambda_B is None) or not opt.lambda_cyc:  # without a cycle, both are 0 if given
         return (of_A + of_B) / 2
     weight_A, weight_B = (opt.lambda_cyc if weight is None else weight for weight in (opt.lambda_A, opt.lambda_B))
     return (weight_A * of_A + weight_B * of_B) / (2 * opt.lambda_cyc)
