@@ -9,6 +9,7 @@ from torch import nn
 
 import cyclegan
 from inference.bands import goes_in_bands, translate_in_bands
+from inference.features import feature_maps
 from training.update import Update
 from utils import InputError
 from variants import distances, parts
@@ -296,6 +297,17 @@ def test_a_residual_generator_starts_near_its_input_and_reaches_every_value():
             assert torch.equal(G(x), x)
             nn.init.constant_(last.bias, 100.0)
             assert (G(-torch.ones_like(x)) - 1).abs().max() < 1e-5  # from black to white
+
+
+@torch.no_grad()
+def test_the_output_of_a_residual_generator_is_clipped_in_sheets_of_features():
+    G = make_generator({"ngf": 4, "n_residual_blocks": 1, "residual": True}, 3, 3).eval()
+    last = [m for m in G.modules() if isinstance(m, nn.Conv2d)][-1]
+    nn.init.constant_(last.bias, 100.0)
+    white = torch.ones(1, 3, 32, 32)
+    assert G(white).min() > 2.9
+    name, output = feature_maps(G, white)[-1]
+    assert name == "output" and output.min() == 255
 
 
 @pytest.mark.parametrize("variant", ["antialias", "residual"])
