@@ -14,7 +14,7 @@ from measuring.metrics import psnr
 from media.folders import ImageFiles
 from utils import InputError
 from variants.distances import ssim
-from variants.schema import confirm_paths
+from variants.stored_options import confirm_paths
 
 LARGEST_DIFFERENCE = 1e-4  # allowed for float32 formats on the CPU, in [-1, 1]; one gray level is 0.0078
 # Above this number of pixels, .onnx files may differ more, in proportion: in an instance norm, ONNX Runtime adds up all

@@ -17,7 +17,8 @@ from measuring.timing import COUNTING, costs, in_rounds, noise
 from media.files import file_size, load_file
 from training.options import check_name
 from utils import InputError
-from variants.schema import NETWORKS, check_distillation, check_options, check_training, confirm_paths
+from variants.schema import NETWORKS, check_distillation, check_training
+from variants.stored_options import check_options, confirm_paths
 
 SUFFIXES = {"prune": "_pruned", "distill": "_student"}  # added to the name of the training, for --run_name
 

@@ -16,7 +16,8 @@ from models import GeneratorResNet
 from utils import InputError
 from variants.build import described_generator, generator_file, make_generator
 from variants.ranges import parse_range
-from variants.schema import check_described, check_generator, check_options
+from variants.schema import check_described, check_generator
+from variants.stored_options import check_options
 
 FULL_CHECKPOINT = {"version", "options", "epoch"}  # besides G_AB, G_BA or both
 

@@ -25,7 +25,7 @@ from measuring.scores import AvailableMetrics
 from media.images import stem
 from media.reading import check_regular
 from utils import InputError, bfloat16_pays, choose_device
-from variants.schema import confirm_paths
+from variants.stored_options import confirm_paths
 
 # Stored with the results, so that numbers are only compared if they were measured in the same way
 PROTOCOL = {

@@ -14,7 +14,7 @@ from utils import InputError
 from variants.build import DISCRIMINATOR_OPTIONS, GENERATOR_OPTIONS, channels_of
 from variants.options import check
 from variants.schedules import stages
-from variants.schema import check_options, confirm_paths
+from variants.stored_options import check_options, confirm_paths
 
 # --resume takes all options from the checkpoint except these, and --options from its file
 NOT_RESUMED = ("epoch", "resume", "device", "run_name", "options", "start_from")

@@ -32,7 +32,7 @@ from training.signals import StopSignal
 from training.start import load_start, start_notes
 from utils import bfloat16_pays, choose_device, evaluating
 from variants.build import channels_of
-from variants.schema import is_inside
+from variants.stored_options import is_inside
 
 
 class Run:

@@ -6,7 +6,8 @@ from media.files import load_file, sha256_of
 from training.checkpoints import restore
 from utils import InputError
 from variants.build import weights_of, with_projections
-from variants.schema import NETWORKS, check_options, check_training
+from variants.schema import NETWORKS, check_training
+from variants.stored_options import check_options
 
 
 def read_start(path, parser):

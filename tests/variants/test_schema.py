@@ -22,7 +22,7 @@ from measuring.evaluation import evaluate
 from media.files import check_tensors
 from training.checkpoints import find_checkpoint
 from utils import InputError
-from variants import schema
+from variants import schema, stored_options
 
 PARSER = cyclegan.get_parser()
 PATH = "saved_models/tiny/latest.pth"
@@ -110,7 +110,7 @@ def test_one_damaged_field_is_one_line(trained, data):
         return
     for check in (
         lambda: schema.check_training(state, PATH),
-        lambda: schema.check_options(state["options"], PATH, PARSER),
+        lambda: stored_options.check_options(state["options"], PATH, PARSER),
         lambda: load.generator_in(state, PATH, "AB"),
     ):
         try:
@@ -192,7 +192,9 @@ def test_what_a_checkpoint_refers_to_must_be_confirmed(trained, capsys):
 
 
 def test_what_is_inside():
-    assert all(schema.is_inside(path, "data") for path in ("data", "data/x", "./data/x/", os.path.abspath("data/x")))
+    assert all(
+        stored_options.is_inside(path, "data") for path in ("data", "data/x", "./data/x/", os.path.abspath("data/x"))
+    )
     outside = (
         "",
         ".",
@@ -207,25 +209,25 @@ def test_what_is_inside():
         "..\\x",
         "../data",
     )
-    assert not any(schema.is_inside(path, "data") for path in outside)
-    assert schema.is_inside("../sets", "../sets")
+    assert not any(stored_options.is_inside(path, "data") for path in outside)
+    assert stored_options.is_inside("../sets", "../sets")
 
 
-@pytest.mark.parametrize("name", schema.PAPER)
+@pytest.mark.parametrize("name", stored_options.PAPER)
 def test_the_options_of_the_paper_are_those_of_the_parser(name):
     """PAPER repeats a part of cyclegan.py for translation, which has no access to it."""
-    here, there = schema.actions_of()[name], schema.actions_of(PARSER)[name]
+    here, there = stored_options.actions_of()[name], stored_options.actions_of(PARSER)[name]
     if name not in ("dataset_name", "data_dir"):
         assert here.default == there.default and here.choices in (None, there.choices) or name == "channels"
     for value in (None, True, 0, 1, 3, 31, 32, 1000, 1001, 4096, 4097, 16384, 16385, "x", "nearest", 2.0, float("nan")):
         if name != "channels" and (
             value is not None or there.default
         ):  # 1 or 3; of 16 bits any number, which came later
-            assert schema.accepts(here, value) == schema.accepts(there, value), value
+            assert stored_options.accepts(here, value) == stored_options.accepts(there, value), value
 
 
 def test_every_default_of_every_option_is_accepted():
     for parser in (PARSER, *next(a.choices for a in compress.get_parser()._actions if a.dest == "way").values()):
-        for name, action in schema.actions_of(parser).items():
+        for name, action in stored_options.actions_of(parser).items():
             if name not in ("help", "help_all", "checkpoint"):
-                assert schema.accepts(action, action.default), name
+                assert stored_options.accepts(action, action.default), name
