@@ -1,0 +1,114 @@
+"""
+Finds near duplicates among many images by perceptual hashes (imagehash.phash, 64 bits), and splits images so that no
+near duplicates are on both sides.
+
+All functions compare one image with all others at once, so that 20,000 images take seconds and a few MB. A pair is alike
+if few bits of the hashes differ and thumbnails of 8 x 8 pixels are close. Of 179 and 181 photos and paintings, no pair
+but the four true duplicates was within 12 bits and 16 levels. JPEG of quality 40 at half the size changes at most 2 bits
+and 2.3 levels; a shift by 2% of the width changes 98% of images by at most 6 bits and 8 levels, and one by 4% changes
+98% by at most 12 bits and 16 levels.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from get_data.looking import THUMB
+
+NEAR = (6, 8.0)  # most bits and levels (mean over the thumbnail) between near duplicates
+SAME_SHOT = (12, 16.0)  # between pictures that are kept together by the split: burst shots, crops
+
+
+@dataclasses.dataclass
+class Prints:
+    """The fingerprints of n images. hashes: uint64 (n,); thumbs: uint8 (n, 192)"""
+
+    hashes: np.ndarray
+    thumbs: np.ndarray
+
+    @classmethod
+    def of(cls, facts):
+        thumbs = np.frombuffer(b"".join(one.thumb for one in facts), np.uint8).reshape(len(facts), THUMB * THUMB * 3)
+        return cls(np.array([one.print for one in facts], np.uint64), thumbs)
+
+    def alike(self, one, i, limits, among):
+        """Which of the images `among`, an array of numbers, are like image i of other Prints -> their numbers"""
+        close = among[np.bitwise_count(self.hashes[among] ^ one.hashes[i]) <= limits[0]]
+        if len(close):
+            levels = np.abs(self.thumbs[close].astype(np.int16) - one.thumbs[i]).mean(1)
+            close = close[levels <= limits[1]]
+        return close
+
+
+def near_duplicates(prints, order):
+    """Goes through images in an order, and finds those that are nearly like an earlier one that was kept
+    -> {number: number of the one that is kept}"""
+    kept, n_kept, found = np.zeros(len(order), np.int64), 0, {}
+    for i in order:
+        close = prints.alike(prints, i, NEAR, kept[:n_kept])
+        if len(close):
+            found[int(i)] = int(close[0])
+        else:
+            kept[n_kept] = i
+            n_kept += 1
+    return found
+
+
+def counterparts(prints, others, limits=NEAR):
+    """-> {number of an image: number of one of `others` that is alike}"""
+    everything, found = np.arange(len(others.hashes)), {}
+    for i in range(len(prints.hashes)):
+        close = others.alike(prints, i, limits, everything)
+        if len(close):
+            found[i] = int(close[0])
+    return found
+
+
+def groups_of(prints, clips):
+    """Numbers the groups of images that belong together: alike, directly or through others, or of the same clip
+    -> int array (n,)
+
+    clips: int array (n,), the same number for frames of one clip, -1 for no clip"""
+    n = len(prints.hashes)
+    group, rest, n_groups = np.full(n, -1), np.arange(n), 0
+    while len(rest):
+        todo = [rest[0]]
+        group[rest[0]], rest = n_groups, rest[1:]
+        while todo and len(rest):
+            i = todo.pop()
+            close = prints.alike(prints, i, SAME_SHOT, rest)
+            if clips[i] >= 0:
+                close = np.union1d(close, rest[clips[rest] == clips[i]])
+            if len(close):
+                group[close] = n_groups
+                rest = rest[group[rest] < 0]
+                todo += close.tolist()
+        n_groups += 1
+    return group
+
+
+def choose_test(group, side, wanted, seed):
+    """Chooses test images, whole groups at random -> bool array (n,).
+
+    group:  int array (n,), see groups_of
+    side:   int array (n,), 0 for A and 1 for B
+    wanted: number of test images of A, of B
+    Each side gets at most as many as are wanted. If only larger groups are left for a side, it gets the smallest one,
+    unless that is more than half of the side's images.
+    """
+    is_test = np.zeros(len(group), bool)
+    counts = np.zeros((group.max(initial=-1) + 1, 2), int)
+    np.add.at(counts, (group, side), 1)
+    order, needed = np.random.default_rng(seed).permutation(len(counts)), np.array(wanted)
+    chosen = np.zeros(len(counts), bool)
+    for g in order:
+        if (counts[g] <= needed).all():
+            chosen[g] = True
+            needed = needed - counts[g]
+    for s in (0, 1):
+        if wanted[s] and not counts[chosen, s].any():
+            fitting = [g for g in order if counts[g, s] and (2 * counts[g] <= counts.sum(0)).all()]
+            if fitting:
+                chosen[min(fitting, key=lambda g: counts[g].sum())] = True
+    is_test[:] = chosen[group]
+    return is_test
