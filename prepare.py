@@ -46,7 +46,7 @@ def get_parser():
     add("--seed", type=between(0), default=0, help="decides which images are for testing")
     add("--follow_links", action="store_true", help="also use what symbolic links inside the folders lead to")
     add("--n_cpu", type=between(1, 256), default=min(8, os.cpu_count() or 1), help="threads that read images")
-    add("--report", metavar="FILE", help="HTML file to write with --check (default: report.html in the data set)")
+    add("--report", metavar="FILE", help="HTML file that --check writes (default: report.html in the data set, or check.html)")
     # fmt: on
     return parser
 
@@ -152,8 +152,10 @@ def main(argv=None):
     opt = get_parser().parse_args(argv)
     check_options(opt)
     root = os.path.join(opt.data_dir, opt.name)
-    facts, left, findings = (look if opt.check else make)(opt, root)
     report = opt.report or os.path.join(root, "report.html")
+    if opt.check and not opt.report and os.path.lexists(report):
+        report = os.path.join(root, "check.html")  # the other one says what was left out
+    facts, left, findings = (look if opt.check else make)(opt, root)
     command = training_command(facts, findings, opt.name, opt.data_dir, opt.size)
     if opt.check:
         write_report(report, opt.name, facts, left, findings, command, opt.size, lambda one: one.path, True)

@@ -16,7 +16,8 @@ import numpy as np
 from get_data.looking import THUMB
 
 NEAR = (6, 8.0)  # most bits and levels (mean over the thumbnail) between near duplicates
-SAME_SHOT = (12, 16.0)  # between pictures that are kept together by the split: burst shots, crops
+SAME_SHOT = (12, 16.0)  # between pictures that are kept together by the split: burst shots, crops, gray versions
+BURST = 2  # seconds between two photos of a camera that are kept together
 
 
 @dataclasses.dataclass
@@ -35,8 +36,10 @@ class Prints:
         """Which of the images `among`, an array of numbers, are like image i of other Prints -> their numbers"""
         close = among[np.bitwise_count(self.hashes[among] ^ one.hashes[i]) <= limits[0]]
         if len(close):
-            levels = np.abs(self.thumbs[close].astype(np.int16) - one.thumbs[i]).mean(1)
-            close = close[levels <= limits[1]]
+            change = self.thumbs[close].astype(np.int16) - one.thumbs[i]
+            if limits is SAME_SHOT:  # in brightness
+                change = change.reshape(len(close), -1, 3).mean(2)
+            close = close[np.abs(change).mean(1) <= limits[1]]
         return close
 
 
@@ -64,11 +67,29 @@ def counterparts(prints, others, limits=NEAR):
     return found
 
 
-def groups_of(prints, clips):
-    """Numbers the groups of images that belong together: alike, directly or through others, or of the same clip
+def series_of(facts):
+    """Numbers the frames of one clip, and the photos of one burst: by one camera, with at most BURST seconds from each to
+    the next -> int array (n,), -1 for others
+
+    facts: list of looking.Facts"""
+    series, numbers = np.full(len(facts), -1), {}
+    for i, one in enumerate(facts):
+        if one.clip:
+            series[i] = numbers.setdefault(one.clip, len(numbers))
+    n, photos = len(numbers), sorted((*one.taken, i) for i, one in enumerate(facts) if one.taken)
+    for (camera, seconds, i), (next_camera, next_seconds, j) in zip(photos, photos[1:]):
+        if camera == next_camera and next_seconds - seconds <= BURST:
+            if series[i] < 0:
+                series[i], n = n, n + 1
+            series[j] = series[i]
+    return series
+
+
+def groups_of(prints, series):
+    """Numbers the groups of images that belong together: alike, directly or through others, or of one series
     -> int array (n,)
 
-    clips: int array (n,), the same number for frames of one clip, -1 for no clip"""
+    series: int array (n,), see series_of"""
     n = len(prints.hashes)
     group, rest, n_groups = np.full(n, -1), np.arange(n), 0
     while len(rest):
@@ -77,8 +98,8 @@ def groups_of(prints, clips):
         while todo and len(rest):
             i = todo.pop()
             close = prints.alike(prints, i, SAME_SHOT, rest)
-            if clips[i] >= 0:
-                close = np.union1d(close, rest[clips[rest] == clips[i]])
+            if series[i] >= 0:
+                close = np.union1d(close, rest[series[rest] == series[i]])
             if len(close):
                 group[close] = n_groups
                 rest = rest[group[rest] < 0]

@@ -117,7 +117,7 @@ def judge_overlap(both):
     n_exact = sum(A[i].sha in hashes for i in found)
     exact = f", {n_exact} of them as the same file" if n_exact else ""
     pairs = [f"{A[i].path} and {B[j].path}" for i, j in found.items()]
-    text = f"{count_of(len(found), 'image')} of A {'is' if len(found) == 1 else 'are'} nearly the same in B{exact}. That is right for pairs, such as gray and coloured versions. Otherwise remove them from one side"
+    text = f"{count_of(len(found), 'image')} of A {'is' if len(found) == 1 else 'are'} nearly the same in B{exact}. Unless they are pairs on purpose, remove them from one side"
     return [Finding("overlap", text, True, pairs)]
 
 

@@ -23,9 +23,9 @@ import numpy as np
 from command_line.output import append_line
 from command_line.progress import Progress
 from command_line.terminal import say
-from get_data.alike import Prints, choose_test, groups_of, near_duplicates
+from get_data.alike import Prints, choose_test, groups_of, near_duplicates, series_of
 from get_data.collecting import LeftOut, shown
-from get_data.looking import Facts, How, look_at_source
+from get_data.looking import Facts, look_at_source
 from get_data.part import one_process
 from media.limits import PIXELS, decoding
 from utils import InputError, whole_file
@@ -61,10 +61,12 @@ class Unfinished:
                 file.write(text)
 
     def check_same(self, path, text):
-        with contextlib.suppress(OSError, ValueError):
-            with open(path) as file:
-                if file.read() == text:
-                    return
+        before = None
+        with contextlib.suppress(OSError, ValueError), open(path) as file:
+            before = file.read()
+        if before == text:
+            return
+        if before is not None:
             raise InputError(
                 f"{shown(self.folder)}: is an unfinished data set that was begun with other folders or options. Use those, "
                 "or delete it"
@@ -191,9 +193,7 @@ def split(facts, seed, n_test=None):
 
     n_test: number of test images of each side; None takes a tenth, at most MOST_TEST"""
     side = np.array([one.side == "B" for one in facts], int)
-    numbers = {}
-    clips = np.array([numbers.setdefault(one.clip, len(numbers)) if one.clip else -1 for one in facts], int)
-    group = groups_of(Prints.of(facts), clips)
+    group = groups_of(Prints.of(facts), series_of(facts))
     wanted = [min(round((side == s).sum() / 10), MOST_TEST) if n_test is None else n_test for s in (0, 1)]
     # at least half of the images are for training
     wanted = [min(number, int((side == s).sum()) // 2) for s, number in zip((0, 1), wanted)]
@@ -284,8 +284,3 @@ def unfinished_set(root, settings):
     with one_process(root):
         check_new(root)
         yield Unfinished(root, settings)
-
-
-def how_from(opt, smallest, folder=None):
-    """The options of prepare.py -> How"""
-    return How(size=opt.size, smallest=smallest, every=opt.every, folder=folder)

@@ -56,7 +56,7 @@ def domain_of(side, facts, left, size, file_of):
         "n_test": len(those) - n_train,
         "n_left": sum(one.side == side for one in left),
         "sheet": contact_sheet(spread(those, ON_SHEET), file_of),
-        "crops": crops_of(spread(those, CROPPED), size, file_of),
+        "crops": crops_of(examples(those), size, file_of),
     }
 
 
@@ -69,6 +69,15 @@ def grouped(left):
 def spread(items, n):
     """n items, evenly spaced; all, if there are fewer"""
     return [items[i * len(items) // n] for i in range(n)] if len(items) > n else items
+
+
+def examples(facts):
+    """CROPPED images; the last one is the widest or highest, if training would squash it much"""
+    chosen = spread(facts, CROPPED)
+    longest = max(facts, key=lambda one: max(one.width, one.height) / min(one.width, one.height))
+    if is_squashed(longest) and longest not in chosen:
+        chosen = [*chosen[: CROPPED - 1], longest]
+    return chosen
 
 
 ##############################
