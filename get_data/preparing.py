@@ -13,17 +13,19 @@ import concurrent.futures
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
 import time
+import warnings
 
 import numpy as np
 
 from command_line.output import append_line
 from command_line.progress import Progress
 from command_line.terminal import say
-from get_data.alike import Prints, choose_test, groups_of, near_duplicates, series_of
+from get_data.alike import NEAR, Prints, choose_test, groups_of, near_duplicates, series_of
 from get_data.collecting import LeftOut, shown
 from get_data.looking import Facts, look_at_source
 from get_data.part import one_process
@@ -132,7 +134,7 @@ def look_at_all(sources, how, unfinished=None, n_threads=4):
     todo = iter([i for i in range(len(sources)) if i not in found])
     progress, started, n_before = Progress(), time.monotonic(), len(found)
     running = {}
-    with concurrent.futures.ThreadPoolExecutor(n_threads) as pool, decoding(PIXELS):
+    with concurrent.futures.ThreadPoolExecutor(n_threads) as pool, decoding(PIXELS), quiet_decoders():
         try:
             while True:
                 while len(running) < 2 * n_threads and (i := next(todo, None)) is not None:
@@ -156,6 +158,20 @@ def look_at_all(sources, how, unfinished=None, n_threads=4):
             raise
     progress.end_line()
     return found
+
+
+@contextlib.contextmanager
+def quiet_decoders():
+    """Keeps remarks of Pillow and tifffile on damaged metadata off the terminal in a `with` block. Errors are reported."""
+    logger = logging.getLogger("tifffile")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            yield
+    finally:
+        logger.setLevel(before)
 
 
 def choose(sources, records):
@@ -193,7 +209,10 @@ def split(facts, seed, n_test=None):
 
     n_test: number of test images of each side; None takes a tenth, at most MOST_TEST"""
     side = np.array([one.side == "B" for one in facts], int)
-    group = groups_of(Prints.of(facts), series_of(facts))
+    prints, series = Prints.of(facts), series_of(facts)
+    group = groups_of(prints, series)
+    if 2 * np.bincount(group).max() > len(facts):  # pictures of one kind, such as drawn scenes, form chains
+        group = groups_of(prints, series, NEAR)
     wanted = [min(round((side == s).sum() / 10), MOST_TEST) if n_test is None else n_test for s in (0, 1)]
     # at least half of the images are for training
     wanted = [min(number, int((side == s).sum()) // 2) for s, number in zip((0, 1), wanted)]

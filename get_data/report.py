@@ -12,6 +12,7 @@ from PIL import Image
 from get_data.collecting import REASONS, shown
 from get_data.judging import crop_of, headline, is_squashed
 from get_data.looking import BINS, see
+from get_data.preparing import quiet_decoders
 from media.limits import PIXELS, decoding
 from media.survey import covering
 from utils import InputError, whole_file
@@ -35,7 +36,7 @@ def write_report(path, name, facts, left, findings, command, size, file_of, only
     environment = Environment(loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined,
                               trim_blocks=True, lstrip_blocks=True)  # fmt: skip
     environment.filters["shown"] = shown
-    with decoding(PIXELS):
+    with decoding(PIXELS), quiet_decoders():
         domains = [domain_of(side, facts, left, size, file_of) for side in "AB"]
     text = environment.get_template("report.html").render(
         name=name, headline=headline(findings), domains=domains, findings=findings, command=command, size=size,
