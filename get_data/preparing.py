@@ -103,8 +103,10 @@ class Unfinished:
 
 def record_in(line):
     """A line of the journal -> (key, (list of Facts, (reason, why) or None))"""
-    problem = line["problem"]
-    return line["key"], ([Facts.from_json(one) for one in line["images"]], tuple(problem) if problem else None)
+    problem, facts = line["problem"], [Facts.from_json(one) for one in line["images"]]
+    if any(os.path.basename(one.made) != one.made for one in facts):
+        raise ValueError("not a name in the folder of images")
+    return line["key"], (facts, tuple(problem) if problem else None)
 
 
 def key_of(source):

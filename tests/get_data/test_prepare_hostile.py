@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 import prepare
+from get_data import preparing
 from get_data.alike import Prints, choose_test, counterparts, groups_of, near_duplicates
 from utils import InputError
 
@@ -162,7 +163,7 @@ def test_each_strange_file_has_its_outcome(strange, capfd):
     found = {os.path.relpath(one.path, "a"): one.reason for one in left}
     found |= {os.path.relpath(one.path, "a"): USED for one in facts if one.side == "A"}
     assert found == {name: reason for name, reason in strange.items() if reason}
-    assert len(strange) >= 48 and list(found.values()).count(USED) == 17
+    assert len(strange) >= 48 and list(found.values()).count(USED) == 18
     assert all(one.why for one in left if one.reason not in ("other", "result"))
     out, err = capfd.readouterr()
     assert "Traceback" not in out and not err
@@ -275,17 +276,29 @@ def test_nothing_usable_leaves_nothing_behind(tmp_path, monkeypatch):
     assert os.listdir("data") == []
 
 
-def test_a_damaged_journal_is_no_error(strange):
-    os.makedirs("data/set.unfinished/images")
+def test_a_damaged_journal_is_no_error(strange, monkeypatch):
     opt = prepare.get_parser().parse_args(OPTIONS)
-    lines = ["", "null", "[]", "{}", '{"key": 1}', '{"key": "x", "images": [{}], "problem": null}', "\ufffd",
-             json.dumps({"key": "y", "images": [{"made": "../../../etc/passwd"}], "problem": 3})]  # fmt: skip
-    with open("data/set.unfinished/journal.jsonl", "w", encoding="utf-8") as file:
-        file.write("\n".join(lines))
-    refused(OPTIONS, "is not an unfinished data set")  # without settings.json
-    os.remove("data/set.unfinished/journal.jsonl")
+    monkeypatch.setattr(prepare, "split", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        prepare.make(opt, "data/set")
+    monkeypatch.setattr(prepare, "split", preparing.split)
+    journal = "data/set.unfinished/journal.jsonl"
+    with open(journal, encoding="utf-8") as file:
+        (line,) = (line for line in file if "moves.gif" in line)
+    moved = json.loads(line)
+    moved["images"][0]["made"] = "../../../outside/secret.png"
+    moved["images"][0]["n_bytes"] = os.path.getsize("outside/secret.png")
+    bad = ["", "null", "[]", "{}", '{"key": 1}', '{"key": "x", "images": [{}], "problem": null}', "\ufffd",
+           json.dumps(moved), '{"key": ']  # fmt: skip
+    with open(journal, "a", encoding="utf-8") as file:
+        file.write("\n".join(bad))
     facts, *_ = prepare.make(opt, "data/set")
-    assert len(facts) == 17 + 12
+    assert len(facts) == 18 + 12
+    with open("outside/secret.png", "rb") as file:
+        secret = file.read()
+    for one in facts:
+        with open(f"data/set/{one.made}", "rb") as file:
+            assert file.read() != secret
 
 
 ##############################
