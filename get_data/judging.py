@@ -65,7 +65,10 @@ def judge(facts, left, size, only_looking=False):
     clips = {one.clip for one in facts if one.clip}
     if clips:
         n_frames = sum(bool(one.clip) for one in facts)
-        text = f"{n_frames} images are frames of {count_of(len(clips), 'video')}. Those of one video are all in train or in test"
+        text = (
+            f"{n_frames} images are frames of {count_of(len(clips), 'video')}. Those of one video are all in "
+            "train or in test"
+        )
         findings.append(Finding("clips", text, False, sorted(clips)))
     return findings
 
@@ -90,7 +93,10 @@ def judge_numbers(both, small):
             findings.append(Finding("small", text, False, too_small))
     few, many = sorted("AB", key=n.get)
     if n[few] * LOPSIDED < n[many]:
-        text = f"{few} has {n[few]} training images and {many} has {n[many]}. Images of {few} are repeated more often; more of them help"
+        text = (
+            f"{few} has {n[few]} training images and {many} has {n[many]}. Images of {few} are repeated more "
+            "often; more of them help"
+        )
         findings.append(Finding("lopsided", text, False))
     return findings
 
@@ -103,7 +109,10 @@ def judge_split(both):
         leaks = counterparts(Prints.of(test), Prints.of(train))
         if leaks:
             pairs = [f"{test[i].path} and {train[j].path}" for i, j in leaks.items()]
-            text = f"{count_of(len(leaks), 'test image')} of {side} nearly equal a training image, so results look too good"
+            text = (
+                f"{count_of(len(leaks), 'test image')} of {side} nearly equal a training image, so results "
+                "look too good"
+            )
             findings.append(Finding("leak", text, True, pairs))
     return findings
 
@@ -117,7 +126,10 @@ def judge_overlap(both):
     n_exact = sum(A[i].sha in hashes for i in found)
     exact = f", {n_exact} of them as the same file" if n_exact else ""
     pairs = [f"{A[i].path} and {B[j].path}" for i, j in found.items()]
-    text = f"{count_of(len(found), 'image')} of A {'is' if len(found) == 1 else 'are'} nearly the same in B{exact}. Unless they are pairs on purpose, remove them from one side"
+    text = (
+        f"{count_of(len(found), 'image')} of A {'is' if len(found) == 1 else 'are'} nearly the same in "
+        f"B{exact}. Unless they are pairs on purpose, remove them from one side"
+    )
     return [Finding("overlap", text, True, pairs)]
 
 
@@ -150,7 +162,10 @@ def judge_sizes(side, those):
     low, high = np.quantile(shorter, [0.05, 0.95])
     if high <= SPREAD * low:
         return []
-    text = f"the shorter sides of {side} are from {low:.0f} to {high:.0f} pixels (without 5% at each end). Small ones are less sharp, and may show things at another scale"
+    text = (
+        f"the shorter sides of {side} are from {low:.0f} to {high:.0f} pixels (without 5% at each end). Small "
+        "ones are less sharp, and may show things at another scale"
+    )
     return [Finding("sizes", text, False)]
 
 
@@ -162,7 +177,11 @@ def compare_sizes(both, size):
     small, large = sorted("AB", key=medians.get)
     if medians[large] < MUCH_SMALLER * medians[small]:
         return []
-    text = f"images of {small} are much smaller than those of {large} (shorter side {medians[small]:.0f} and {medians[large]:.0f} pixels) and are enlarged. The networks may learn the blur: use larger images, or a smaller --size"
+    text = (
+        f"images of {small} are much smaller than those of {large} (shorter side {medians[small]:.0f} and "
+        f"{medians[large]:.0f} pixels) and are enlarged. The networks may learn the blur: use larger images, "
+        "or a smaller --size"
+    )
     return [Finding("sizes", text)]
 
 
@@ -170,7 +189,11 @@ def judge_colours(side, those):
     clipped = [one.path for one in those if one.clipped > CLIPPED]
     if len(clipped) <= MANY * len(those):
         return []
-    text = f"{len(clipped)} of {len(those)} images of {side} have clipped colours: more than a quarter of the pixels of a channel are 0 or 255. Right for drawings on white; photos may be overexposed, or have black borders"
+    text = (
+        f"{len(clipped)} of {len(those)} images of {side} have clipped colours: more than a quarter of the "
+        "pixels of a channel are 0 or 255. Right for drawings on white; photos may be overexposed, or have "
+        "black borders"
+    )
     return [Finding("clipped", text, False, clipped)]
 
 
@@ -181,7 +204,10 @@ def judge_kinds(side, those):
     arrays, others = kinds["array"], [*kinds["gray"], *kinds["colour"]]
     if arrays and others:
         few, name = (arrays, "arrays") if len(arrays) <= len(others) else (others, "8-bit images")
-        text = f"{side} mixes 8-bit images and arrays (.npy, or more than 8 bits); {count_of(len(few), name[:-1])} should be removed or converted, because the first file decides how all are read"
+        text = (
+            f"{side} mixes 8-bit images and arrays (.npy, or more than 8 bits); {count_of(len(few), name[:-1])} "
+            "should be removed or converted, because the first file decides how all are read"
+        )
         findings.append(Finding("mixed kinds", text, True, [one.path for one in few]))
     channels = {one.channels for one in arrays}
     if len(channels) > 1:
@@ -191,7 +217,10 @@ def judge_kinds(side, those):
         kind, other = ("gray", "coloured") if len(kinds["gray"]) <= len(kinds["colour"]) else ("colour", "gray")
         word = "gray" if kind == "gray" else "coloured"
         few = kinds[kind]
-        text = f"{count_of(len(few), f'{word} image')} of {side} among {len(others) - len(few)} {other}. Remove them, or train with --channels 1"
+        text = (
+            f"{count_of(len(few), f'{word} image')} of {side} among {len(others) - len(few)} {other}. Remove "
+            "them, or train with --channels 1"
+        )
         findings.append(Finding("mixed channels", text, True, [one.path for one in few]))
     return findings
 
@@ -201,7 +230,11 @@ def judge_shapes(both):
     squashed = [one.path for one in everything if is_squashed(one)]
     if len(squashed) <= SQUASHED_SHARE * len(everything):
         return []
-    text = f"{len(squashed)} of {len(everything)} images are more than {SQUASHED} times as wide as high, or as high as wide. By default they are squashed to a square; --keep_aspect crops instead, and is in the command below"
+    text = (
+        f"{len(squashed)} of {len(everything)} images are more than {SQUASHED} times as wide as high, or as "
+        "high as wide. By default they are squashed to a square; --keep_aspect crops instead, and is in the "
+        "command below"
+    )
     return [Finding("shape", text, False, squashed)]
 
 
