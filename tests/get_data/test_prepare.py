@@ -299,7 +299,7 @@ def burst(seed, n):
     return [scene.crop((4 * i, 0, 120 + 4 * i, 120)) for i in range(n)]
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_bursts_and_clips_are_on_one_side(here, seed):
     save_pictures("a", range(30))
     save_pictures("b", range(50, 80))
@@ -325,6 +325,7 @@ def test_bursts_and_clips_are_on_one_side(here, seed):
     assert all(one.made.startswith(f"{one.split}{one.side}/") for one in facts)
 
 
+@pytest.mark.slow
 def test_the_seed_decides_and_nothing_else(here):
     save_pictures("a", range(30))
     save_pictures("b", range(50, 80))
@@ -426,6 +427,7 @@ def test_half_written_lines_and_images_are_made_again(here, monkeypatch):
     assert files_in("data/set") == wanted
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_continued(here):
     """SIGKILL in the middle, and the result is that of an uninterrupted run, byte for byte."""
     save_pictures("a", range(60), width=200, height=200)
@@ -508,6 +510,7 @@ def test_check_finds_leaks_and_changes_nothing(here, capsys, layout):
     assert os.path.exists("data/there/check.html")
 
 
+@pytest.mark.slow
 def test_check_of_a_prepared_set_finds_nothing_wrong(here):
     save_pictures("a", range(110))
     os.makedirs("b")

@@ -311,6 +311,7 @@ def random_prints(n, seed=0):
     return Prints(rng.integers(0, 2**64, n, np.uint64), rng.integers(0, 256, (n, 192), np.uint8))
 
 
+@pytest.mark.slow
 def test_20000_images_in_little_memory_and_time():
     n = 20_000
     prints = random_prints(n)
