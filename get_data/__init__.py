@@ -1,5 +1,5 @@
 """
-Creates data sets that do not exist yet: draws the demo, and downloads the official ones.
+Creates data sets that do not exist yet: draws the demo, downloads the official ones, and makes one from photos.
 
 May import utils, command_line and media.
 """

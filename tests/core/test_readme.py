@@ -32,6 +32,7 @@ import cyclegan
 import evaluate
 import export
 import plot
+import prepare
 import translate
 from benchmarks import compare, few_images, recipes, speed, stopping, threads
 from deploy import compression
@@ -42,7 +43,7 @@ from training import start
 from variants import options
 
 MODULES = (cyclegan, translate, evaluate, speed, compare, threads, few_images, recipes, stopping, plot, export, compress, split,
-           inpainting)  # fmt: skip
+           prepare, inpainting)  # fmt: skip
 NAMES = [module.__name__ if "." in module.__name__ else f"{module.__name__}.py" for module in MODULES]
 COMMANDS = [c for page in (*GUIDES, "benchmarks/NOTES.md") for c in commands_in(read(page))]
 COMMANDS += [c for module in MODULES for c in commands_in_docstring(module)]
@@ -315,6 +316,12 @@ def test_commands_for_compressing_run(command, workplace, monkeypatch, capsys, n
         words += ["--fewer_products", "1", "--fewer_parameters", "1"]
     compress.main(words)
     assert "after/before" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", OF["prepare.py"])
+def test_commands_for_preparing_are_understood(command):
+    opt = prepare.get_parser().parse_args(arguments(command, "prepare.py"))
+    prepare.check_options(opt)
 
 
 ##############################

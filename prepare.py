@@ -1,0 +1,175 @@
+"""
+Makes a data set from your own photos and videos, or looks at one that is there.
+
+    python prepare.py summer2rain --A photos/summer/ --B photos/rain/   # -> data/summer2rain
+    python prepare.py summer2rain --check                               # only look
+
+Searches folders at any depth, takes frames from videos, turns photos upright and makes them as small as training needs.
+Leaves out what is broken, too small, empty or a duplicate. Sets test images aside. The originals are only read. Ends with
+advice, the command to train, and a report with pictures: data/NAME/report.html. An interrupted run is continued by the
+same command.
+
+Requires imagehash, and PyAV for videos: pip install imagehash av
+"""
+
+import os
+import shutil
+
+from command_line.parser import argument_parser, between
+from command_line.run import run_script
+from command_line.terminal import say
+from datasets import find_folder
+from get_data.collecting import REASONS, LeftOut, collect, is_inside, search, shown
+from get_data.judging import crop_of, describe, headline, judge, training_command
+from get_data.looking import How, require_imagehash
+from get_data.preparing import choose, finish, look_at_all, put_together, split, unfinished_set
+from get_data.report import write_report
+from utils import InputError
+
+MOST_NAMED = 3  # files that the terminal names for each reason
+
+
+def get_parser():
+    parser = argument_parser("Make a data set from photos and videos, or look at one.",
+                             "python prepare.py NAME --A PATH [PATH ...] --B PATH [PATH ...] [options]\n"
+                             "       python prepare.py NAME --check [options]")  # fmt: skip
+    add = parser.add_argument
+    # fmt: off
+    add("name", metavar="NAME", help="name of the data set, a folder in --data_dir")
+    add("--A", nargs="+", metavar="PATH", help="folders and files of domain A: images and videos")
+    add("--B", nargs="+", metavar="PATH", help="those of domain B")
+    add("--check", action="store_true", help="look at a data set that is there, and change nothing in it")
+    add("--data_dir", default="data", metavar="DIR", help="folder of the data sets")
+    add("--size", type=between(36, 16384), default=286, help="shorter side to shrink to; training crops 256/286 of it")
+    add("--every", type=between(0.001), default=1.0, metavar="SECONDS", help="time between two frames of a video")
+    add("--n_test", type=between(0), help="test images of each domain (default: a tenth, at most 100)")
+    add("--seed", type=between(0), default=0, help="decides which images are for testing")
+    add("--follow_links", action="store_true", help="also use what symbolic links inside the folders lead to")
+    add("--n_cpu", type=between(1, 256), default=min(8, os.cpu_count() or 1), help="threads that read images")
+    add("--report", metavar="FILE", help="HTML file that --check writes (default: report.html in the data set, or check.html)")
+    # fmt: on
+    return parser
+
+
+def check_options(opt):
+    """Raises InputError for options that do not go together."""
+    if os.path.basename(opt.name) != opt.name or opt.name in ("", ".", "..") or not opt.name.isprintable():
+        raise InputError(f"{opt.name!r}: must be the name of a folder, not a path; --data_dir takes a path")
+    if opt.check and (opt.A or opt.B):
+        raise InputError(
+            "--check: looks at a data set that is there. Omit --A and --B, or omit --check to make a new one"
+        )
+    if not opt.check and not (opt.A and opt.B):
+        raise InputError(
+            "--A and --B: name the photos of both domains, or use --check to look at a data set that is there"
+        )
+    if opt.report and not opt.check:
+        raise InputError("--report: a new data set has its report in its folder. Use the option with --check")
+    require_imagehash()
+
+
+def make(opt, root):
+    """Makes a data set -> (list of Facts, list of LeftOut, list of Finding). Raises InputError."""
+    real = {side: [os.path.realpath(path) for path in paths] for side, paths in (("A", opt.A), ("B", opt.B))}
+    for a in real["A"]:
+        for b in real["B"]:
+            if is_inside(a, b) or is_inside(b, a):
+                raise InputError(f"--A {shown(a)} and --B {shown(b)}: are the same, or one is inside the other")
+    settings = {"A": [ascii(path) for path in real["A"]], "B": [ascii(path) for path in real["B"]],
+                **{key: getattr(opt, key) for key in ("size", "every", "n_test", "seed", "follow_links")}}  # fmt: skip
+    avoid = [root, f"{root}.unfinished"]
+    sources, left = [], []
+    for side, paths in (("A", opt.A), ("B", opt.B)):
+        found, skipped = collect(side, paths, avoid, opt.follow_links)
+        if not found:
+            raise InputError(f"--{side} {' '.join(map(shown, paths))}: holds no images and no videos")
+        sources, left = sources + found, left + skipped
+    with unfinished_set(root, settings) as unfinished:
+        how = How(opt.size, crop_of(opt.size), opt.every, unfinished.images)
+        facts, skipped = choose(sources, look_at_all(sources, how, unfinished, opt.n_cpu))
+        left += skipped
+        check_some(facts, left, unfinished.folder)
+        split(facts, opt.seed, opt.n_test)
+        findings = judge(facts, left, opt.size)
+        put_together(unfinished, facts)
+        command = training_command(facts, findings, opt.name, opt.data_dir, opt.size)
+        write_report(os.path.join(unfinished.set, "report.html"), opt.name, facts, left, findings, command, opt.size,
+                     lambda one: os.path.join(unfinished.set, one.made))  # fmt: skip
+        finish(unfinished)
+    return facts, left, findings
+
+
+def look(opt, root):
+    """Looks at a data set -> (list of Facts, list of LeftOut, list of Finding). Raises InputError."""
+    how, facts, left = How(opt.size, crop_of(opt.size), opt.every), [], []
+    for mode in ("train", "test"):
+        sources = []
+        for side in "AB":
+            try:
+                folder = find_folder(root, mode, side)
+            except InputError:
+                if mode == "train":
+                    raise
+                continue  # test images are optional
+            search(side, folder, [], True, sources, left, set())
+        records = look_at_all(sources, how, None, opt.n_cpu)
+        found, skipped = choose(sources, records)
+        for one in found:
+            one.split = mode
+        facts, left = facts + found, left + skipped
+    check_some(facts, left)
+    return facts, left, judge(facts, left, opt.size, only_looking=True)
+
+
+def check_some(facts, left, unfinished=None):
+    """Raises InputError if no image of a domain can be used. unfinished: folder of a new data set, which is deleted"""
+    for side in "AB":
+        if not any(one.side == side for one in facts):
+            print_left_out(left, "left out" if unfinished else "found")
+            small = any(one.side == side and one.reason == "small" for one in left)
+            if unfinished:
+                shutil.rmtree(unfinished, ignore_errors=True)
+            raise InputError(
+                f"no image of domain {side} can be used" + (". Try a smaller --size, such as 143" if small else "")
+            )
+
+
+def print_left_out(left, verb="left out"):
+    """A line for each reason, with the names of a few files"""
+    for reason, text in REASONS.items():
+        those = [one for one in left if one.reason == reason]
+        if those:
+            print_group(verb, text, those)
+
+
+def print_group(verb, text, those: list[LeftOut]):
+    names = [shown(one.path) + (f" ({shown(one.why)})" if one.why else "") for one in those[:MOST_NAMED]]
+    more = f" and {len(those) - MOST_NAMED} more" if len(those) > MOST_NAMED else ""
+    say(f"{verb}: {len(those)} {text}: {', '.join(names)}{more}")
+
+
+def main(argv=None):
+    opt = get_parser().parse_args(argv)
+    check_options(opt)
+    root = os.path.join(opt.data_dir, opt.name)
+    report = opt.report or os.path.join(root, "report.html")
+    if opt.check and not opt.report and os.path.lexists(report):
+        report = os.path.join(root, "check.html")  # the other one says what was left out
+    facts, left, findings = (look if opt.check else make)(opt, root)
+    command = training_command(facts, findings, opt.name, opt.data_dir, opt.size)
+    if opt.check:
+        write_report(report, opt.name, facts, left, findings, command, opt.size, lambda one: one.path, True)
+    print_left_out(left, "found" if opt.check else "left out")
+    for side in "AB":
+        splits = [one.split for one in facts if one.side == side]
+        say(f"{side}: {splits.count('train')} training and {splits.count('test')} test images")
+    say(headline(findings))
+    for finding in findings:
+        say(f"{'problem' if finding.is_problem else 'note'}: {describe(finding)}")
+    say(f"report with pictures: {shown(report)}")
+    say("to train on it:")
+    say(f"    {command}")
+
+
+if __name__ == "__main__":
+    run_script(main)
