@@ -25,14 +25,22 @@ ENCODER_OVERLAP, BLOCK_OVERLAP, DECODER_OVERLAP = 8, 1, 3
 
 
 class FixedNorm(nn.Module):
-    """Instance norm with fixed statistics: mean and variance, both (C,)."""
+    """An instance or group norm with fixed statistics: mean and variance of each channel, both (C,)."""
 
-    def __init__(self, mean, var, eps):
+    def __init__(self, norm, mean, var):
         super().__init__()
-        self.mean, self.var, self.eps = mean, var, eps
+        self.eps, self.weight, self.bias = norm.eps, norm.weight, norm.bias
+        if isinstance(norm, nn.GroupNorm):  # the channels of a group have one mean and variance
+            means, variances = mean.view(norm.num_groups, -1), var.view(norm.num_groups, -1)
+            mean = means.mean(1, keepdim=True).expand_as(means).flatten()
+            var = variances + (means - mean.view_as(means)).square()  # within the channels, and between them
+            var = var.mean(1, keepdim=True).expand_as(means).flatten()
+        self.mean, self.var = mean, var
 
     def forward(self, x):
-        return nn.functional.batch_norm(x, self.mean, self.var, eps=self.eps)  # float32 statistics
+        return nn.functional.batch_norm(
+            x, self.mean, self.var, self.weight, self.bias, eps=self.eps
+        )  # float32 statistics
 
 
 def translate_in_bands(G, x, band_pixels=2048 * 2048):
@@ -56,7 +64,7 @@ def translate_in_bands(G, x, band_pixels=2048 * 2048):
 
 
 def goes_in_bands(G):
-    """True if translate_in_bands supports G: nothing but its instance norms may depend on the whole image, and its
+    """True if translate_in_bands supports G: nothing but its norms may depend on the whole image, and its
     layers must not look further than the overlaps. The latter is tried out, because models.py may have been edited."""
     if not isinstance(G, GeneratorResNet) or any(isinstance(part, AttentiveBlock) for part in G.modules()):
         return False
@@ -71,16 +79,16 @@ def goes_in_bands(G):
 
 
 def through_bands(layers, x, rows, overlap, keep):
-    """Applies layers to x in bands. Each InstanceNorm2d uses the statistics of the whole feature map.
+    """Applies layers to x in bands. Each instance or group norm uses the statistics of the whole feature map.
 
     keep: True stores the feature map before each norm, False recomputes it afterwards (less memory, more time)"""
     so_far = []
     for layer in layers:
-        if isinstance(layer, nn.InstanceNorm2d):
+        if isinstance(layer, nn.InstanceNorm2d | nn.GroupNorm):
             before, mean, var = in_bands(so_far, x, rows, overlap, keep, measure=True)
             if keep:
                 x, so_far = before, []
-            so_far.append(FixedNorm(mean, var, layer.eps))
+            so_far.append(FixedNorm(layer, mean, var))
         else:
             so_far.append(layer)
     return in_bands(so_far, x, rows, overlap, keep=True, measure=False)[0]

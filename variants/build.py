@@ -58,8 +58,8 @@ def make_generator(options, channels, out_channels):
 
 
 def make_discriminator(options, channels):
-    """-> a discriminator with PyTorch's initial weights; options as for make_generator, of DISCRIMINATOR_OPTIONS and
-    "norm" """
+    """-> a discriminator with PyTorch's initial weights; options as for make_generator, of DISCRIMINATOR_OPTIONS, and
+    "norm" unless "norm_D" is given"""
     from variants import networks, parts
 
     o = {name: options.get(name, value) for name, value in DISCRIMINATOR_OPTIONS.items()}
@@ -75,7 +75,7 @@ def make_discriminator(options, channels):
         parts.use_antialiasing(network)
     if o["batch_deviation"]:
         parts.use_batch_deviation(network)
-    parts.use_norm(network, options.get("norm", "instance"))
+    parts.use_norm(network, options.get("norm_D") or options.get("norm", "instance"))
     return network
 
 

@@ -17,7 +17,7 @@ import contextlib
 import torch
 from torch import nn
 
-NORMS = (nn.InstanceNorm2d, nn.BatchNorm2d)
+NORMS = (nn.InstanceNorm2d, nn.BatchNorm2d, nn.GroupNorm)
 
 
 class Modulation(nn.Module):
@@ -46,7 +46,8 @@ def use_noise(network, noise_channels):
         if isinstance(part, nn.Sequential):
             for i in reversed(range(len(part))):
                 if isinstance(part[i], NORMS):
-                    part.insert(i + 1, Modulation(part[i].num_features, noise_channels))
+                    n_channels = part[i].num_channels if isinstance(part[i], nn.GroupNorm) else part[i].num_features
+                    part.insert(i + 1, Modulation(n_channels, noise_channels))
     network.noise_channels, network.fixed_noise = noise_channels, None
     network.register_forward_pre_hook(choose_noise, with_kwargs=True)
 

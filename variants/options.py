@@ -13,6 +13,8 @@ from variants.losses import EXTRA_LOSSES, needs_vgg
 from variants.ranges import parse_range
 from variants.schedules import ratio_by_epoch, sizes_by_epoch, stages
 
+NORMS = ("instance", "batch", "layer", "none")
+
 
 class HelpAll(argparse.Action):
     """--help_all: prints the help of all options. --help does not list those of add_variants."""
@@ -69,7 +71,8 @@ def add_networks(parser):
         help="architecture of the generators")
     add("--num_downs", type=between(3, 14), default=8, help="unet: number of downsamplings")
     add("--encoder_weights", metavar="FILE", help="pretrained: torchvision's resnet18 weights (default: download them)")
-    add("--norm", default="instance", choices=("instance", "batch", "none"), help="normalisation of all networks")
+    add("--norm", default="instance", choices=NORMS, help="normalisation of all networks")
+    add("--norm_D", choices=NORMS, help="normalisation of the discriminators (default: --norm)")
     add("--attention", action=switch, default=False, help="self-attention in the middle of the generators")
     add("--separable", action=switch, default=False, help="depthwise separable residual blocks, a ninth of the work")
     add("--dropout", type=between(0.0, 0.99), nargs="?", const=0.5, default=0.0,
@@ -221,7 +224,7 @@ def check_networks(opt):
     require(photos or not pretrained, "--generator pretrained: takes images with 1 or 3 channels only")
     require(pretrained or not opt.encoder_weights, "--encoder_weights: needs --generator pretrained")
     require(not opt.noise_channels or opt.norm != "none",
-            "--noise_channels: enters after each normalisation; use --norm instance or batch")  # fmt: skip
+            "--noise_channels: enters after each normalisation; use --norm instance, layer or batch")  # fmt: skip
     require(not opt.checkpoint_activations or opt.generator == "resnet",
             "--checkpoint_activations: needs --generator resnet")  # fmt: skip
     if opt.freeze_D:

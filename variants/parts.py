@@ -25,9 +25,10 @@ def exchange(network, kind, make):
 def use_norm(network, norm):
     """Replaces the instance norms of a network.
 
-    norm: 'instance' (no change), 'batch' or 'none' (no normalisation). Batch norm uses running statistics in eval mode,
-          and normalises the batches given to models.in_one_pass separately. Its gains are drawn from N(1, 0.02), as in
-          the authors' code
+    norm: 'instance' (no change), 'batch', 'layer' or 'none' (no normalisation). Batch norm uses running statistics in
+          eval mode, and normalises the batches given to models.in_one_pass separately. Its gains are drawn from
+          N(1, 0.02), as in the authors' code. Layer norm normalises all channels of an image by one mean and standard
+          deviation, so that an image of one colour still has that colour (MUNIT, arXiv:1804.04732, in its decoder)
     """
     if norm == "batch":
 
@@ -38,6 +39,8 @@ def use_norm(network, norm):
 
         exchange(network, nn.InstanceNorm2d, batch_norm)
         network.batch_by_batch = batch_by_batch
+    elif norm == "layer":
+        exchange(network, nn.InstanceNorm2d, lambda part: nn.GroupNorm(1, part.num_features))
     elif norm == "none":
         exchange(network, nn.InstanceNorm2d, lambda part: nn.Identity())
 

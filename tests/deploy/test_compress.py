@@ -87,7 +87,7 @@ def test_channels_without_weight_go_first(upsample):
 
 
 @pytest.mark.parametrize(
-    "kind", [{}, {"separable": True}, {"norm": "batch"}, {"dropout": 0.5},
+    "kind", [{}, {"separable": True}, {"norm": "batch"}, {"norm": "layer"}, {"dropout": 0.5},
              {"generator": "unet", "num_downs": 5}, {"generator": "multiscale"}]
 )  # fmt: skip
 @pytest.mark.parametrize("keep", [3, 5, 7])

@@ -7,6 +7,7 @@ import torch
 from inference.bands import goes_in_bands, translate_in_bands
 from inference.translator import Translator
 from models import GeneratorResNet
+from variants.build import make_generator
 
 
 def generator(upsample="transpose", n_residual_blocks=2, channels=3):
@@ -40,6 +41,19 @@ def test_bands_are_the_whole(height, width, band_pixels, n_residual_blocks, upsa
     result = translate_in_bands(G, x, band_pixels)
     assert result.shape == expected.shape and (result - expected).abs().max() < 1e-4
     assert torch.equal(x, before)
+
+
+@torch.no_grad()
+def test_layer_norm():
+    """One mean and variance for all channels, then a weight and a bias of each channel."""
+    torch.manual_seed(0)
+    G, x = make_generator({"norm": "layer", "n_residual_blocks": 2, "ngf": 8}, 3, 3), uneven(256, 64)
+    for part in G.modules():
+        if isinstance(part, torch.nn.GroupNorm):
+            part.weight.normal_(1, 0.5)
+            part.bias.normal_(0, 0.5)
+    assert goes_in_bands(G)
+    assert (translate_in_bands(G, x, 64 * 64) - G(x)).abs().max() < 1e-4
 
 
 @torch.no_grad()

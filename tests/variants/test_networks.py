@@ -186,10 +186,22 @@ def test_checkpointed_activations_throw_the_same_dice_twice():
 
 
 def test_norms():
-    for norm, kind in (("instance", nn.InstanceNorm2d), ("batch", nn.BatchNorm2d), ("none", nn.Identity)):
-        for network in (generator(norm=norm), make_discriminator({"norm": norm, "ndf": 4}, 3)):
-            found = {type(m) for m in network.modules()} & {nn.InstanceNorm2d, nn.BatchNorm2d, nn.Identity}
+    kinds = dict(instance=nn.InstanceNorm2d, batch=nn.BatchNorm2d, layer=nn.GroupNorm, none=nn.Identity)
+    for norm, kind in kinds.items():
+        for network in (generator(norm=norm), make_discriminator({"norm": norm, "ndf": 4}, 3),
+                        make_discriminator({"norm": "batch", "norm_D": norm, "ndf": 4}, 3)):  # fmt: skip
+            found = {type(m) for m in network.modules()} & set(kinds.values())
             assert found == {kind}
+
+
+@torch.no_grad()
+def test_instance_norm_removes_the_mean_colour_of_an_image_and_layer_norm_does_not():
+    x = image() * 0.5
+    tinted = x + torch.tensor([0.3, -0.2, 0.1]).view(1, 3, 1, 1)
+    change = {n: (generator(norm=n)(tinted) - generator(norm=n)(x)).abs().max() for n in ("instance", "layer")}
+    assert change["instance"] < 1e-3 and change["layer"] > 0.05
+    G = generator(norm="layer")
+    torch.testing.assert_close(G(torch.cat((x, tinted))), torch.cat((G(x), G(tinted))))  # each image on its own
 
 
 def test_batch_norm_sees_one_domain_at_a_time():

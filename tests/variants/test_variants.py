@@ -52,6 +52,7 @@ VARIANTS = [
     "--norm batch",
     "--norm batch --batch_size 2 --generator unet --num_downs 4 --ema",
     "--norm none --spectral_norm",
+    "--norm layer --norm_D none --lambda_gp 1 --noise_channels 2 --ema",
     "--attention --checkpoint_activations",
     "--separable --dropout",
     "--dropout --checkpoint_activations",
