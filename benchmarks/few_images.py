@@ -1,13 +1,13 @@
 """
-Measures what --start_from is worth with few images: 20 images of each domain and a model that was trained on other data,
+Measures what --start_from gains with few images: 20 images of each domain and a model that was trained on other data,
 against 20 and 200 images and new networks, after the same number of steps.
 
     python -m benchmarks.few_images --only demo                  # horses and zebras in other colours, drawn
     python -m benchmarks.few_images --data_dir pictures          # earth64 from a model of fluent, too
 
-Each training is a process of cyclegan.py; all seeds start from the same model. What is done is stored in
-saved_models/few_images/results.jsonl and not repeated, and a training that was interrupted is resumed. At the end, a
-table: L1 to the true counterparts of the test images, and for the demo the shares that cyclegan.py prints at its end, as
+Each training is a process of cyclegan.py; all seeds start from the same model. Results are stored in
+saved_models/few_images/results.jsonl. Finished trainings are not repeated, and interrupted ones are resumed. At the end, a
+table is printed: L1 to the true counterparts of the test images, and for the demo the scores that cyclegan.py prints, as
 mean ± standard deviation over seeds.
 """
 

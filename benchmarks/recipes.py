@@ -9,11 +9,11 @@ A data set needs trainA, trainB, testA and testB; the images of testA and testB 
 have the networks of --network, unless the recipe changes them.
 
 The time of a step of each recipe is measured first, in turn. --n_iters is the number of steps of the first recipe; the
-others get as many as take the same time. So a run is fixed by its options: it can be stopped and continued, and other
-work on the machine does not change the result.
+others get as many as take the same time. A run is then determined by its options: it can be stopped and continued, and
+other work on the machine does not change the result.
 
 Each run is `cyclegan.py` in a process of its own, followed by `evaluate.py --paired`. Results are appended to
-saved_models/recipes/results.jsonl; runs that are there are not repeated.
+saved_models/recipes/results.jsonl, and runs with a result are not repeated.
 """
 
 import concurrent.futures
@@ -164,12 +164,12 @@ def name_of_run(dataset, name, seed, n_iters):
 def train_and_score(opt, dataset, name, options, seed, n_iters):
     """Trains and evaluates one run -> the line for results.jsonl. Raises InputError."""
     run_name = name_of_run(dataset, name, seed, n_iters)
-    data = ["--data_dir", opt.data_dir]
+    data, device = ["--data_dir", opt.data_dir], ["--device", opt.device] if opt.device else []
     latest = f"saved_models/{run_name}/latest.pth"
     started = time.monotonic()
     command = [sys.executable, cyclegan.__file__, "--run_name", run_name, *data]
     if os.path.exists(latest):
-        command += ["--resume"]
+        command += ["--resume", *device]
     else:
         command += ["--dataset_name", dataset, "--preset", "paper", *base_options(opt), "--n_iters", str(n_iters)]
         command += ["--seed", str(seed), "--sample_interval", "0", "--keep_checkpoints", "0", *shlex.split(options)]
@@ -177,7 +177,7 @@ def train_and_score(opt, dataset, name, options, seed, n_iters):
     seconds = run_command(command, output)
     script = os.path.join(os.path.dirname(cyclegan.__file__), "evaluate.py")
     evaluate = [sys.executable, script, "--checkpoint", latest, *data, "--paired", "--n_cpu", "0"]
-    evaluate += EVALUATION.get(dataset, []) + (["--device", opt.device] if opt.device else [])
+    evaluate += EVALUATION.get(dataset, []) + device
     run_command(evaluate, output)
     with open(f"saved_models/{run_name}/metrics.jsonl") as file:
         measured = json.loads(file.readlines()[-1])

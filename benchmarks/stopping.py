@@ -9,9 +9,9 @@ Reads metrics.jsonl and log.jsonl of a run on data with test pairs. For each mea
 epochs agrees with that of L1 to the truth, the epoch that it chooses, and what that costs.
 """
 
-import json
 import os
 
+from benchmarks.runs import read_results
 from command_line.parser import argument_parser
 from command_line.run import run_script
 from measuring.results import MEASURES, arrow
@@ -37,11 +37,10 @@ def get_parser():
 
 
 def read_lines(path):
-    """-> list of the JSON objects in a file. Raises InputError."""
+    """-> list of the JSON objects in a file, see runs.read_results. Raises InputError."""
     if not os.path.isfile(path):
         raise InputError(f"{path}: no such file. Run evaluate.py --all_checkpoints --paired first")
-    with open(path, encoding="utf-8") as file:
-        return [json.loads(line) for line in file if line.strip()]
+    return read_results(path)
 
 
 def read_epochs(folder):

@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 import cyclegan
 from deploy.compression import print_comparison, quality, read_begun, read_training, training_options
-from deploy.student import feature_loss, make_student, translate_with_features
+from deploy.student import feature_loss, make_student, translate_with_features, width_of_blocks
 from inference.load import generator_in
 from media.files import load_file
 from media.sheets import with_captions
@@ -199,7 +199,7 @@ def build(opt, options, state, run):
     run.opt = argparse.Namespace(**vars(run.opt) | described)
     adapters = nn.ModuleList()
     if opt.lambda_feat and isinstance(teacher, GeneratorResNet):
-        widths = [G.model[7].out_channels for G in (student, teacher)]  # channels of the residual blocks
+        widths = [width_of_blocks(G) for G in (student, teacher)]
         adapters.extend(nn.Conv2d(*widths, 1) for _ in range(3))
     elif opt.lambda_feat:
         print("note: --lambda_feat: ignored, because this teacher has no residual blocks to compare")

@@ -18,7 +18,7 @@ from training.folders import lock_run, prepare_folders
 from training.processes import random_state
 from training.run import Run
 from utils import InputError, choose_device
-from variants.build import GENERATOR_OPTIONS, generator_file, make_generator
+from variants.build import GENERATOR_OPTIONS, generator_file, make_generator, with_projections
 
 
 def prune(opt, _):
@@ -27,17 +27,14 @@ def prune(opt, _):
     begun = read_begun(opt, run_name, "options") if opt.resume else None
     opt.n_epochs = 20 if opt.n_epochs is None else opt.n_epochs
     options = training_options(opt, state, run_name)
-    pretrained = options.generator == "pretrained"
-    fixed = {
-        "--attention": options.attention,
-        "--generator pretrained": pretrained,
-        "--noise_channels": options.noise_channels,
-    }
+    fixed = {"--attention": options.attention, "--generator pretrained": options.generator == "pretrained",
+             "--noise_channels": options.noise_channels}  # fmt: skip
     if kind := next((kind for kind, is_on in fixed.items() if is_on), None):
         raise InputError(f"{opt.checkpoint}: trained with {kind}, whose widths are fixed; distill takes any teacher")
     generators = {d: generator_in(state, opt.checkpoint, d).network for d in ("AB", "BA")}
     small = argparse.Namespace(**vars(options) | {"ngf": max(1, round(opt.keep * options.ngf))})
-    if begun and any(begun["options"].get(name) != getattr(small, name) for name in GENERATOR_OPTIONS):
+    was = GENERATOR_OPTIONS | (begun["options"] if begun else {})  # an older file lacks the options that came later
+    if begun and any(was[name] != getattr(small, name) for name in GENERATOR_OPTIONS):
         raise InputError(
             f"--resume: {begun['path']} is not {opt.checkpoint} with --keep {opt.keep:g}, which would have {small.ngf} "
             "filters in the first layer. Use the options it was begun with, or another --run_name"
@@ -100,5 +97,5 @@ def without_channels(G, options, small):
         ignored_layers=[last],  # its channels are those of the image
     ).step()
     result = make_generator(vars(small), G.channels, G.out_channels)
-    result.load_state_dict(G.state_dict())
+    result.load_state_dict(with_projections(G.state_dict(), result))
     return result

@@ -6,6 +6,7 @@ import bisect
 import functools
 
 import torch
+from torch import nn
 
 from measuring.timing import costs
 from models import weights_init_normal
@@ -96,7 +97,7 @@ def translate_with_features(G, x):
     """
     _, blocks, (following, *_) = G.stages
     features = {}
-    hooks = [  # on what each block gets, and what the layer after the blocks gets, of which there may be none
+    hooks = [  # the inputs of each block and of the layer after them; there may be no blocks
         layer.register_forward_pre_hook(lambda layer, inputs, i=i: features.update({i: inputs[0]}))
         for i, layer in enumerate([*blocks, following])
     ]
@@ -104,6 +105,13 @@ def translate_with_features(G, x):
     for hook in hooks:
         hook.remove()
     return translated, [features[i] for i in (0, len(blocks) // 2, len(blocks))]
+
+
+def width_of_blocks(G):
+    """The number of channels of the residual blocks of a ResNet generator, which may have none: that of the last
+    convolution before them."""
+    layers = nn.Sequential(*G.stages[0]).modules()
+    return [layer.out_channels for layer in layers if isinstance(layer, nn.Conv2d)][-1]
 
 
 def feature_loss(adapters, student_features, teacher_features):

@@ -104,7 +104,7 @@ def score(G_AB, G_BA, root, device):
                 np.array(Image.open(os.path.join(root, f, name))) for f in (source, target, "test_mask")
             )
             image = torch.from_numpy(original).permute(2, 0, 1)[None].to(device) / 127.5 - 1
-            fake = ((G(image)[0].float().cpu().permute(1, 2, 0) + 1) * 127.5).round().byte().numpy()
+            fake = ((G(image)[0].float().cpu().permute(1, 2, 0) + 1) * 127.5).round().clamp(0, 255).byte().numpy()
             for row, picture in zip(rows.values(), (fake, original, truth)):
                 row.append(colour_shares(picture, original, mask, animal))
         shares[direction] = {name: np.mean(row, axis=0).tolist() for name, row in rows.items()}

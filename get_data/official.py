@@ -103,17 +103,21 @@ def download(url, part, path, attempts=5):
 class DownloadProgress:
     """Says what is downloaded, and shows the progress.
 
-    have, total: bytes of the file that are there already, and of all of it; equal if the server does not say how many
+    have:  number of bytes that an earlier attempt has downloaded
+    total: size of the file in bytes; equal to `have` if the server does not send it
     """
 
     def __init__(self, url, have, total):
         self.have, self.n_all = have, max(1, round((total - have) / 1e6)) if total > have else None
         self.total, self.progress, self.started = total, Progress(), time.monotonic()
         size = f"{total / 1e6:.0f} MB" if self.n_all else "size unknown"
-        print(f"downloading {url}: {size}" + (f", of which {have / 1e6:.0f} are there" if have else ""), flush=True)
+        print(
+            f"downloading {url}: {size}" + (f", of which {have / 1e6:.0f} MB are already downloaded" if have else ""),
+            flush=True,
+        )
 
     def update(self, have):
-        """have: bytes that are there now"""
+        """have: number of bytes downloaded so far"""
         done = int((have - self.have) / 1e6)
         if self.n_all:  # all of them only at the end, as that is always shown
             done = self.n_all if have == self.total else min(done, self.n_all - 1)

@@ -35,7 +35,7 @@ def feature_maps(G, x):
     for hook in hooks:
         hook.remove()
     before, after = (
-        ((as_rgb(values)[0].float() + 1) * 127.5).round().byte().permute(1, 2, 0).cpu().numpy()
+        ((as_rgb(values)[0].float() + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
         for values in (x, output)
     )
     return [("input", before), *maps, ("output", after)]

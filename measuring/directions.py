@@ -99,7 +99,7 @@ def measure_direction(direction, generators, data, available, settings, paired):
             cases.add(errors[criterion][i].item(), path, [as_rgb(column[i : i + 1])[0] for column in shown])
 
     if settings.n_samples:
-        measure_samples(direction, G, data, scores, settings, paired, translate, settings.n_samples, settings.seed)
+        measure_samples(direction, G, data, scores, settings, paired, translate)
     unchanged = data.test[target] if G.channels == G.out_channels else []
     loading |= settings.reading(target) | dict(
         deep=data.deep[target], label=f"{arrow(direction)}, identity mapping of {target}"

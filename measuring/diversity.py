@@ -12,24 +12,25 @@ from measuring.metrics import l1
 
 
 @torch.no_grad()
-def measure_samples(direction, G, data, scores, settings, paired, translate, n_samples, seed):
-    """Translates each test image `n_samples` times and adds to `scores`: the mean distance of two translations of an
+def measure_samples(direction, G, data, scores, settings, paired, translate):
+    """Translates each test image settings.n_samples times and adds to `scores`: the mean distance of two translations of an
     image, over all pairs; with `paired`, the measures of add_quality.
 
     direction: "AB" or "BA"
     scores:    scores.Scores
+    settings:  evaluation.Settings; n_samples is at least 2, and the samples are those of translate.py with this seed
     translate: function (G, x) -> G(x), float32
-    n_samples: at least 2; seed: as in translate.py, whose samples these are
     """
     source, target = direction
+    samples = [Sample(settings.seed, number) for number in range(1, settings.n_samples + 1)]
     is_deep, truths, done = data.is_deep(direction), data.truths(direction), 0
     loading = settings.loading(source) | dict(
-        channels=G.channels, deep=data.deep[source], label=f"{source} -> {target}, {n_samples} samples"
+        channels=G.channels, deep=data.deep[source], label=f"{source} -> {target}, {len(samples)} samples"
     )
     for images in image_batches(data.test[source], **loading):
         x, batch = to_float(images), slice(done, done + len(images))
         done += len(images)
-        fakes = [translate_sample(G, x, Sample(seed, n), translate) for n in range(1, n_samples + 1)]
+        fakes = [translate_sample(G, x, sample, translate) for sample in samples]
         seen = [fake.clamp(-1, 1) if is_deep else from_uint8(to_uint8(fake)) for fake in fakes]
         add_diversity(scores, seen)
         if paired:

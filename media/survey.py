@@ -187,8 +187,8 @@ def notes_on_values(domain, low, high, top):
 
 
 def merged(notes):
-    """Notes "FOLDER: TEXT" of both domains -> the same, saying once what is the same: of equal texts, one with all the
-    folders; of equal advice, a last sentence on an option, the last."""
+    """Notes "FOLDER: TEXT" of both domains -> notes without repetition. Equal texts become one note with all the folders.
+    Equal advice, a last sentence that begins with an option, is kept in the last note only."""
     folders = {}
     for note in notes:
         folder, colon, text = note.partition(": ")

@@ -21,7 +21,7 @@ from media.sheets import with_captions
 from models import in_one_pass
 from training.data import TrainingData
 from training.monitor import Monitor, save_png
-from training.options import read_options
+from training.options import RANGES, read_options
 from training.run import Run
 from training.update import Update
 from utils import InputError, draw_grid, evaluating
@@ -83,7 +83,11 @@ class PretrainingRun(Run):
     def what_was_written(self):
         latest, size = f"{self.checkpoint_dir}/latest.pth", (self.opt.img_height, self.opt.img_width)
         words = ["python", "cyclegan.py", "--dataset_name", self.opt.dataset_name, *self.data_dir_option()]
-        words += ["--img_height", str(size[0]), "--img_width", str(size[1]), "--start_from", latest]
+        words += ["--img_height", str(size[0]), "--img_width", str(size[1])]
+        for name in RANGES:  # images are read as here
+            value = getattr(self.opt, name)
+            words += [f"--{name}", *value.split()] if value else []
+        words += ["--keep_aspect"] * self.opt.keep_aspect + ["--start_from", latest]
         return f"written: {latest}; to train with it:\n    {shlex.join(words)}"
 
     def score_demo(self):
@@ -94,10 +98,9 @@ class PretrainingMonitor(Monitor):
     """A Monitor whose sample grids show test images, what is left of them, and how the network completes them."""
 
     def sample_images(self, first=False, last=False):
-        step, interval = self.run.step, self.opt.sample_interval
-        if not (first or last or (interval > 0 and step % interval == 0)) or self.quiet or step == self.sampled_at:
+        if not self.is_grid_due(first, last):
             return
-        self.sampled_at, G, columns = step, self.gan.sample_G_AB, []
+        G, columns = self.gan.sample_G_AB, []
         autocast = torch.autocast(self.run.device.type, torch.bfloat16, enabled=self.run.amp)
         with autocast, evaluating(G), torch.no_grad():
             for images in self.data.samples:
@@ -105,7 +108,7 @@ class PretrainingMonitor(Monitor):
                 columns += [images, masked, G(masked).float()]
         captions = {f"{text} {domain}": domain for domain in "AB" for text in ("real", "masked", "completed")}
         grid = with_captions(draw_grid(columns), captions)
-        self.run.background.start(save_png, grid, f"{self.run.sample_dir}/{step:06d}.png")
+        self.run.background.start(save_png, grid, f"{self.run.sample_dir}/{self.run.step:06d}.png")
 
 
 def main(argv=None):

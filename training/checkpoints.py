@@ -76,13 +76,18 @@ def read_checkpoint(path):
     return state | {"path": path}
 
 
+def command_of(checkpoint):
+    """The words after `python` of the command that a checkpoint is continued with."""
+    return ["-m", "pretraining.inpainting"] if "pretraining" in checkpoint else ["cyclegan.py"]
+
+
 def way_on(folder, path):
     """For the message about a bad checkpoint: the newest other one of the run that can be used, and how."""
     for epoch in reversed(kept_epochs(folder)):
         if f"{folder}/checkpoint_{epoch}.pth" != path:
             with contextlib.suppress(InputError):
-                read_checkpoint(f"{folder}/checkpoint_{epoch}.pth")
-                command = shlex.join(["python", "cyclegan.py", "--run_name", os.path.basename(folder)])
+                command = command_of(read_checkpoint(f"{folder}/checkpoint_{epoch}.pth"))
+                command = shlex.join(["python", *command, "--run_name", os.path.basename(folder)])
                 return f". To go on from checkpoint_{epoch}.pth beside it: {command} --epoch {epoch}"
     return ". The folder has no other full checkpoint; a new run keeps it as NAME.1"
 

@@ -70,14 +70,22 @@ class Monitor:
                 if name not in ("step", "epoch"):
                     self.board.add_scalar(name.replace("loss_", "loss/"), value, run.step)
 
-    def sample_images(self, first=False, last=False):
-        """Writes a sample grid if one is due, and measures the translations on it."""
+    def is_grid_due(self, first, last):
+        """Whether to draw a sample grid of this step, which has none yet: every --sample_interval steps, and at the
+        beginning and the end."""
         step, interval = self.run.step, self.opt.sample_interval
         due = first or last or (interval > 0 and step % interval == 0)
         if not due or self.quiet or step == self.sampled_at:
-            return
+            return False
         self.sampled_at = step
-        gan, autocast = self.gan, torch.autocast(self.run.device.type, torch.bfloat16, enabled=self.run.amp)
+        return True
+
+    def sample_images(self, first=False, last=False):
+        """Writes a sample grid if one is due, and measures the translations on it."""
+        if not self.is_grid_due(first, last):
+            return
+        step, gan = self.run.step, self.gan
+        autocast = torch.autocast(self.run.device.type, torch.bfloat16, enabled=self.run.amp)
         with autocast, evaluating(gan.sample_G_AB, gan.sample_G_BA, gan.D_A, gan.D_B), torch.no_grad():
             columns = sample_images(gan.sample_G_AB, gan.sample_G_BA, *self.data.samples)
             real_A, fake_B, _, real_B, fake_A, _ = columns

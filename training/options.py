@@ -7,7 +7,7 @@ import json
 import os
 import shlex
 
-from training.checkpoints import find_checkpoint
+from training.checkpoints import command_of, find_checkpoint
 from training.folders import OPTIONS
 from training.presets import preset_options
 from utils import InputError
@@ -45,6 +45,7 @@ def read_options(parser, argv, pretraining=False):
         if one in given and other in given:
             raise InputError(f"--{one} --{other}: give only one of these")
     stored = from_file(given["options"], parser, given) if "options" in given else {}
+    source = given.get("options")  # of all options
     dataset_name = given.get("dataset_name", stored.get("dataset_name", defaults["dataset_name"]))
     run_name = given.get("run_name") or dataset_name + "_pretrained" * pretraining
     check_name("--dataset_name", dataset_name)
@@ -64,12 +65,13 @@ def read_options(parser, argv, pretraining=False):
             stored = stored_options(checkpoint, defaults, given)
         else:
             stored = begun_options(run_name, parser, given)
+        source = "the run that is continued" if stored else None
         check_same_data(stored, given, run_name, checkpoint)
     dataset_name = stored.get("dataset_name", dataset_name)
-    defaults |= preset_options(given.get("preset"), given.get("recipe"), dataset_name, defaults, given)
-    for name in ("preset", "recipe") if checkpoint and "start_from" not in given else ():
+    for name in ("preset", "recipe") if source else ():
         if given.pop(name, stored.get(name)) != stored.get(name) and os.environ.get("RANK", "0") == "0":
-            print(f"note: --{name} has no effect here, because --resume takes the options from the checkpoint")
+            print(f"note: --{name} has no effect here, because all options are those of {source}")
+    defaults |= preset_options(given.get("preset"), given.get("recipe"), dataset_name, defaults, given)
     opt = argparse.Namespace(**defaults | stored | given | {"run_name": run_name})
     if opt.progressive:
         if "n_epochs" not in given:  # if resumed for longer than its stages, it stays at the last size
@@ -154,11 +156,10 @@ def begun_options(run_name, parser, given):
 def check_command(checkpoint, run_name, pretraining):
     """Raises InputError if a run of pretraining.inpainting is to be continued by cyclegan.py, or the other way round."""
     if ("pretraining" in checkpoint) != pretraining:
-        words = ["cyclegan.py"] if pretraining else ["-m", "pretraining.inpainting"]  # of the other command
-        names = words[-1], "pretraining.inpainting" if pretraining else "cyclegan.py"
+        words, this = command_of(checkpoint), "pretraining.inpainting" if pretraining else "cyclegan.py"
         path, way_on = checkpoint["path"], shlex.join(["python", *words, "--run_name", run_name, "--resume"])
         more = "" if pretraining else f". To train with its networks, start a new run with --start_from {path}"
-        raise InputError("{}: a run of {}, not of {}. To continue it: {}{}".format(path, *names, way_on, more))
+        raise InputError(f"{path}: a run of {words[-1]}, not of {this}. To continue it: {way_on}{more}")
 
 
 def check_same_data(stored, given, run_name, checkpoint):
@@ -190,6 +191,12 @@ def stored_options(checkpoint, known, given):
     if "n_epochs" in given:
         stored["n_iters"] = None
     architecture_of(checkpoint, known, given, "--resume and --epoch")
+    has_nce = bool(checkpoint["options"].get("lambda_nce"))
+    if bool(given.get("lambda_nce", has_nce)) != has_nce:  # the loss has networks of its own, see parts.add_projections
+        raise InputError(
+            f"--lambda_nce {given['lambda_nce']:g}: {checkpoint['path']} was trained {'with' if has_nce else 'without'} "
+            f"this loss. Omit the option, or start a new run with --start_from {checkpoint['path']}"
+        )
     return stored
 
 

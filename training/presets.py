@@ -9,8 +9,8 @@ PAPER = dict(img_height=256, img_width=256, n_residual_blocks=9, ngf=64, ndf=64,
              decay_epoch=None, lr=0.0002, sample_interval=500, n_iters=None, ema=0.0, diffaugment=False, b2=0.999,
              lambda_cyc=10.0, lambda_id=5.0, spectral_norm=False, lambda_gp=0.0, gp_at="real")  # fmt: skip
 
-# For a few dozen of your own photos on two CPU cores, in an evening: small networks at 128 x 128, and a number of steps
-# that does not depend on the number of photos. --diffaugment, because networks learn so few by heart; --ema evens out the end
+# For a few dozen of your own photos on two CPU cores: small networks at 128 x 128, and a number of steps that does not
+# depend on the number of photos. --diffaugment, because networks memorise so few; --ema averages out the last oscillations
 LAPTOP = dict(img_height=128, img_width=128, n_residual_blocks=4, ngf=32, ndf=32, upsample="nearest", n_iters=3_000,
               ema=0.999, diffaugment=True, sample_interval=250)  # fmt: skip
 
@@ -18,8 +18,7 @@ LAPTOP = dict(img_height=128, img_width=128, n_residual_blocks=4, ngf=32, ndf=32
 DEMO = dict(img_height=64, img_width=64, n_residual_blocks=3, ngf=24, ndf=32, upsample="nearest", n_epochs=6,
             decay_epoch=2, lr=0.0005, sample_interval=100)  # fmt: skip
 
-# Sets of options for --recipe, which changes how networks are trained, at any size. A preset and a recipe can be combined.
-# docs/results.md has the measurements
+# Sets of options for --recipe, which changes how networks are trained, at any size. A preset and a recipe can be combined
 RECIPES = {
     # the settings of UVCGAN v2 (Torbunov et al., 2023, arXiv:2303.16280), with the paper's generator
     "uvcgan": dict(lr=0.0001, b2=0.99, lambda_cyc=5.0, lambda_id=2.5, ema=0.9999, spectral_norm=True, lambda_gp=4.0,

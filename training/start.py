@@ -5,7 +5,7 @@ A new run that begins with the networks of a trained model, for --start_from.
 from media.files import load_file, sha256_of
 from training.checkpoints import restore
 from utils import InputError
-from variants.build import weights_of
+from variants.build import weights_of, with_projections
 from variants.schema import NETWORKS, check_options, check_training
 
 
@@ -39,12 +39,8 @@ def read_start(path, parser):
 def load_start(start, gan):
     """Loads the networks that read_start has read. Raises InputError if they do not fit."""
     networks = {name: network for name, network in gan.networks().items() if name in start}
-    # what a loss adds to the generators for training alone is new, see variants.build.weights_of
-    new = {
-        name: {key: weight for key, weight in network.state_dict().items() if key.startswith("projections.")}
-        for name, network in networks.items()
-    }
-    restore({"path": start["path"]} | {name: new[name] | start[name] for name in networks}, networks)
+    weights = {name: with_projections(start[name], network) for name, network in networks.items()}
+    restore(weights | {"path": start["path"]}, networks)
 
 
 def start_notes(opt, start):

@@ -140,6 +140,11 @@ def weights_of(state, direction):
     return {key: value for key, value in weights.items() if not key.startswith("projections.")}
 
 
+def with_projections(weights, network):
+    """`weights` of weights_of, completed by the new projections of `network` if it has any, see parts.add_projections"""
+    return {key: value for key, value in network.state_dict().items() if key.startswith("projections.")} | weights
+
+
 def is_papers(options):
     """Whether the generators are the paper's, which can be rebuilt from the keys and shapes of their state dicts, and
     translate values of the usual range. (Dropout does nothing in a finished network.)"""

@@ -113,9 +113,10 @@ def patch_nce(generator, source, fake, n_patches=256, temperature=0.07):
 
     source, fake: (N, channels, H, W) in [-1, 1]
     """
-    pairs = zip(encoder_features(generator, fake), encoder_features(generator, source), generator.projections)
+    with statistics_kept(generator):  # those of --norm batch: `fake` is not of the domain that the generator translates
+        features = encoder_features(generator, fake), encoder_features(generator, source)
     values = []
-    for of_fake, of_source, project in pairs:
+    for of_fake, of_source, project in zip(*features, generator.projections):
         n_positions = of_fake.shape[2] * of_fake.shape[3]
         at = torch.rand(n_positions, device=fake.device).argsort()[:n_patches]  # a sample of positions, for all images
         queries, keys = (unit_vectors(project(x.flatten(2)[:, :, at, None])) for x in (of_fake, of_source))

@@ -14,19 +14,17 @@ from variants.losses import EXTRA_LOSSES, names_in_use, needs_vgg
 
 @dataclasses.dataclass
 class Seen:
-    """The inputs of an extra loss, for one domain: real images, translations into the domain and what they were made
-    from, reconstructions of the real images, `paired` (N,), 1 where the real image is the translation's true
-    counterpart, networks and feature extractors."""
+    """The inputs of an extra loss, for one domain. Images are (N, C, H, W) in [-1, 1]."""
 
     real: torch.Tensor
-    fake: torch.Tensor
+    fake: torch.Tensor  # translations into the domain
     source: torch.Tensor  # images of the other domain; fake = generator(source)
-    recov: torch.Tensor | None  # None unless a loss of the cycle has a weight
-    paired: torch.Tensor | None
+    recov: torch.Tensor | None  # reconstructions of `real`; None unless a loss of the cycle has a weight
+    paired: torch.Tensor | None  # (N,), 1 where `real` is the true counterpart of `source`
     generator: nn.Module
-    score: nn.Module  # the discriminator of the domain
-    D: Callable  # maps images to the activations of each hidden layer of the discriminator
-    vgg: Callable | None
+    D: nn.Module  # the discriminator of the domain
+    layers: Callable  # maps images to the activations of each hidden layer of D
+    vgg: Callable | None  # the same for VGG-16
 
 
 def compute(opt, gan, real_A, real_B, fake_A, fake_B, recov_A, recov_B, paired=None):

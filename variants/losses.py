@@ -60,15 +60,15 @@ EXTRA_LOSSES = {  # name -> loss; its weight is --lambda_NAME
         of_cycle=True,
     ),
     "style": ExtraLoss(
-        lambda x, d: d.style_distance(x.vgg or x.D, x.fake, x.real),
+        lambda x, d: d.style_distance(x.vgg or x.layers, x.fake, x.real),
         "weight of the distance of Gram matrices of D's features: target textures",
     ),
     "feat": ExtraLoss(
-        lambda x, d: d.mean_feature_distance(x.D, x.fake, x.real),
+        lambda x, d: d.mean_feature_distance(x.layers, x.fake, x.real),
         "weight of feature matching in D: a steadier target than its scores",
     ),
     "cycfeat": ExtraLoss(
-        lambda x, d: d.scored_feature_distance(x.D, x.score, x.recov, x.real),
+        lambda x, d: d.scored_feature_distance(x.layers, x.D, x.recov, x.real),
         "weight of the distance of D's features of images and reconstructions, times D's score of the image",
         of_cycle=True,
     ),
@@ -80,7 +80,10 @@ EXTRA_LOSSES = {  # name -> loss; its weight is --lambda_NAME
         lambda x, d: d.paired_distance(x.fake, x.real, x.paired),
         "weight of L1 to the true counterpart, for images that have one",
     ),
-    "diversity": ExtraLoss(lambda x, d: d.diversity_loss(x.generator, x.source), "weight of a reward for variety"),
+    "diversity": ExtraLoss(
+        lambda x, d: d.diversity_loss(x.generator, x.source),
+        "weight of a reward for variety: how much two translations of an image differ",
+    ),
 }
 
 
@@ -92,7 +95,7 @@ def mean_loss(opt, of_A, of_B):
     """The mean of a loss of images of A and one of images of B; with --lambda_A or --lambda_B a weighted one, in which
     --lambda_cyc has the weight 1/2, so that a term of the cycle loss has the weight of the authors' lambda_A or lambda_B,
     up to the factor 1/2 of all losses of the generators here."""
-    if opt.lambda_A is None and opt.lambda_B is None:
+    if (opt.lambda_A is None and opt.lambda_B is None) or not opt.lambda_cyc:  # without a cycle, both are 0 if given
         return (of_A + of_B) / 2
     weight_A, weight_B = (opt.lambda_cyc if weight is None else weight for weight in (opt.lambda_A, opt.lambda_B))
     return (weight_A * of_A + weight_B * of_B) / (2 * opt.lambda_cyc)
@@ -136,5 +139,5 @@ def penalty(opt, D, real, fake):
 
 
 def noisy(opt, fake):
-    """Translations as the generators get them for the way back: with noise, if --cycle_noise says so."""
+    """The translations that are translated back: with Gaussian noise added if --cycle_noise is set."""
     return fake + opt.cycle_noise * torch.randn_like(fake) if opt.cycle_noise else fake

@@ -234,7 +234,8 @@ def check_networks(opt):
 
 
 def check_losses(opt):
-    photos = {*channels_of(vars(opt))} <= {1, 3}
+    n_A, n_B = channels_of(vars(opt))
+    photos = {n_A, n_B} <= {1, 3}
     require(not (opt.gan_loss == "hinge" and opt.label_smoothing), "--label_smoothing: the hinge loss has no labels")
     weights = (opt.lambda_A, opt.lambda_B)
     require(opt.lambda_cyc or weights in ((None, None), (0, 0)), "--lambda_A --lambda_B: need --lambda_cyc above 0")
@@ -244,6 +245,7 @@ def check_losses(opt):
     require(not (opt.lambda_gp and opt.compile),
             "--lambda_gp: differentiates twice, which --compile does not support; omit one of them")  # fmt: skip
     require(not opt.lambda_nce or opt.generator == "resnet", "--lambda_nce: needs --generator resnet")
+    require(n_A == n_B or not opt.lambda_nce, "--lambda_nce: images of A and B must have the same number of channels")
     require(not (opt.lambda_nce and opt.noise_channels), "--lambda_nce --noise_channels: cannot be used together")
     require(not opt.lambda_diversity or opt.noise_channels or opt.dropout,
             "--lambda_diversity: needs --noise_channels or --dropout; without, an image has one translation")  # fmt: skip
@@ -258,6 +260,8 @@ def check_schedules(opt):
     require(not (opt.progressive and opt.n_iters), "--progressive: counts epochs, so it cannot be used with --n_iters")
     require(not opt.tensorboard or importlib.util.find_spec("tensorboard"),
             "--tensorboard: pip install tensorboard; log.jsonl and plot.py need no package")  # fmt: skip
+    require(not opt.ratio_A or not opt.batch_deviation,
+            "--ratio_A --batch_deviation: how much a batch varies depends on its size; give only one of these")  # fmt: skip
     if opt.ratio_A:
         fewest = round(min(map(float, opt.ratio_A.split(":"))) * opt.batch_size)
         require(

@@ -243,15 +243,18 @@ def build_on_meta(name, weights, options, channels, out_channels, finite=True):
     n_blocks = options.get("n_residual_blocks", GENERATOR_OPTIONS["n_residual_blocks"])
     if out_channels and options.get("generator", "resnet") in ("resnet", "multiscale") and len(weights) < 2 * n_blocks:
         raise ValueError(f"{name} has {len(weights)} tensors, too few for {n_blocks} residual blocks")
-    with torch.device("meta"):
-        if out_channels:
-            network = make_generator(options, channels, out_channels)
-        else:
-            network = make_discriminator(options, channels)
-            if options.get("spectral_norm"):
-                from variants.parts import use_spectral_norm
+    try:
+        with torch.device("meta"):
+            if out_channels:
+                network = make_generator(options, channels, out_channels)
+            else:
+                network = make_discriminator(options, channels)
+                if options.get("spectral_norm"):
+                    from variants.parts import use_spectral_norm
 
-                use_spectral_norm(network)
+                    use_spectral_norm(network)
+    except (AttributeError, IndexError) as error:  # --attention or --lambda_nce without residual blocks
+        raise ValueError(f"its options for {name} do not fit together ({type(error).__name__}: {error})")
     check_module(name, weights, network, finite)
     return network
 

@@ -292,6 +292,17 @@ def test_a_recorded_step_draws_new_noise_each_time(argv, cuda_of_paper):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("amp", [False, True])
+@pytest.mark.parametrize("argv", ["--lambda_nce 1", "--cycle_noise 0.1", "--lambda_gp 4 --gp_at mix --spectral_norm"])
+def test_a_recorded_step_throws_new_dice_for_its_losses(argv, amp, cuda_of_paper):
+    opt = options(*argv.split())
+    one, other = (trained(opt, amp=amp, graph=True, record=record) for record in (False, True))
+    assert len(cuda_of_paper) == 1
+    assert any("aten.rand" in str(operation) for operation, *_ in cuda_of_paper[0].tape.operations)
+    assert_alike(one, other, atol=0, rtol=0)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("argv", [(), ("--accumulate", "2"), ("--norm", "batch", "--batch_size", "2")], ids=" ".join)
 def test_the_recorded_step_of_pretraining_is_the_step(argv, cuda_of_paper, monkeypatch):
     monkeypatch.setattr(inpainting, "black_out", lambda images: images.masked_fill(images > 0.5, -1.0))  # without dice

@@ -17,7 +17,7 @@ import compress
 import cyclegan
 import translate
 from deploy import compression, distill, prune
-from deploy.student import feature_loss, make_student, translate_with_features
+from deploy.student import feature_loss, make_student, translate_with_features, width_of_blocks
 from inference.load import load_generator
 from measuring import timing
 from media.files import load_file
@@ -170,6 +170,16 @@ def test_a_teacher_that_was_trained_with_a_cuda_graph_is_pruned_on_a_cpu(trained
     assert load_file("saved_models/tiny_pruned/latest.pth")["options"]["graph"] is True
 
 
+def test_a_training_with_nce_is_pruned(trained):
+    """The projections have the widths of the pruned layers, and are new."""
+    checkpoint = trained("--lambda_nce", "1")
+    assert not compress.main(["prune", "--checkpoint", checkpoint, "--keep", "0.5", "--n_epochs", "1", *COMMON])
+    state = load_file("saved_models/tiny_pruned/latest.pth")
+    shapes = [state["G_AB"][f"projections.{i}.0.weight"].shape for i in range(6)]
+    assert [shape[1] for shape in shapes] == [3, 4, 8, 16, 16, 16] and state["options"]["lambda_nce"] == 1
+    assert load_networks("saved_models/tiny_pruned/G_AB_1.pth")["AB"].model[1].out_channels == 4
+
+
 def stop_after(monkeypatch, n):
     """The n-th time that a training asks, there has been a SIGTERM."""
     count = 0
@@ -190,6 +200,10 @@ def test_prune_goes_on(trained, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         stop_after(patch, 8)
         assert compress.main([*words, "--run_name", "parts"]) == 128 + signal.SIGTERM
+    begun = torch.load("saved_models/parts/latest.pth")  # as a version without these options wrote it
+    later = ("antialias", "residual", "noise_channels")
+    known = {name: value for name, value in begun["options"].items() if name not in later}
+    torch.save(begun | {"options": known}, "saved_models/parts/latest.pth")
     compress.main([*words, "--run_name", "parts", "--resume"])
     assert "after/before" in capsys.readouterr().out
     refused(
@@ -276,6 +290,12 @@ def test_features_come_from_before_within_and_after_the_blocks():
     assert torch.equal(translated, G(x)) and len(seen) == 3 and all(torch.equal(one, wanted) for one in seen)
 
 
+@pytest.mark.parametrize("changes", [{}, {"antialias": True}, {"n_residual_blocks": 0}, {"norm": "batch"}])
+def test_the_width_of_the_blocks(changes):
+    G = make_generator({"ngf": 4, "n_residual_blocks": 1, **changes}, 3, 3)
+    assert width_of_blocks(G) == 16
+
+
 def test_feature_loss():
     x = torch.randn(2, 4, 8, 8)
     y = x[:, [0, 1, 2, 3, 0, 1]] * 2  # six channels, which a 1x1 convolution of x can reproduce
@@ -327,6 +347,15 @@ def test_a_student_of_a_teacher_with_noise_has_none(trained):
     assert student["options"]["noise_channels"] == 0
     G = load_generator("saved_models/tiny_student/G_AB_1.pth").network
     assert type(G).__name__ == "GeneratorResNet" and not getattr(G, "noise_channels", 0)
+
+
+def test_a_student_learns_the_features_of_an_antialiased_teacher(trained):
+    checkpoint = trained("--antialias", "--residual", "--batch_deviation", "--batch_size", "2")
+    assert not compress.main(["distill", "--checkpoint", checkpoint, "--n_epochs", "1", "--ngf", "4", *COMMON])
+    student = torch.load("saved_models/tiny_student/latest.pth", weights_only=True)
+    assert not student["options"]["antialias"] and not student["options"]["residual"]
+    assert student["adapters"]["0.weight"].shape == (32, 16, 1, 1)  # of the teacher, of the student
+    assert json.loads(open("saved_models/tiny_student/log.jsonl").readlines()[-1])["loss_feat"] > 0
 
 
 def test_a_resumed_distillation_equals_an_uninterrupted_one(trained, monkeypatch):

@@ -79,6 +79,7 @@ def test_score_of_known_answers(drawn):
     # a zebra needs stripes, and a plain brown picture has lost its background
     plain = shares(lambda x: x * 0 + 1, lambda x: x * 0 + torch.tensor([0.2, -0.3, -0.7]).view(1, 3, 1, 1))
     assert plain["A->B"] == [0, pytest.approx(0, abs=0.1)] and plain["B->A"] == [1, pytest.approx(0, abs=0.05)]
+    assert shares(lambda x: x * 0 + 1.2, lambda x: x)["A->B"] == plain["A->B"]  # clipped, as --residual needs
 
 
 def test_a_short_training_learns(drawn, monkeypatch, capsys):

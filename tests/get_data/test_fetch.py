@@ -305,7 +305,7 @@ def test_the_progress_of_a_download_is_that_of_other_commands(tmp_path, serve, c
     fetch_dataset("tiny", str(tmp_path / "a"), url)
     said = capsys.readouterr().out.splitlines()
     assert said[0] == f"downloading {url}: 0 MB" and said[1].startswith(f"{url}: connection lost after 0.0 MB")
-    assert said[2] == f"downloading {url}: 0 MB, of which 0 are there"
+    assert said[2] == f"downloading {url}: 0 MB, of which 0 MB are already downloaded"
     assert re.fullmatch(r"downloading: 1/1 MB  ETA 0:00  .* MB/s", said[3]) and len(said) == 4  # no line in between
     # in a terminal the line is redrawn, fits, and ends before the next one
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
@@ -316,7 +316,7 @@ def test_the_progress_of_a_download_is_that_of_other_commands(tmp_path, serve, c
         shown.update(have)
     shown.end_line()
     said = capsys.readouterr().out
-    assert said.startswith("downloading http://x/tiny.zip: 12 MB, of which 2 are there\n\r")
+    assert said.startswith("downloading http://x/tiny.zip: 12 MB, of which 2 MB are already downloaded\n\r")
     lines = said.rstrip().split("\r")[1:]
     assert "downloading: 5/10 MB  ETA 0:0" in lines[0] and "downloading: 10/10 MB" in lines[1]
     assert all(len(line) < 60 + len("\033[32m\033[0m") for line in lines) and said.endswith("\n")

@@ -552,10 +552,10 @@ class AddsNoise(torch.nn.Module):
 
 def measured(folder, G, n_samples, paired=True, seed=4):
     data = find_data(str(folder.parent.parent / "data/tiny"), {"AB": G}, matched=True)
-    settings = evaluation.Settings((SIZE, SIZE), torch.device("cpu"), False, batch_size=4)
+    settings = evaluation.Settings((SIZE, SIZE), torch.device("cpu"), False, 4, n_samples=n_samples, seed=seed)
     scores = Scores(AvailableMetrics(settings.device, size=settings.size), deep=True)
     data.deep["A"] = data.deep["B"] = True  # not rounded
-    measure_samples("AB", G.eval(), data, scores, settings, paired, lambda G, x: G(x), n_samples, seed)
+    measure_samples("AB", G.eval(), data, scores, settings, paired, lambda G, x: G(x))
     return scores.compute()
 
 

@@ -149,6 +149,33 @@ def test_every_recipe_can_be_trained():
         assert options == "" or vars(opt) != vars(cyclegan.get_options(["--dataset_name", "x", *size])[0]), name
 
 
+def test_the_recipe_of_the_option_is_the_one_that_is_measured():
+    words = ["--dataset_name", "x", "--preset", "paper"]
+    measured, offered = (
+        vars(cyclegan.get_options([*words, *more.split()])[0]) for more in (recipes.UVCGAN, "--recipe uvcgan")
+    )
+    assert measured | {"recipe": "uvcgan"} == offered
+
+
+def test_a_continued_run_stays_on_its_device(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    opt, commands = recipes.get_parser().parse_args(["--device", "cpu"]), []
+
+    def run_command(command, log):
+        commands.append(command)
+        raise InputError("not now")
+
+    monkeypatch.setattr(recipes, "run_command", run_command)
+    folder = tmp_path / "saved_models" / recipes.name_of_run("x", "paper", 0, 5)
+    for continued in (False, True):
+        if continued:
+            folder.mkdir(parents=True)
+            (folder / "latest.pth").touch()
+        with pytest.raises(InputError):
+            recipes.train_and_score(opt, "x", "paper", "", 0, 5)
+        assert ("--resume" in commands[-1]) == continued and commands[-1].count("--device") == 1
+
+
 def test_an_unknown_recipe_is_one_line():
     with pytest.raises(InputError, match="--recipes papper: unknown. Choose from paper | ema"):
         recipes.main(["--recipes", "papper"])

@@ -32,6 +32,8 @@ def test_ranks_and_their_correlation():
 
 def test_what_each_measure_chooses(tmp_path, capsys):
     write(tmp_path, truth=[30, 20, 10, 15], cycle=[8, 4, 5, 6], tells=[0.9, 0.8, 0.2, 0.6])
+    with open(tmp_path / "log.jsonl", "a") as file:
+        file.write('{"step": 9, "lo')  # of a run that was killed
     rows = stopping.judge(stopping.read_epochs(str(tmp_path))["AB"])
     assert rows["paired_l1"] == (pytest.approx(1), 3, 10)
     assert rows["cycle_l1"] == (pytest.approx(0.4), 2, 20)  # ranks 4 1 2 3 against 4 3 1 2

@@ -129,6 +129,24 @@ def test_cyclegan_starts_from_it_with_new_discriminators(tiny, monkeypatch, caps
         assert_same(dict(build(opt)[0].networks()[name].state_dict()), dict(state[name]))
 
 
+def test_the_command_to_train_with_it_reads_images_in_the_same_way(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["--channels", "1", "--range_A", "-1000", "2000", "--range_B", "0", "4095", "--keep_aspect"]
+    opt = cyclegan.get_options([*SMALL, *words])[0]
+    command = inpainting.PretrainingRun(opt, None).what_was_written().split("to train with it:\n")[1]
+    typed = cyclegan.get_parser().parse_args(shlex.split(command)[2:])
+    assert (typed.range_A, typed.range_B, typed.keep_aspect) == ("-1000 2000", "0 4095", True)
+
+
+def test_a_damaged_file_names_the_command_that_goes_on(tiny):
+    tiny("--n_epochs", "1", "--checkpoint_interval", "1")
+    with open(LATEST, "wb") as file:
+        file.write(b"damaged")
+    command = "python -m pretraining.inpainting --run_name tiny_pretrained --epoch 1"
+    with pytest.raises(InputError, match=f"To go on from checkpoint_1.pth beside it: {command}"):
+        tiny("--resume")
+
+
 def test_what_cannot_be_is_one_line(tiny):
     tiny("--n_epochs", "1")
     cyclegan.main([*SMALL, "--n_epochs", "1"])

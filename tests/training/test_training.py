@@ -449,6 +449,16 @@ def test_a_checkpoint_counts_more_than_a_preset(tiny, capsys):
     assert "note: --preset has no effect here" in capsys.readouterr().out
     cyclegan.get_options(["--dataset_name", "tiny", "--resume", "--preset", "laptop"])
     assert "note" not in capsys.readouterr().out
+    path = "saved_models/tiny/options.json"
+    opt, _ = cyclegan.get_options(["--options", path, "--recipe", "uvcgan"])
+    assert (opt.recipe, opt.lambda_gp, opt.preset) == (None, 0, "laptop")
+    assert f"note: --recipe has no effect here, because all options are those of {path}" in capsys.readouterr().out
+    latest = "saved_models/tiny/latest.pth"
+    state = torch.load(latest)
+    known = {name: value for name, value in state["options"].items() if name not in ("lambda_gp", "gp_at", "recipe")}
+    torch.save(state | {"options": known}, latest)  # of a version without these options
+    opt, _ = cyclegan.get_options(["--dataset_name", "tiny", "--resume", "--recipe", "uvcgan"])
+    assert (opt.recipe, opt.lambda_gp, opt.gp_at) == (None, 0, "real")
 
 
 @pytest.mark.slow

@@ -253,6 +253,11 @@ def test_each_cycle_can_have_its_own_weight_as_in_the_authors_code():
         options("--lambda_cyc", "0", "--lambda_A", "1")
 
 
+def test_without_any_cycle_the_identity_loss_is_a_plain_mean():
+    opt = options("--lambda_cyc", "0", "--lambda_A", "0", "--lambda_B", "0")
+    assert losses.mean_loss(opt, torch.tensor(1.0), torch.tensor(4.0)) == 2.5
+
+
 # ----- augmentation
 
 

@@ -9,6 +9,7 @@ from torch import nn
 
 import cyclegan
 from inference.bands import goes_in_bands, translate_in_bands
+from inference.features import feature_maps
 from training.update import Update
 from utils import InputError
 from variants import distances, parts
@@ -59,6 +60,25 @@ def test_a_mix_is_between_the_images_and_differs_for_each():
     shares = seen[0][:, 0, 0, 0]
     assert torch.equal(seen[0], shares.view(-1, 1, 1, 1).expand(50, 1, 4, 4))
     assert len(set(shares.tolist())) == 50 and shares.min() < -0.8 and shares.max() > 0.8 and abs(shares.mean()) < 0.3
+
+
+def test_a_mix_of_images_of_other_precision_or_number():
+    """Translations are bfloat16 under autocast, and with --ratio_A there are more or fewer of them."""
+    linear = nn.Conv2d(1, 1, 1)
+    nn.init.constant_(linear.weight, 3.0)
+    real, fake = pictures(4, channels=1, side=8), pictures(4, seed=1, channels=1, side=8)
+    for a, b in ((real, fake.bfloat16()), (real, fake[:2]), (real[:3], fake)):
+        assert gradient_penalty(linear, a, b, "mix").item() == pytest.approx(64 * (3 / 64) ** 2)
+
+
+@pytest.mark.parametrize("words", ["--recipe uvcgan", "--lambda_gp 1 --gp_at mix --batch_size 4 --ratio_A 0.5"])
+def test_a_step_with_a_mix_runs_in_bfloat16(words):
+    opt = options(*words.split())
+    gan, _ = build(opt, amp=True)
+    n_A = 1 if opt.batch_size == 1 else 2
+    losses = cyclegan.train_step(gan, opt, pictures(n_A), pictures(opt.batch_size, seed=1))
+    assert all(loss.isfinite() for loss in losses.values())
+    assert all(p.grad.isfinite().all() for D in (gan.D_A, gan.D_B) for p in D.parameters())
 
 
 def test_the_penalty_is_added_to_what_each_discriminator_learns_from():
@@ -199,6 +219,13 @@ def test_a_gradient_of_nce_reaches_the_translation_and_not_the_source():
     assert fake.grad.abs().max() > 0
 
 
+def test_nce_keeps_the_statistics_of_batch_norm():
+    G = make_generator(vars(options("--lambda_nce", "1", "--norm", "batch")), 3, 3)
+    before = {key: value.clone() for key, value in G.state_dict().items() if "running" in key}
+    distances.patch_nce(G, pictures(2), pictures(2, seed=1))
+    assert before and all(torch.equal(value, G.state_dict()[key]) for key, value in before.items())
+
+
 def test_features_of_the_cycle_count_as_far_as_d_finds_the_image_real():
     D = nn.Conv2d(3, 1, 1)
     x, y = pictures(), pictures(seed=1)
@@ -272,6 +299,17 @@ def test_a_residual_generator_starts_near_its_input_and_reaches_every_value():
             assert (G(-torch.ones_like(x)) - 1).abs().max() < 1e-5  # from black to white
 
 
+@torch.no_grad()
+def test_the_output_of_a_residual_generator_is_clipped_in_sheets_of_features():
+    G = make_generator({"ngf": 4, "n_residual_blocks": 1, "residual": True}, 3, 3).eval()
+    last = [m for m in G.modules() if isinstance(m, nn.Conv2d)][-1]
+    nn.init.constant_(last.bias, 100.0)
+    white = torch.ones(1, 3, 32, 32)
+    assert G(white).min() > 2.9
+    name, output = feature_maps(G, white)[-1]
+    assert name == "output" and output.min() == 255
+
+
 @pytest.mark.parametrize("variant", ["antialias", "residual"])
 @torch.no_grad()
 def test_bands_are_the_whole(variant):
@@ -313,6 +351,8 @@ def test_real_images_and_translations_have_deviations_of_their_own(kind):
         ("--lambda_gp 1 --compile", "--lambda_gp: differentiates twice, which --compile does not support"),
         ("--lambda_nce 1 --generator unet --num_downs 4", "--lambda_nce: needs --generator resnet"),
         ("--lambda_nce 1 --noise_channels 4", "--lambda_nce --noise_channels: cannot be used together"),
+        ("--lambda_nce 1 --channels_A 1", "--lambda_nce: images of A and B must have the same number of channels"),
+        ("--batch_deviation --batch_size 4 --ratio_A 0.5", "--ratio_A --batch_deviation: .* depends on its size"),
         ("--residual --channels_A 1", "--residual: images of A and B must have the same number of channels"),
         ("--batch_deviation", "--batch_deviation: a single image does not vary; use --batch_size 2 or more"),
         ("--batch_deviation --batch_size 2 --discriminator pixel", "not available with --discriminator pixel"),

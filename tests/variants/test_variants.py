@@ -141,6 +141,21 @@ def test_a_generator_edited_in_models_is_translated_from_its_full_checkpoint(tin
         load_generator(full, "AB")
 
 
+def test_a_resumed_run_keeps_the_projections_of_nce(tiny):
+    resume = ["--dataset_name", "tiny", "--resume", "--lambda_nce"]
+    for trained, other, word in (("1", "0", "with"), ("0", "1", "without")):
+        tiny(f"--lambda_nce {trained}", "--n_epochs", "1")
+        path = "saved_models/tiny/latest.pth"
+        with pytest.raises(InputError, match=f"--lambda_nce {other}: {path} was trained {word} .*--start_from {path}"):
+            cyclegan.get_options([*resume, other])
+        assert cyclegan.get_options([*resume, trained])[0].lambda_nce == float(trained)
+    state = torch.load(path)
+    torch.save(state | {"options": state["options"] | {"lambda_nce": 1.0, "generator": "unet"}}, path)
+    with pytest.raises(InputError, match="damaged, its options for G_AB do not fit together") as error:
+        cyclegan.get_options(resume[:-1])
+    assert "\n" not in str(error.value)
+
+
 def test_damaged_files_of_other_networks_are_one_line(tiny):
     tiny("--attention --norm batch", "--n_epochs", "1")
     full, alone = load("saved_models/tiny/latest.pth"), load("saved_models/tiny/G_AB_1.pth")
@@ -152,6 +167,7 @@ def test_damaged_files_of_other_networks_are_one_line(tiny):
         (full | {"options": full["options"] | {"channels_A": 5}}, "damaged, or its generator is not"),
         (alone | {"weights": None}, "damaged, or its generator is not"),
         (alone | {"generator": alone["generator"] | {"norm": "instance"}}, "damaged, or its generator is not"),
+        (alone | {"generator": alone["generator"] | {"generator": "unet"}}, "damaged, .*do not fit together"),
         (alone | {"generator": alone["generator"] | {"generator": "vae"}}, "damaged, its option generator is 'vae'"),
         (alone | {"weights": nan}, "has weights that are not finite"),
     ):
