@@ -16,6 +16,7 @@ from command_line.parser import argument_parser, between
 from command_line.run import run_script
 from measuring.evaluation import evaluate
 from measuring.metrics import RESIZING
+from utils import InputError
 
 
 def get_parser():
@@ -50,7 +51,10 @@ def get_parser():
 
 
 def main(argv=None):
-    evaluate(**vars(get_parser().parse_args(argv)))
+    opt = get_parser().parse_args(argv)
+    if opt.seed and not opt.n_samples:
+        raise InputError("--seed: has no effect without --n_samples")
+    evaluate(**vars(opt))
 
 
 if __name__ == "__main__":

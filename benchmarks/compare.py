@@ -25,6 +25,7 @@ from PIL import Image
 from torchvision.transforms.functional import to_pil_image
 
 import cyclegan
+from benchmarks.runs import read_results
 from command_line.parser import argument_parser, between
 from command_line.run import run_script
 from get_data.demo import draw_scene, score, write_demo
@@ -191,10 +192,7 @@ def last_cycle_loss(run):
 
 def finished_runs(log):
     """Reads results.jsonl -> {(name, n_epochs): result} of the runs that succeeded."""
-    if not os.path.exists(log):
-        return {}
-    with open(log) as file:
-        return {(r["name"], r["n_epochs"]): r for r in map(json.loads, file) if "error" not in r}
+    return {(r["name"], r["n_epochs"]): r for r in read_results(log) if "error" not in r}
 
 
 ##############################

@@ -2,7 +2,7 @@
 Compares recipes: trains each on unpaired images for the same time, and scores it on test pairs with a known answer.
 
     python -m benchmarks.recipes --data_dir data --sets fluent earth64                   # all recipes, one seed
-    python -m benchmarks.recipes --sets facades --recipes paper better --seeds 0 1 2     # two recipes, three seeds
+    python -m benchmarks.recipes --sets facades --recipes ema R1 --seeds 0 1 2           # three recipes with the paper's
     python -m benchmarks.recipes --sets cityscapes --size 128 --network "" --n_iters 20000 --device cuda
 
 A data set needs trainA, trainB, testA and testB; the images of testA and testB with equal file stems are pairs. All runs

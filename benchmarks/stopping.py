@@ -1,9 +1,10 @@
 """
 When to stop: do measures that need no true answer choose the same epoch as the truth does?
 
-    python cyclegan.py --dataset_name earth64 --checkpoint_interval 1 --run_name stopping
-    python evaluate.py --checkpoint saved_models/stopping/latest.pth --all_checkpoints --paired
-    python -m benchmarks.stopping saved_models/stopping
+    python -m benchmarks.stopping saved_models/NAME
+
+NAME is a run on data with test pairs, trained with --checkpoint_interval 1 and measured by evaluate.py with
+--all_checkpoints and --paired.
 
 Reads metrics.jsonl and log.jsonl of a run on data with test pairs. For each measure it prints how well its order of the
 epochs agrees with that of L1 to the truth, the epoch that it chooses, and what that costs.

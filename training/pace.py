@@ -62,7 +62,7 @@ class Pace:
             return []
         text = f"at this pace it will take about {roughly(total)}"
         if self.is_cpu and total > LONG and self.preset != "laptop":
-            text = f"note: {text} on this CPU. --preset laptop trains smaller networks in an evening; or use a GPU"
+            text = f"note: {text} on this CPU. --preset laptop trains smaller networks in fewer steps; or use a GPU"
         return [text]
 
     def compare(self):

@@ -97,11 +97,12 @@ def mean_feature_distance(see, fake, real):
 
 
 def scored_feature_distance(see, D, x, y):
-    """feature_distance of reconstructions x and images y, times D's score of y, from 0 to 1: what D finds real counts
-    most (Wang and Lin, 2018, "CycleGAN with Better Cycles"). Its scores do not become gradients."""
+    """feature_distance of reconstructions x and images y, for each image times D's score of y, from 0 to 1: what D finds
+    real counts most (Wang and Lin, 2018, "CycleGAN with Better Cycles"). The scores do not become gradients."""
     with torch.no_grad():
-        score = D(y).float().mean().clamp(0, 1)
-    return score * feature_distance(see, x, y)
+        scores = D(y).float().flatten(1).mean(1).clamp(0, 1)
+    distances = [(a.float() - b.float()).abs().flatten(1).mean(1) for a, b in see_both(see, x, y)]
+    return (scores * torch.stack(distances).mean(0)).mean()
 
 
 def patch_nce(generator, source, fake, n_patches=256, temperature=0.07):

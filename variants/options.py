@@ -244,6 +244,8 @@ def check_losses(opt):
     require(not falls or opt.lambda_cyc, "--lambda_cyc_end: needs --lambda_cyc above 0, with which the training starts")
     require(not (opt.lambda_gp and opt.compile),
             "--lambda_gp: differentiates twice, which --compile does not support; omit one of them")  # fmt: skip
+    require(not opt.lambda_cycfeat or opt.gan_loss == "lsgan",
+            "--lambda_cycfeat: takes scores from 0 to 1 as weights; needs --gan_loss lsgan")  # fmt: skip
     require(not opt.lambda_nce or opt.generator == "resnet", "--lambda_nce: needs --generator resnet")
     require(n_A == n_B or not opt.lambda_nce, "--lambda_nce: images of A and B must have the same number of channels")
     require(not (opt.lambda_nce and opt.noise_channels), "--lambda_nce --noise_channels: cannot be used together")

@@ -618,5 +618,7 @@ def test_n_samples(run_folder, tmp_path, capsys):
     assert any(line.startswith("samples are 3 translations of each input with seed 5") for line in found["protocol"])
     output = capsys.readouterr().out
     assert all(MEASURES[name][0] in output for name in new)
+    with pytest.raises(InputError, match="--seed: has no effect without --n_samples"):
+        evaluate_it(run_folder, "--seed", "5")
     with pytest.raises(InputError, match="--n_samples: .*G_AB_2.pth has one translation of each image only"):
         evaluate_it(run_folder, "--n_samples", "2", name="G_AB_2.pth")

@@ -240,6 +240,17 @@ def test_features_of_the_cycle_count_as_far_as_d_finds_the_image_real():
         assert distances.scored_feature_distance(see, D, x, y).item() == pytest.approx(share * plain, rel=1e-5)
 
 
+def test_features_of_the_cycle_are_weighted_image_by_image():
+    class Brightness(nn.Module):
+        def forward(self, x):
+            return x.mean(1, keepdim=True)
+
+    y = torch.stack([torch.full((3, 8, 8), 0.25), torch.full((3, 8, 8), 1.0)])
+    x = torch.stack([y[0] + 0.4, y[1] + 0.1])
+    loss = distances.scored_feature_distance(lambda x: [x], Brightness(), x, y)
+    assert loss.item() == pytest.approx((0.25 * 0.4 + 1.0 * 0.1) / 2)
+
+
 # ----- parts of networks
 
 
@@ -353,6 +364,7 @@ def test_real_images_and_translations_have_deviations_of_their_own(kind):
         ("--lambda_nce 1 --noise_channels 4", "--lambda_nce --noise_channels: cannot be used together"),
         ("--lambda_nce 1 --channels_A 1", "--lambda_nce: images of A and B must have the same number of channels"),
         ("--batch_deviation --batch_size 4 --ratio_A 0.5", "--ratio_A --batch_deviation: .* depends on its size"),
+        ("--lambda_cycfeat 1 --gan_loss hinge", "--lambda_cycfeat: takes scores from 0 to 1 as weights"),
         ("--residual --channels_A 1", "--residual: images of A and B must have the same number of channels"),
         ("--batch_deviation", "--batch_deviation: a single image does not vary; use --batch_size 2 or more"),
         ("--batch_deviation --batch_size 2 --discriminator pixel", "not available with --discriminator pixel"),
