@@ -4,6 +4,7 @@ Plots as SVG, which is text: it fits any width of a page, light and dark, and ne
 
 import html
 import math
+import re
 
 WIDTH, HEIGHT = 420, 230
 LEFT, RIGHT, TOP, BOTTOM = 52, 10, 10, 24  # margins
@@ -20,10 +21,11 @@ def ticks(low, high, n=4):
 
 
 def short(value):
-    """1500 -> '1.5k', 0.00002 -> '2e-05'"""
-    if abs(value) >= 1e6:
-        return f"{value / 1e6:g}M"
-    return f"{value / 1000:g}k" if abs(value) >= 1000 else f"{value:.3g}"
+    """1500 -> '1.5k', 0.00015 -> '1.5e-4'"""
+    if abs(value) >= 1000:
+        return f"{value / 1e6:g}M" if abs(value) >= 1e6 else f"{value / 1000:g}k"
+    text = f"{value:.3g}" if abs(value) >= 0.001 or abs(value) < 1e-12 else f"{value:.2e}"
+    return re.sub(r"\.?0*e-0?", "e-", text) if "e" in text else text
 
 
 def draw(title, lines):

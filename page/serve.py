@@ -1,0 +1,64 @@
+"""
+Starts the page, and serves it until Ctrl-C.
+"""
+
+import os
+import signal
+import threading
+
+import gradio as gr
+from starlette.middleware import Middleware
+
+from page.guard import Guard
+from page.handlers import Handlers
+from page.models_found import HOW_TO_TRAIN, Models
+from page.translate import Translators
+from utils import InputError
+
+LOCAL = {"127.0.0.1", "localhost", "::1", "[::1]"}
+FONTS = dict(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])  # none from other hosts
+
+SCRIPT = os.path.join(os.path.dirname(__file__), "slider.js")
+
+
+def start(build_page, opt, device, folder, css):
+    """Starts the page -> gr.Blocks, which runs in a thread. Raises InputError.
+
+    build_page: function Handlers -> gr.Blocks
+    opt:        options of app.py
+    folder:     for uploads and results
+    """
+    do = Handlers(Translators(Models(files=tuple(opt.checkpoint)), device), folder)
+    max_upload = opt.max_upload * 10**6
+    hosts = LOCAL if opt.host in LOCAL and not opt.share else None
+    guard = Middleware(Guard, folder=folder, max_upload=max_upload, hosts=hosts)
+    page = build_page(do)
+    with open(SCRIPT, encoding="utf-8") as file:
+        head = f'<script type="module">{file.read()}</script>'
+    try:
+        page.launch(
+            server_name=opt.host, server_port=opt.port, share=opt.share, max_file_size=max_upload, quiet=True,
+            prevent_thread_lock=True, app_kwargs={"middleware": [guard]}, css=css, head=head, theme=gr.themes.Default(**FONTS),
+            footer_links=[], run_history=False, ssr_mode=False, mcp_server=False, enable_monitoring=False, pwa=False,
+            allowed_paths=[], inbrowser=False, show_error=False,
+        )  # fmt: skip
+    except OSError as error:
+        port = "the ports from 7860 on are" if opt.port is None else f"{opt.port} is"
+        raise InputError(f"--host {opt.host} --port: {port} in use, or not allowed ({str(error).splitlines()[0]})")
+    if not do.models.translators():
+        print(f"note: {HOW_TO_TRAIN}")
+    return page
+
+
+def serve(build_page, opt, device, folder, css):
+    """Starts the page, prints where it is, and returns after Ctrl-C or SIGTERM."""
+    page = start(build_page, opt, device, folder, css)
+    print(f"open {page.local_url} in a browser; Ctrl-C ends it", flush=True)
+    if opt.share:
+        print(f"the link to share: {page.share_url}" if page.share_url else "note: --share: there is no link; is there a "
+              "connection to the internet?", flush=True)  # fmt: skip
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        page.close(verbose=False)
