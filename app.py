@@ -24,6 +24,8 @@ CSS = """
 .curves div { font-size: .85rem; overflow-wrap: anywhere; }
 .curves svg { width: 100%; height: auto; } .curves polyline { fill: none; stroke-width: 2; }
 .curves text { fill: currentColor; font-size: 12px; opacity: .75; } .curves .grid { stroke: currentColor; opacity: .15; }
+.grid-wrap { max-height: none !important; overflow: visible !important; }
+.grid-container { grid-template-columns: repeat(auto-fill, minmax(140px, 1fr)) !important; }
 .text p { margin: .25rem 0; overflow-wrap: anywhere; }
 footer { display: none !important; }
 """
@@ -59,13 +61,13 @@ def build_page(do):
             with gr.Row():
                 with gr.Column():
                     with gr.Row():
-                        run = gr.Dropdown(label="Run", elem_id="run")
+                        run = gr.Dropdown(label="Run", elem_id="run", min_width=240)
                         checkpoint = gr.Dropdown(label="Checkpoint", elem_id="checkpoint")
                     direction = gr.Radio(directions, value="AB", label="Direction")
                     with gr.Tab("Picture"):
                         picture = gr.Image(label="Picture", elem_id="picture", height=320, buttons=[])
                         with gr.Accordion("Translate only a part: paint over it", open=False):
-                            brush = gr.Brush(default_size=40, colors=["#ff3030"], color_mode="fixed")
+                            brush = gr.Brush(default_size=40, colors=[("#ff3030", 0.5)], color_mode="fixed")
                             editor = gr.ImageEditor(
                                 sources=(), transforms=(), layers=False, brush=brush, show_label=False, format="png"
                             )
@@ -104,7 +106,8 @@ def build_page(do):
                     one = gr.Image(label="Picture", elem_id="one", height=320, buttons=[])
                 with gr.Column():
                     with gr.Row():
-                        first, second = gr.Dropdown(label="Run", elem_id="first"), gr.Dropdown(label="Beside it")
+                        first = gr.Dropdown(label="Run", elem_id="first", min_width=240)
+                        second = gr.Dropdown(label="Beside it", elem_id="second")
                     way = gr.Radio(directions, value="AB", label="Direction")
                     side = gr.Number(256, label="Size: the shorter side in pixels, 0 for the full size", precision=0)
                     keep = gr.Checkbox(True, label="Enlarge the result to the size of the picture again")
@@ -112,8 +115,8 @@ def build_page(do):
                     told = gr.HTML(elem_classes="text", elem_id="told")
             with gr.Row():
                 looks = dict(object_fit="contain", height="auto", buttons=["fullscreen"])
-                left = gr.Gallery(label="Run", columns=[2, 2, 4], elem_id="left", **looks)
-                right = gr.Gallery(label="Beside it", columns=2, elem_id="right", visible=False, **looks)
+                left = gr.Gallery(label="Run", elem_id="left", **looks)
+                right = gr.Gallery(label="Beside it", elem_id="right", visible=False, **looks)
 
         do.editor, editor.blob_storage = editor, Few()
         for begin in (page.load, translate_tab.select):
