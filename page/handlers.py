@@ -267,8 +267,8 @@ class Handlers:
         columns = [[], []]
 
         def state(text):
-            right = gr.Gallery(value=columns[1], visible=bool(other))
-            return list(columns[0]), right, paragraphs([text])
+            left = gr.Gallery(value=columns[0], label=run)
+            return left, gr.Gallery(value=columns[1], label=other or "", visible=bool(other)), paragraphs([text])
 
         with readable_errors():
             source = self.upload(data)
@@ -279,7 +279,7 @@ class Handlers:
                     source, settings, self.translators, self.new_folder()
                 ):
                     progress((n, total), desc=f"{name}, {checkpoint}", unit="checkpoints")
-                    column.append((image, f"{name}, {checkpoint}" if other else checkpoint))
+                    column.append((image, checkpoint))
                     yield state(f"{name}: {n} of {total} checkpoints")
                 if len(column) == 1:
                     raise InputError(f"{shown(name)}: has no checkpoint for this direction")
