@@ -68,7 +68,7 @@ class Guard:
     def check_request(self, scope):
         """Raises Refused for a path, a method or a host that is not served."""
         path, method = scope["path"], scope["method"]
-        host = header(scope, b"host").rsplit(":", 1)[0] if header(scope, b"host").count(":") == 1 else header(scope, b"host")
+        host = re.sub(r":\d+$", "", header(scope, b"host"))
         if self.hosts is not None and host not in self.hosts:
             raise Refused(403, "this page is for this machine only")
         if path.startswith(FILE) and method in ("GET", "HEAD"):

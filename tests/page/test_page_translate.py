@@ -6,10 +6,9 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from helpers import SMALL, assert_same
+from helpers import assert_same
 from PIL import Image
 
-import cyclegan
 import translate
 from inference.load import load_generator
 from page.compare import chosen, through_checkpoints
@@ -25,24 +24,6 @@ from page.translate import (
     write_mask,
 )  # fmt: skip
 from utils import InputError
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A folder with a run of two epochs, of 4 + 5 images of 40 x 40 pixels, and a photo."""
-    folder, rng = tmp_path_factory.mktemp("trained"), np.random.default_rng(0)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        for name in ("trainA", "trainB", "testA", "testB"):
-            os.makedirs(f"data/tiny/{name}")
-            for i in range(4 + (name == "trainB")):
-                Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(f"data/tiny/{name}/{i}.png")
-        cyclegan.main([*SMALL, "--n_epochs", "2", "--checkpoint_interval", "1"])
-        exif = Image.Exif()
-        exif[0x0112] = 6  # lies on its side
-        photo = Image.fromarray(rng.integers(0, 256, (48, 72, 3), dtype=np.uint8))
-        photo.save("photo.jpg", exif=exif)
-    return folder
 
 
 @pytest.fixture
