@@ -86,7 +86,9 @@ def build_page(do):
                         mix_checkpoint = gr.Dropdown(label="Second checkpoint")
                         mix = gr.Slider(0, 1, 0.5, step=0.05, label="Share of the second checkpoint")
                 with gr.Column():
-                    result = gr.ImageSlider(label="Before and after", elem_id="result", max_height=640, buttons=["fullscreen"])
+                    result = gr.ImageSlider(
+                        label="Before and after", elem_id="result", max_height=640, buttons=["fullscreen"]
+                    )
                     moving = gr.Video(label="Translated video", visible=False)
                     said = gr.HTML(elem_classes="text", elem_id="said")
                     download = gr.DownloadButton("Download", interactive=False, elem_id="download")
@@ -97,7 +99,9 @@ def build_page(do):
             health = gr.HTML(elem_classes="text", elem_id="health")
             plots = gr.HTML(elem_id="plots")
             at = gr.Slider(0, 1, step=1, label="Sample grids over time", visible=False, elem_id="at")
-            grid = gr.Image(interactive=False, visible=False, label="Sample grid", elem_id="grid", buttons=["fullscreen"])
+            grid = gr.Image(
+                interactive=False, visible=False, label="Sample grid", elem_id="grid", buttons=["fullscreen"]
+            )
             gr.HTML("<p>Columns: real A, fake B, recovered A, real B, fake A, recovered B.</p>")
             before, timer = gr.State(), gr.Timer(3)
         with gr.Tab("Compare") as compare_tab:
@@ -129,7 +133,9 @@ def build_page(do):
         translating = go.click(do.picture, [picture, editor, *settings], [result, moving, said, download], **heavy)
         filming = go_clip.click(do.clip, [clip, smooth, *settings], [result, moving, said, download], **heavy)
         for done in (translating, filming):  # on a phone, the result is below the settings
-            done.success(None, js="() => innerWidth < 768 && document.querySelector('#said').scrollIntoView({block: 'end'})")
+            done.success(
+                None, js="() => innerWidth < 768 && document.querySelector('#said').scrollIntoView({block: 'end'})"
+            )
         stop.click(do.stop, None, None, cancels=[translating, filming], **light)
         page.unload(do.leave)
 

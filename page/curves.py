@@ -57,7 +57,9 @@ def draw(title, lines):
         parts.append(f'<circle cx="{x(steps[-1])}" cy="{y(values[-1])}" r="3" fill="{colour}"/>')
         words.append(f'<span style="color:{colour}">●</span> {html.escape(label)} {values[-1]:.3g}')
     name = html.escape(title)
-    picture = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{name} over the steps">{"".join(parts)}</svg>'
+    picture = (
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{name} over the steps">{"".join(parts)}</svg>'
+    )
     return f"<figure><figcaption>{name}</figcaption>{picture}<div>{' &nbsp; '.join(words)}</div></figure>"
 
 

@@ -39,12 +39,14 @@ class Guard:
 
     folder:     of uploads and results; no other file is served or taken for an upload
     max_upload: bytes of an upload
+    counts:     {number of a function: how many values it takes}, the only functions that are called
     hosts:      names by which the page may be called, None for any. A site that a visitor of it has open could otherwise
                 call a page on 127.0.0.1 by a name of its own (DNS rebinding)
     """
 
-    def __init__(self, app, folder, max_upload, hosts=None):
-        self.app, self.folder, self.max_upload, self.hosts = app, os.path.realpath(folder), max_upload, hosts
+    def __init__(self, app, folder, max_upload, counts, hosts=None):
+        self.app, self.folder, self.max_upload = app, os.path.realpath(folder), max_upload
+        self.counts, self.hosts = counts, hosts
 
     async def __call__(self, scope, receive, send):
         if scope["type"] == "lifespan":
@@ -110,11 +112,18 @@ class Guard:
         return replayed(body, receive)
 
     def check_json(self, body):
-        """Raises Refused for a file that is none of the uploads, or for an address: Gradio would fetch it."""
+        """Raises Refused unless a call is of a function of the page. It may name uploads, but no other file, and no address:
+        Gradio would fetch it."""
         try:
-            todo = [json.loads(body)]
+            call = json.loads(body)
         except (ValueError, RecursionError):
             raise Refused(400, "not JSON")
+        data, number = (call.get("data"), call.get("fn_index")) if isinstance(call, dict) else (None, None)
+        if type(number) is not int or not isinstance(data, list) or self.counts.get(number) != len(data):
+            raise Refused(400, "no such function")
+        if not re.fullmatch(r"\w{1,64}", str(call.get("session_hash"))):
+            raise Refused(400, "no session")
+        todo = [call]
         while todo:
             value = todo.pop()
             if isinstance(value, dict):

@@ -30,6 +30,7 @@ from page.translate import (
 )  # fmt: skip
 from utils import InputError
 
+PROGRESS = gr.Progress()  # as a default, Gradio replaces it by one that draws on the page
 OLD = 600  # seconds after which the files of a translation are deleted; Gradio has copied them long before
 
 
@@ -155,8 +156,21 @@ class Handlers:
             return None  # said when it is translated
         return {"background": image, "layers": [], "composite": image}
 
-    def picture(self, data, painted, run, checkpoint, direction, size, keep_size, strength, mix_run, mix_checkpoint, mix,
-                progress=gr.Progress()):  # noqa: B008; Gradio finds it as a default
+    def picture(
+        self,
+        data,
+        painted,
+        run,
+        checkpoint,
+        direction,
+        size,
+        keep_size,
+        strength,
+        mix_run,
+        mix_checkpoint,
+        mix,
+        progress=PROGRESS,
+    ):  # noqa: B008; Gradio finds it as a default
         """-> (before and after, video, text, download button)"""  # fmt: skip
         with readable_errors():
             source, folder = self.upload(data), self.new_folder()
@@ -173,8 +187,22 @@ class Handlers:
             progress(0.9, desc="drawing the preview")
             return self.results(source, target, [f"Translated in {seconds:.1f} s.", *notes])
 
-    def clip(self, data, smooth, run, checkpoint, direction, size, keep_size, strength, mix_run, mix_checkpoint, mix,
-             progress=gr.Progress(), request: gr.Request = None):  # noqa: B008
+    def clip(
+        self,
+        data,
+        smooth,
+        run,
+        checkpoint,
+        direction,
+        size,
+        keep_size,
+        strength,
+        mix_run,
+        mix_checkpoint,
+        mix,
+        progress=PROGRESS,
+        request: gr.Request = None,
+    ):  # noqa: B008
         """As `picture`, for a file in any format."""  # fmt: skip
         session = request.session_hash if request else None
         self.stopped.discard(session)
@@ -256,13 +284,15 @@ class Handlers:
         if not steps:
             return None
         step = steps[min(at, len(steps) - 1)]
-        return gr.Image(value=watch.grid_of(self.models, run, step), label=f"Sample grid of step {step:,}", visible=True)
+        return gr.Image(
+            value=watch.grid_of(self.models, run, step), label=f"Sample grid of step {step:,}", visible=True
+        )
 
     ##############################
     #   Compare
     ##############################
 
-    def compare(self, data, run, other, direction, size, keep_size, progress=gr.Progress()):  # noqa: B008
+    def compare(self, data, run, other, direction, size, keep_size, progress=PROGRESS):
         """Yields (pictures of the run, of the other run, text) as they are made."""
         columns = [[], []]
 
@@ -293,4 +323,3 @@ class Few(dict):
         super().__setitem__(key, value)
         while len(self) > 20:
             del self[next(iter(self))]
-

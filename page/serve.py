@@ -31,8 +31,9 @@ def start(build_page, opt, device, folder, css):
     do = Handlers(Translators(Models(files=tuple(opt.checkpoint)), device), folder)
     max_upload = opt.max_upload * 10**6
     hosts = LOCAL if opt.host in LOCAL and not opt.share else None
-    guard = Middleware(Guard, folder=folder, max_upload=max_upload, hosts=hosts)
     page = build_page(do)
+    counts = {number: len(fn.inputs) for number, fn in page.fns.items()}
+    guard = Middleware(Guard, folder=folder, max_upload=max_upload, counts=counts, hosts=hosts)
     with open(SCRIPT, encoding="utf-8") as file:
         head = f'<script type="module">{file.read()}</script>'
     try:

@@ -108,7 +108,10 @@ def seconds_left(record, records, since=0.0):
     since: seconds since the last record
     """
     last, options = last_step(record, records), record["options"]
-    n_steps, paces = steps_per_epoch(record, records), [one["images_per_s"] for one in records if one.get("images_per_s")]
+    n_steps, paces = (
+        steps_per_epoch(record, records),
+        [one["images_per_s"] for one in records if one.get("images_per_s")],
+    )
     batch = [options.get("batch_size"), options.get("accumulate", 1)]
     if not last or not n_steps or len(paces) < 2 or not all(map(positive, batch)):
         return None

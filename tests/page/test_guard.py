@@ -39,7 +39,7 @@ def ask(tmp_path):
         async def send(message):
             sent.append(message)
 
-        asyncio.run(Guard(application, tmp_path / "uploads", max_upload, hosts)(scope, receive, send))
+        asyncio.run(Guard(application, tmp_path / "uploads", max_upload, {0: 4, 1: 1}, hosts)(scope, receive, send))
         status = sent[0].get("status") if sent else None
         return status, seen[0] if seen else None, dict(sent[0].get("headers", ())) if sent else {}
 
@@ -51,7 +51,10 @@ def ask(tmp_path):
 def test_what_the_page_needs_is_answered(ask, path):
     status, _, headers = ask("GET", path)
     assert status == 200
-    assert b"default-src 'self'" in headers[b"content-security-policy"] and headers[b"x-content-type-options"] == b"nosniff"
+    assert (
+        b"default-src 'self'" in headers[b"content-security-policy"]
+        and headers[b"x-content-type-options"] == b"nosniff"
+    )
 
 
 @pytest.mark.parametrize("method, path", [
@@ -77,15 +80,28 @@ def test_files_are_served_from_one_folder_only(ask, tmp_path):
 
 
 def test_calls_may_only_name_uploads(ask, tmp_path):
-    def call(data):
-        return ask("POST", "/gradio_api/queue/join", json.dumps({"data": data, "fn_index": 0}).encode())
+    def call(data, number=1, session="ab12"):
+        body = {"data": data, "fn_index": number, "session_hash": session}
+        return ask("POST", "/gradio_api/queue/join", json.dumps(body).encode())
 
     good = {"path": str(tmp_path / "uploads" / "a.png"), "url": "http://127.0.0.1:7860/x", "meta": {"_type": "x"}}
-    status, seen, _ = call([good, 1, None, "latest"])
+    status, seen, _ = call([good, 1, None, "latest"], 0)
     assert status == 200 and json.loads(seen)["data"][0] == good
-    for path in ("/etc/passwd", "https://example.com/x.png", "http://169.254.169.254/", "../x", None, 5, ["/etc/passwd"]):
+    for path in (
+        "/etc/passwd",
+        "https://example.com/x.png",
+        "http://169.254.169.254/",
+        "../x",
+        None,
+        5,
+        ["/etc/passwd"],
+    ):
         assert call([good | {"path": path}])[:2] == (400, None), path
         assert call([{"layers": [[{"deep": good | {"path": path}}]]}])[:2] == (400, None), path
+    for number, session in ((2, "ab12"), (-1, "ab12"), ("1", "ab12"), (True, "ab12"), (None, "ab12"), (1, "a/b")):
+        assert call([good], number, session)[:2] == (400, None)
+    assert call([good, 1])[:2] == call({"a": 1})[:2] == call(None)[:2] == (400, None)
+    assert ask("POST", "/gradio_api/queue/join", b"[]")[:2] == (400, None)
     assert ask("POST", "/gradio_api/queue/join", b"{")[:2] == (400, None)
     assert ask("POST", "/gradio_api/queue/join", b"[" * 200_000)[:2] == (400, None)
 

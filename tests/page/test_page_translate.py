@@ -61,7 +61,9 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_the_file_is_that_of_translate_py(here, tmp_path, case):
     changes, options, files = CASES[case]
-    path, notes = translate_file("photo.jpg", Settings(**{"run": "tiny", "checkpoint": "latest"} | changes), here, "out")
+    path, notes = translate_file(
+        "photo.jpg", Settings(**{"run": "tiny", "checkpoint": "latest"} | changes), here, "out"
+    )
     assert path == os.path.join("out", "photo_translated.jpg") and notes == []
     expected = by_command(*options, checkpoint=[f"saved_models/tiny/{name}" for name in files])
     assert open(path, "rb").read() == expected
