@@ -5,8 +5,10 @@ The page of app.py: translating, watching and comparing in a browser.
     translate     an uploaded file -> the file that translate.py writes
     watch         what a run has logged so far: curves, health, remaining time, sample grids
     compare       one picture through every kept checkpoint of a run
+    curves        plots as SVG
     handlers      what the buttons do: connects the modules above with Gradio
     guard         which requests of a browser are answered
+    serve         starts the page; slider.js moves a slider of it by keys
 
-Only handlers and app.py know Gradio. May import everything below the commands; does not import the commands.
+Only handlers, serve and app.py know Gradio. May import deploy and everything below it.
 """

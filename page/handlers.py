@@ -115,15 +115,18 @@ class Handlers:
     #   Choices
     ##############################
 
-    def translators_listed(self):
-        """-> (dropdown of the runs, note if there are none)"""
+    def translators_listed(self, chosen=None):
+        """-> (dropdown of the runs, note if there are none). What was chosen before stays so."""
         names = self.models.translators()
         text = "" if names else f"<p>{HOW_TO_TRAIN}</p><p>Then reload this page.</p>"
-        return gr.Dropdown(choices=names, value=names[0] if names else None), gr.HTML(text, visible=not names)
+        value = chosen if chosen in names else names[0] if names else None
+        return gr.Dropdown(choices=names, value=value), gr.HTML(text, visible=not names)
 
-    def second_listed(self):
+    def second_listed(self, chosen=None):
         """-> dropdown of the runs for a second choice, which may be none"""
-        return gr.Dropdown(choices=[("none", ""), *((name, name) for name in self.models.translators())], value="")
+        names = self.models.translators()
+        choices = [("none", ""), *((name, name) for name in names)]
+        return gr.Dropdown(choices=choices, value=chosen if chosen in names else "")
 
     def watched_listed(self, chosen=None):
         """-> dropdown of the runs to watch; those that are training say so"""
@@ -131,11 +134,11 @@ class Handlers:
         labels = [(name + " (training)" * is_running(os.path.join(self.models.folder, name)), name) for name in names]
         return gr.Dropdown(choices=labels, value=chosen if chosen in names else names[0] if names else None)
 
-    def checkpoints_of(self, run):
-        """-> dropdown of the checkpoints of a run"""
+    def checkpoints_of(self, run, chosen=None):
+        """-> dropdown of the checkpoints of a run. What was chosen before stays so."""
         with readable_errors():
             names = self.models.checkpoints(run) if run else []
-        return gr.Dropdown(choices=names, value=names[0] if names else None)
+        return gr.Dropdown(choices=names, value=chosen if chosen in names else names[0] if names else None)
 
     def size_of(self, run):
         with readable_errors():
@@ -170,7 +173,7 @@ class Handlers:
         mix_checkpoint,
         mix,
         progress=PROGRESS,
-    ):  # noqa: B008; Gradio finds it as a default
+    ):
         """-> (before and after, video, text, download button)"""  # fmt: skip
         with readable_errors():
             source, folder = self.upload(data), self.new_folder()
@@ -202,7 +205,7 @@ class Handlers:
         mix,
         progress=PROGRESS,
         request: gr.Request = None,
-    ):  # noqa: B008
+    ):
         """As `picture`, for a file in any format."""  # fmt: skip
         session = request.session_hash if request else None
         self.stopped.discard(session)

@@ -18,10 +18,28 @@ from utils import InputError
 LOCAL = {"127.0.0.1", "localhost", "::1", "[::1]"}
 FONTS = dict(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])  # none from other hosts
 
-SCRIPT = os.path.join(os.path.dirname(__file__), "slider.js")
+SCRIPT, STYLE = (os.path.join(os.path.dirname(__file__), name) for name in ("slider.js", "style.css"))
 
 
-def start(build_page, opt, device, folder, css):
+def exposure(opt):
+    """-> lines on who can use the page"""
+    lines = []
+    if opt.share:
+        lines.append(
+            "note: --share: everyone who has the link can use the page and this machine's processor for a week. What is "
+            "sent goes through Gradio's servers"
+        )
+    if opt.host not in LOCAL:
+        lines.append(
+            f"note: --host {opt.host}: everyone who can reach this machine can use the page, without a password and "
+            "unencrypted"
+        )
+    if lines:
+        lines.append("visitors see the runs and sample grids in saved_models and images, and can read no other file")
+    return lines
+
+
+def start(build_page, opt, device, folder):
     """Starts the page -> gr.Blocks, which runs in a thread. Raises InputError.
 
     build_page: function Handlers -> gr.Blocks
@@ -39,7 +57,7 @@ def start(build_page, opt, device, folder, css):
     try:
         page.launch(
             server_name=opt.host, server_port=opt.port, share=opt.share, max_file_size=max_upload, quiet=True,
-            prevent_thread_lock=True, app_kwargs={"middleware": [guard]}, css=css, head=head, theme=gr.themes.Default(**FONTS),
+            prevent_thread_lock=True, app_kwargs={"middleware": [guard]}, css_paths=STYLE, head=head, theme=gr.themes.Default(**FONTS),
             footer_links=[], run_history=False, ssr_mode=False, mcp_server=False, enable_monitoring=False, pwa=False,
             allowed_paths=[], inbrowser=False, show_error=False,
         )  # fmt: skip
@@ -51,9 +69,10 @@ def start(build_page, opt, device, folder, css):
     return page
 
 
-def serve(build_page, opt, device, folder, css):
+def serve(build_page, opt, device, folder):
     """Starts the page, prints where it is, and returns after Ctrl-C or SIGTERM."""
-    page = start(build_page, opt, device, folder, css)
+    print("".join(line + "\n" for line in exposure(opt)), end="", flush=True)
+    page = start(build_page, opt, device, folder)
     print(f"open {page.local_url} in a browser; Ctrl-C ends it", flush=True)
     if opt.share:
         print(f"the link to share: {page.share_url}" if page.share_url else "note: --share: there is no link; is there a "

@@ -27,6 +27,7 @@ from commands import (
 from helpers import ROOT
 from PIL import Image
 
+import app
 import compress
 import cyclegan
 import evaluate
@@ -41,7 +42,7 @@ from pretraining import inpainting
 from training import start
 from variants import options
 
-MODULES = (cyclegan, translate, evaluate, speed, compare, threads, few_images, recipes, stopping, plot, export, compress, split,
+MODULES = (cyclegan, translate, evaluate, app, speed, compare, threads, few_images, recipes, stopping, plot, export, compress, split,
            inpainting)  # fmt: skip
 NAMES = [module.__name__ if "." in module.__name__ else f"{module.__name__}.py" for module in MODULES]
 COMMANDS = [c for page in (*GUIDES, "benchmarks/NOTES.md") for c in commands_in(read(page))]

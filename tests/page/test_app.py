@@ -80,7 +80,7 @@ def site(trained, tmp_path_factory):
         patch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
         patch.setenv("GRADIO_TEMP_DIR", str(folder))
         opt = app.get_parser().parse_args(["--device", "cpu", "--max_upload", "2"])
-        page = start(app.build_page, opt, app.choose_device("cpu"), str(folder), app.CSS)
+        page = start(app.build_page, opt, app.choose_device("cpu"), str(folder))
         try:
             yield Site(page, folder)
         finally:
@@ -134,6 +134,7 @@ def fits(page):
 ##############################
 
 
+@pytest.mark.chromium
 def test_a_picture_goes_in_and_its_translation_comes_out(visit, site, tmp_path):
     page = visit(390)  # a phone
     assert fits(page) and page.input_value("#run input") == "tiny"
@@ -166,6 +167,7 @@ def test_a_picture_goes_in_and_its_translation_comes_out(visit, site, tmp_path):
     assert "Traceback" not in text and str(site.folder) not in text
 
 
+@pytest.mark.chromium
 def test_a_run_that_is_training_is_watched(visit):
     os.makedirs(f"saved_models/{SCRIPT.replace('/', '')}", exist_ok=True)
     os.makedirs("saved_models/growing")
@@ -206,6 +208,7 @@ def test_a_run_that_is_training_is_watched(visit):
             shutil.rmtree(f"saved_models/{name}")
 
 
+@pytest.mark.chromium
 def test_one_picture_through_every_checkpoint(visit):
     page = visit(390)
     page.get_by_role("tab", name="Compare").click()
@@ -360,8 +363,10 @@ def test_ten_at_once_wait_for_each_other(site, photo):
 
 
 def test_what_a_host_or_a_link_exposes_is_said():
+    from page.serve import exposure
+
     def lines(*words):
-        return " ".join(app.exposure(app.get_parser().parse_args(words)))
+        return " ".join(exposure(app.get_parser().parse_args(words)))
 
     assert lines() == lines("--host", "localhost") == ""
     assert "everyone who can reach this machine" in lines("--host", "0.0.0.0")
