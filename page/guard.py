@@ -59,13 +59,23 @@ class Guard:
         except Refused as error:
             return await refuse(send, error)
 
+        begun = False
+
         async def send_with_headers(message):
+            nonlocal begun
             if message["type"] == "http.response.start":
+                begun = True
                 more = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
                 message = message | {"headers": [*message.get("headers", ()), *more]}
             await send(message)
 
-        await self.app(scope, receive, send_with_headers)
+        try:
+            await self.app(scope, receive, send_with_headers)
+        except Exception as error:  # of Gradio, on a request that its own script does not make
+            if begun:
+                raise
+            print(f"note: a request for {scope['path'][:80]} failed ({type(error).__name__})", flush=True)
+            await refuse(send, Refused(400, "not possible"))
 
     def check_request(self, scope):
         """Raises Refused for a path, a method or a host that is not served."""

@@ -241,6 +241,8 @@ class Handlers:
 
     def stop(self, request: gr.Request):
         """Stops the video of a session."""
+        if len(self.stopped) > 1000:  # of sessions that have long ended
+            self.stopped.clear()
         self.stopped.add(request.session_hash)
 
     leave = stop  # its browser has left

@@ -61,9 +61,9 @@ def start(build_page, opt, device, folder):
             footer_links=[], run_history=False, ssr_mode=False, mcp_server=False, enable_monitoring=False, pwa=False,
             allowed_paths=[], inbrowser=False, show_error=False,
         )  # fmt: skip
-    except OSError as error:
-        port = "the ports from 7860 on are" if opt.port is None else f"{opt.port} is"
-        raise InputError(f"--host {opt.host} --port: {port} in use, or not allowed ({str(error).splitlines()[0]})")
+    except OSError:
+        port = "port: 7860 and the next ones are" if opt.port is None else f"port {opt.port}: is"
+        raise InputError(f"--{port} in use, or --host {opt.host} is not an address of this machine")
     if not do.models.translators():
         print(f"note: {HOW_TO_TRAIN}")
     return page

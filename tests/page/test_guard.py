@@ -25,6 +25,8 @@ def ask(tmp_path):
                     return
                 text, more = text + message.get("body", b""), message.get("more_body", False)
             seen.append(text)
+            if text == b"fail":
+                raise KeyError(99999)
             await send({"type": "http.response.start", "status": 200, "headers": []})
             await send({"type": "http.response.body", "body": b""})
 
@@ -125,3 +127,9 @@ def test_names_of_the_host(ask):
 
 def test_no_sockets(ask):
     assert ask("GET", "/", kind="websocket")[1] is None
+
+
+def test_an_error_of_gradio_is_one_line(ask, capsys):
+    status, _, headers = ask("POST", "/gradio_api/component_server", b"fail")
+    assert status == 400 and headers[b"content-type"].startswith(b"text/plain")
+    assert capsys.readouterr().out == "note: a request for /gradio_api/component_server failed (KeyError)\n"
