@@ -81,4 +81,6 @@ def serve(build_page, opt, device, folder):
     try:
         threading.Event().wait()
     except KeyboardInterrupt:
+        for number in (signal.SIGINT, signal.SIGTERM):  # a second one would leave the uploads behind
+            signal.signal(number, signal.SIG_IGN)
         page.close(verbose=False)
