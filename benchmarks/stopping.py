@@ -15,7 +15,7 @@ import os
 from benchmarks.runs import read_results
 from command_line.parser import argument_parser
 from command_line.run import run_script
-from measuring.report import MEASURES, arrow
+from measuring.results import MEASURES, arrow
 from utils import InputError, whole_file
 
 # measures of evaluate.py that need no truth

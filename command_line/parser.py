@@ -22,7 +22,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 def argument_parser(description, usage):
     """argparse.ArgumentParser with short lines of help, and --version. usage: the command line in short, such as
-    "python plot.py NAME [NAME ...] [options]"."""
+    "python -m measuring.plot NAME [NAME ...] [options]"."""
     from command_line.suggestions import Parser, Version  # imported here, so that `import cyclegan` is fast
 
     parser = Parser(usage=usage, description=description, formatter_class=HelpFormatter)

@@ -12,7 +12,7 @@ import torch
 import cyclegan
 from inference.exported import is_exported
 from measuring.evaluation import evaluate
-from measuring.report import before_and_after
+from measuring.results import before_and_after
 from measuring.timing import COUNTING, costs, in_rounds, noise
 from media.files import file_size, load_file
 from training.options import check_name

@@ -8,7 +8,7 @@ Quality and speed of trained generators.
     labels      the scores of label images, with the classes of palettes
     diversity   how much several translations of one image differ
     scores      collects the measures of one direction over all batches
-    report      the table, the curves, the sheets of the best and worst cases
+    results     the table, the curves, the sheets of the best and worst cases
     timing      time, memory and operation counts
 
 May import cyclegan.py and everything below it.

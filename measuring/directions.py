@@ -7,7 +7,7 @@ import torch
 from measuring.diversity import measure_samples
 from measuring.images import from_uint8, image_batches, in_8_bits, stack_images, to_float, to_uint8
 from measuring.metrics import l1
-from measuring.report import Cases, arrow
+from measuring.results import Cases, arrow
 from measuring.scores import Scores
 from utils import as_rgb
 

@@ -20,7 +20,7 @@ from inference.samples import prepare_sampling
 from measuring.data import find_data, find_labels
 from measuring.directions import measure_all_untranslated, measure_direction
 from measuring.metrics import RESIZING
-from measuring.report import arrow, best_epochs, draw_curves, results_table
+from measuring.results import arrow, best_epochs, draw_curves, results_table
 from measuring.scores import AvailableMetrics
 from media.images import stem
 from media.reading import check_regular

@@ -1,212 +1,276 @@
 """
-Presents the results of an evaluation: a table, curves over the epochs, sheets of the best and worst cases.
+Writes a report of training runs: one HTML file that holds everything, for a browser or the attachment of a mail.
+
+    python -m measuring.report horse2zebra                    # -> images/horse2zebra/report.html
+    python -m measuring.report demo demo.1 --output both.html # two runs side by side
+
+The report says what was trained on what, by which command and version, and what it cost. It shows the curves, the
+sample grids over time, the health remarks, the results of evaluate.py, and test images before and after. What is not
+there is left out: without matplotlib there are no curves, and without the data set no test images.
 """
 
-import heapq
-import math
+import base64
+import io
+import json
 import os
-import textwrap
 
-from torchvision.transforms.functional import to_pil_image
+import numpy as np
+from PIL import Image
 
-from media.sheets import draw_sheet
-from utils import whole_file
+import cyclegan
+from command_line.parser import argument_parser, between
+from command_line.progress import duration
+from command_line.run import run_script
+from datasets import find_folder
+from inference import load_translator
+from measuring.logs import conditions_of, draw_plots, read_log
+from measuring.results import MEASURES, arrow, best_epochs, with_unit
+from media.folders import ImageFiles
+from media.images import load_image
+from media.reading import check_regular
+from training.options import as_typed
+from utils import InputError, whole_file
 
-# name in metrics.jsonl: (name in the table, unit, whether higher is better)
-MEASURES = {
-    "fid_test": ("FID to the target's test images", "", False),
-    "fid_train_test": ("FID to the target's train+test images", "", False),
-    "kid_test": ("KID to the target's test images", "x 1000", False),
-    "kid_train_test": ("KID to the target's train+test images", "x 1000", False),
-    "cycle_l1": ("cycle reconstruction, L1", "of 255", False),
-    "cycle_lpips": ("cycle reconstruction, LPIPS", "", False),
-    "identity_l1": ("identity mapping, L1", "of 255", False),
-    "change_l1": ("input vs. translation, L1", "of 255", None),
-    "change_lpips": ("input vs. translation, LPIPS", "", None),
-    "paired_l1": ("paired ground truth, L1", "of 255", False),
-    "paired_psnr": ("paired ground truth, PSNR", "dB", True),
-    "paired_ssim": ("paired ground truth, SSIM", "", True),
-    "paired_lpips": ("paired ground truth, LPIPS", "", False),
-    "diversity_l1": ("between samples of one input, L1", "of 255", None),
-    "diversity_lpips": ("between samples of one input, LPIPS", "", None),
-    "best_l1": ("best sample to the truth, L1", "of 255", False),
-    "mean_l1": ("mean over samples to the truth, L1", "of 255", False),
-    "best_psnr": ("best sample to the truth, PSNR", "dB", True),
-    "mean_psnr": ("mean over samples to the truth, PSNR", "dB", True),
-    "best_ssim": ("best sample to the truth, SSIM", "", True),
-    "mean_ssim": ("mean over samples to the truth, SSIM", "", True),
-    "pixel_accuracy": ("labels: per-pixel accuracy", "0 to 1", True),
-    "class_accuracy": ("labels: per-class accuracy", "0 to 1", True),
-    "class_iou": ("labels: class IoU", "0 to 1", True),
-    "class_accuracy_all": ("labels: per-class accuracy, absent as 0", "0 to 1", True),
-    "class_iou_all": ("labels: class IoU, absent as 0", "0 to 1", True),
-}
-# those that are also given in the values of a domain with --range_A or --range_B: of the source or of the target
-IN_VALUES = {"cycle_l1": 0, "identity_l1": 1, "paired_l1": 1}
-BETTER = {True: "  (higher is better)", False: "  (lower is better)", None: ""}
-N_CASES = 4  # number of best cases in a sheet, and of worst cases
+N_GRIDS, N_TESTS = 24, 4  # sample grids that are shown, and test images of each direction
+LIMIT = 15_000_000  # bytes of a report; above it, pictures are made smaller
 
 
-def arrow(direction):
-    """Formats a direction for display: "AB" becomes "A -> B"."""
-    return f"{direction[0]} -> {direction[1]}"
+def get_parser():
+    parser = argument_parser("Write a report of training runs.", "python -m measuring.report NAME [NAME ...] [options]")
+    parser.add_argument("names", nargs="+", metavar="NAME", help="name of a run, a folder in saved_models")
+    parser.add_argument("--output", metavar="FILE", help="HTML file to write (default: images/NAME/report.html)")
+    parser.add_argument("--data_dir", metavar="DIR", help="folder of the data sets (default: as trained)")
+    parser.add_argument("--smooth", type=between(0), default=200, help="number of steps to average losses over")
+    return parser
 
 
-def with_unit(title, unit):
-    return f"{title}, {unit}" if unit else title
+##############################
+#   Pictures
+##############################
 
 
-def results_table(results, untranslated, references, absent, ranges=None):
-    """Formats the results of one checkpoint as lines of text.
-
-    results:      {direction: {measure: value}}
-    untranslated: the same for the input itself, shown below the measures that both contain
-    references:   {title: scores} from labels.label_references; {} without labels
-    absent:       names of the classes that do not occur in the true labels
-    ranges:       {domain: (low, high) or None}, the values in the files that become 0 and 255
-    """
-    directions, in_values = list(results), results_in_values(results, ranges or {})
-    lines = [" " * 48 + "".join(arrow(d).rjust(12) for d in directions)]
-    for name, (title, unit, higher_is_better) in MEASURES.items():
-        rows = [(with_unit(title, unit), results, BETTER[higher_is_better])]
-        rows.append(("  in the values of the files", in_values, ""))
-        rows.append(("  of the untranslated input", untranslated, ""))
-        for label, values_of, better in rows:
-            values = [values_of.get(d, {}).get(name) for d in directions]
-            if any(value is not None for value in values):
-                cells = ["-".rjust(12) if value is None else f"{value:12.4g}" for value in values]
-                lines.append(f"{label:48}{''.join(cells)}{better}")
-    if references:
-        names = [MEASURES[name][0].removeprefix("labels: ") for name in next(iter(references.values()))]
-        lines.append(f"for comparison, {' / '.join(names)}, of")
-    for title, values in references.items():
-        lines.append(f"  {title}: " + " / ".join(f"{value:.3f}" for value in values.values()))
-    for direction, values in results.items():
-        ious = ", ".join(f"{name} {value:.3f}" for name, value in values.get("iou_by_class", {}).items())
-        lines += textwrap.wrap(f"{arrow(direction)}, IoU by class: {ious}", 110, subsequent_indent="  ") if ious else []
-    if absent:
-        lines.append(f"absent from the true labels: {', '.join(absent)}")
-    return lines
+def embed(image, width, quality=85):
+    """A PIL image -> a data URI of a JPEG that is at most `width` pixels wide"""
+    image = image.convert("RGB")
+    if image.width > width:
+        image = image.resize((width, round(image.height * width / image.width)), Image.Resampling.LANCZOS)
+    data = io.BytesIO()
+    image.save(data, "JPEG", quality=quality)
+    return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
 
 
-def results_in_values(results, ranges):
-    """The L1 errors of `results` in the values of their domain's files, where it has a range, see results_table."""
+def embed_file(path, width):
+    check_regular(path)
+    with Image.open(path, formats=["PNG"]) as image:
+        return embed(image, width)
+
+
+def curves(logs, smooth):
+    """-> a data URI of the plots of all runs, or None without matplotlib. logs: {name: records}"""
+    path = os.path.join("images", f".curves_{os.getpid()}.png")
+    try:
+        draw_plots(logs, smooth, path)
+        with open(path, "rb") as file:
+            return "data:image/png;base64," + base64.b64encode(file.read()).decode()
+    except InputError as error:  # no matplotlib, or nothing to draw
+        print(f"note: {error}")
+        return None
+    finally:
+        if os.path.exists(path):
+            os.remove(path)
+
+
+def sample_grids(name, width):
+    """-> list of (step, data URI), evenly spaced over the training"""
+    folder = os.path.join("images", name)
+    found = sorted(file for file in os.listdir(folder) if file[:-4].isdecimal() and file.endswith(".png")) \
+        if os.path.isdir(folder) else []  # fmt: skip
+    if len(found) > N_GRIDS:
+        found = [found[round(i)] for i in np.linspace(0, len(found) - 1, N_GRIDS)]
+    return [(int(file[:-4]), embed_file(os.path.join(folder, file), width)) for file in found]
+
+
+def case_sheets(name, width):
+    """-> list of (title, data URI) of the sheets of best and worst cases that evaluate.py has written last"""
+    folder, sheets = os.path.join("images", name), []
+    for direction in ("AB", "BA"):
+        found = [f for f in os.listdir(folder) if f.startswith("evaluate_") and f.endswith(f"_{direction}.png")] \
+            if os.path.isdir(folder) else []  # fmt: skip
+        if found:
+            newest = max(found, key=lambda file: os.path.getmtime(os.path.join(folder, file)))
+            sheets.append((arrow(direction), embed_file(os.path.join(folder, newest), width)))
+    return sheets
+
+
+def before_and_after(name, options, data_dir, width):
+    """Translates a few test images now -> {direction: [(file name, data URI of the image, of its translation)]}"""
+    checkpoint = f"saved_models/{name}/latest.pth"
+    root = os.path.join(data_dir or options.get("data_dir") or "data", str(options.get("dataset_name")))
+    if not os.path.exists(checkpoint):
+        return {}
     found = {}
-    for direction, values in results.items():
-        for name, side in IN_VALUES.items():
-            value_range = ranges.get(direction[side])
-            if value_range and name in values:
-                low, high = value_range
-                found.setdefault(direction, {})[name] = values[name] / 255 * (high - low)
+    for direction in ("AB", "BA"):
+        try:
+            files = ImageFiles(find_folder(root, "test", direction[0]))
+            translate = load_translator(checkpoint, direction, device="cpu", size=options.get("img_height"))
+            chosen = [files[round(i)] for i in np.linspace(0, len(files) - 1, min(N_TESTS, len(files)))]
+            found[direction] = [pair_of(path, translate, width) for path in chosen]
+        except InputError as error:
+            print(f"note: no test images {arrow(direction)}: {error}")
     return found
 
 
-def before_and_after(rows, before, after):
-    """Formats a comparison of two generators as lines of text.
-
-    rows:          (label, value before, value after), listed first
-    before, after: results as in results_table; measures that both contain are listed next
-    """
-    rows = list(rows)
-    for direction, values in after.items():
-        known = before.get(direction, {})
-        for name, (title, unit, _) in MEASURES.items():
-            if name in values and name in known:
-                rows.append((f"{arrow(direction)}  {with_unit(title, unit)}", known[name], values[name]))
-    lines = [f"{'':56}{'before':>10}{'after':>10}   after/before"]
-    return lines + [f"{label:56}{a:10.4g}{b:10.4g}{f'{b / a:.3f}' if a else '-':>15}" for label, a, b in rows]
+def pair_of(path, translate, width):
+    """-> (file name, data URI of an image, of its translation)"""
+    image = Image.fromarray(load_image(path, 3))
+    translation = translate(image)
+    return os.path.basename(path), embed(image.resize(translation.size), width), embed(translation, width)
 
 
-def draw_curves(history, path):
-    """Plots every measure over the epochs into a PNG file. Prints a note if matplotlib is missing.
+##############################
+#   Facts
+##############################
 
-    history: {epoch: {direction: {measure: value}}}
-    """
+
+def read_options(name):
+    """-> (options.json of a run, as a dict; {} if there is none, and why)"""
+    path = f"saved_models/{name}/options.json"
     try:
-        import matplotlib
+        check_regular(path)
+        with open(path, encoding="utf-8") as file:
+            record = json.loads(file.read(1_000_000))
+        if not isinstance(record, dict) or not isinstance(record.get("options"), dict):
+            raise ValueError("no options")
+        return record
+    except (OSError, ValueError, RecursionError) as error:
+        print(f"note: {path} cannot be used ({type(error).__name__})")
+        return {"options": {}}
+
+
+def facts_of(name, record, records):
+    """-> list of (what, value) on a run, all text"""
+    options, data = record["options"], record.get("data")
+    data = data if isinstance(data, dict) else {}
+    facts = [("data", f"{data.get('folder', '?')}: {data.get('A', '?')} images of A, {data.get('B', '?')} of B")]
+    facts.append(("size", f"{options.get('img_width', '?')} × {options.get('img_height', '?')} pixels"))
+    facts.append(("steps", f"{int(records[-1]['step']):,}"))
+    facts += [(f"command {i}" if i else "command", str(text)) for i, text in enumerate(record.get("commands") or [])][
+        -3:
+    ]
+    defaults = vars(cyclegan.get_parser().parse_args([]))
+    known = {key: value for key, value in options.items() if key in defaults}
+    changed = as_typed(argparse_namespace(defaults | known), defaults)
+    facts.append(("options other than the defaults", changed))
+    facts.append(("made by", f"version {record.get('version')}, commit {record.get('commit')}, torch {record.get('torch')}, "
+                             f"{record.get('date')}"))  # fmt: skip
+    return facts + costs_of(name, records, options)
+
+
+def argparse_namespace(values):
+    import argparse
+
+    return argparse.Namespace(**values)
+
+
+def costs_of(name, records, options):
+    """-> list of (what, value): the time, memory and disk space of a run"""
+    seconds, before = 0.0, 0
+    for record in records:
+        if record.get("images_per_s"):
+            seconds += 2 * options.get("batch_size", 1) * (record["step"] - before) / record["images_per_s"]
+            before = record["step"]
+    memory = [record["memory_gib"] for record in records if "memory_gib" in record]
+    folder = f"saved_models/{name}"
+    files = [os.path.getsize(os.path.join(folder, file)) for file in os.listdir(folder)]
+    costs = [("training time", duration(seconds))] if seconds else []
+    costs += [("memory", f"{max(memory):.1f} GiB")] if memory else []
+    return costs + [("files", f"{len(files)}, {sum(files) / 1e6:.0f} MB in {folder}")]
+
+
+def measured_of(name):
+    """-> {epoch: {direction: {measure: value}}}, the newest line of metrics.jsonl for each epoch"""
+    path, history = f"saved_models/{name}/metrics.jsonl", {}
+    if not os.path.isfile(path):
+        return history
+    check_regular(path)
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for line in file:
+            try:
+                record = json.loads(line)
+                results = {
+                    str(d): {m: float(v) for m, v in values.items() if m in MEASURES and isinstance(v, (int, float))}
+                    for d, values in record["results"].items() if d in ("AB", "BA")
+                }  # fmt: skip
+                epoch = int(record["epoch"] or 0)
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
+                continue
+            history[epoch] = history.get(epoch, {}) | results
+    return history
+
+
+def results_of(history):
+    """-> (rows of a table: (measure, A -> B, B -> A) of the last epoch, lines on the best epochs)"""
+    if not history:
+        return [], []
+    results, rows = history[max(history)], []
+    for measure, (title, unit, _) in MEASURES.items():
+        values = [results.get(direction, {}).get(measure) for direction in ("AB", "BA")]
+        if any(value is not None for value in values):
+            rows.append((with_unit(title, unit), *("" if value is None else f"{value:.4g}" for value in values)))
+    return rows, best_epochs(history) if len(history) > 1 else []
+
+
+##############################
+#   The report
+##############################
+
+
+def describe_run(name, records, opt, width):
+    """-> dict for the template"""
+    record, history = read_options(name), measured_of(name)
+    rows, best = results_of(history)
+    return {
+        "name": name, "facts": facts_of(name, record, records), "grids": sample_grids(name, 4 * width),
+        "health": [(condition, steps[:5], advice) for condition, steps, advice in conditions_of(records)],
+        "rows": rows, "best": best, "sheets": case_sheets(name, 4 * width),
+        "pairs": {arrow(d): pairs for d, pairs in before_and_after(name, record["options"], opt.data_dir, width).items()},
+    }  # fmt: skip
+
+
+def write_report(opt):
+    """Writes the report of the runs opt.names -> its path"""
+    try:
+        import jinja2
     except ImportError:
-        print("note: no curves without matplotlib: pip install matplotlib")
-        return
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    names = [n for n in MEASURES if any(n in values for results in history.values() for values in results.values())]
-    rows = -(-len(names) // 3)
-    figure, axes = pyplot.subplots(rows, 3, figsize=(12, 3 * rows), squeeze=False, layout="constrained")
-    for axis in axes.flat[len(names) :]:
-        axis.remove()
-    for name, axis in zip(names, axes.flat):
-        title, unit, higher_is_better = MEASURES[name]
-        axis.set_title(f"{title}{BETTER[higher_is_better]}", fontsize=9)
-        axis.set(xlabel="epoch", ylabel=unit)
-        axis.xaxis.get_major_locator().set_params(integer=True)
-        for direction in sorted(set().union(*history.values())):
-            points = [(e, r[direction][name]) for e, r in history.items() if name in r.get(direction, {})]
-            if points:
-                axis.plot(*zip(*points), marker="o", label=arrow(direction))
-        axis.legend()
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with whole_file(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=100)
-    pyplot.close(figure)
-    print(f"{path}: all measures over the epochs")
+        raise InputError("measuring.report: requires Jinja2: pip install jinja2")
+    logs = {}
+    for name in opt.names:
+        logs[name], n_skipped = read_log(f"saved_models/{name}/log.jsonl")
+        if n_skipped:
+            print(f"note: saved_models/{name}/log.jsonl: skipped {n_skipped} damaged lines")
+    path = opt.output or os.path.join("images", opt.names[0], "report.html")
+    folder = os.path.dirname(os.path.abspath(__file__))
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(folder), autoescape=True)
+    template, plots = environment.get_template("report.html"), curves(logs, opt.smooth)
+    for width in (320, 200, 120):
+        runs = [describe_run(name, records, opt, width) for name, records in logs.items()]
+        text = template.render(runs=runs, curves=plots, title=", ".join(opt.names))
+        if len(text) <= LIMIT:
+            break
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    with whole_file(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+    return path
 
 
-def best_epochs(history):
-    """Formats which epoch is best by each measure as lines of text. history: see draw_curves."""
-    lines = []
-    for direction in sorted(set().union(*history.values())):
-        for name, (title, _, higher_is_better) in MEASURES.items():
-            values = {e: r[direction][name] for e, r in history.items() if name in r.get(direction, {})}
-            if values and higher_is_better is not None:
-                best = (max if higher_is_better else min)(values, key=values.get)
-                lines.append(f"{arrow(direction)}  {title:38} epoch {best:>5}  {values[best]:10.4g}")
-    return lines
+def main(argv=None):
+    opt = get_parser().parse_args(argv)
+    for name in opt.names:
+        if os.path.basename(name) != name:
+            raise InputError(f"{name}: must be the name of a run, not a path")
+    path = write_report(opt)
+    print(f"{path}: {os.path.getsize(path) / 1e6:.1f} MB, opens in any browser")
 
 
-class Cases:
-    """Keeps the N_CASES images with the lowest error and the N_CASES with the highest, with their translations.
-
-    title:   heading of the sheet
-    columns: names of the images kept for each case
-    unit:    of the errors, such as "of 255"
-    """
-
-    def __init__(self, title, columns, unit=""):
-        self.title, self.columns, self.unit = title, columns, unit
-        self.best, self.worst, self.n = [], [], 0
-
-    def add(self, error, path, images):
-        """Considers one case. Ignores an error of nan, which means that no pixel was scored.
-
-        images: uint8 (C, H, W), one per column"""
-        if math.isnan(error):
-            return
-        self.n += 1
-        for heap, key in ((self.best, -error), (self.worst, error)):
-            item = (key, self.n, error, path, images)  # the number breaks ties, because images cannot be compared
-            if len(heap) < N_CASES:
-                heapq.heappush(heap, item)
-            elif item > heap[0]:
-                heapq.heapreplace(heap, item)
-
-    def save_sheet(self, path):
-        """Writes a PNG file with one row per case, best first."""
-        rows = []
-        for which, _, error, name, images in self.ordered():
-            value = f"{error:.4g} {self.unit}".rstrip()
-            captions = [f"{which}: {value}  {os.path.basename(name)}", *self.columns[1:]]
-            rows.append(list(zip(captions, (to_pil_image(image.cpu()) for image in images))))
-        draw_sheet(path, rows, f"{self.title}: {' | '.join(self.columns)}")
-
-    def ordered(self):
-        """The cases by error -> list of ("best" or "worst", number, error, path, images). None is in it twice: of fewer
-        images than the sheet has rows, the better half is best."""
-        best = [("best", *item[1:]) for item in sorted(self.best, reverse=True)]
-        worst = [("worst", *item[1:]) for item in sorted(self.worst)]
-        if self.n >= 2 * N_CASES:
-            return best + worst
-        cases = {item[1]: item for item in worst + best}
-        cases = sorted(cases.values(), key=lambda item: (item[2], item[1]))
-        n_best = -(-len(cases) // 2)
-        return [("best" if i < n_best else "worst", *item[1:]) for i, item in enumerate(cases)]
+if __name__ == "__main__":
+    run_script(main)

@@ -14,7 +14,7 @@ from utils import DivergedError
 USUAL = {"loss_D": (0.1, 0.3), "loss_GAN": (0.2, 0.6), "loss_cycle": (0.03, 0.2)}
 
 COLOURS_COLLAPSE = (
-    "all translations have nearly the same mean colour, and real images do not. Try --norm none: instance norm removes "
+    "all translations have nearly the same mean colour, and real images do not. Try --norm layer: instance norm removes "
     "the mean colour of an image, which may be what the translation depends on"
 )
 ADVICE = {

@@ -264,7 +264,7 @@ def check_schedules(opt):
     require(opt.n_critic == 1 or opt.n_gen == 1, "--n_critic --n_gen: only one of them can be greater than 1")
     require(not (opt.progressive and opt.n_iters), "--progressive: counts epochs, so it cannot be used with --n_iters")
     require(not opt.tensorboard or importlib.util.find_spec("tensorboard"),
-            "--tensorboard: pip install tensorboard; log.jsonl and plot.py need no package")  # fmt: skip
+            "--tensorboard: pip install tensorboard; log.jsonl needs no package")  # fmt: skip
     require(not opt.ratio_A or not opt.batch_deviation,
             "--ratio_A --batch_deviation: how much a batch varies depends on its size; give only one of these")  # fmt: skip
     if opt.ratio_A:

@@ -27,22 +27,23 @@ from commands import (
 from helpers import ROOT
 from PIL import Image
 
+import app
 import compress
 import cyclegan
 import evaluate
 import export
-import plot
 import prepare
 import translate
 from benchmarks import compare, few_images, recipes, speed, stopping, threads
 from deploy import compression
 from get_data import split
+from measuring import plot, report
 from media import camera
 from pretraining import inpainting
 from training import start
 from variants import options
 
-MODULES = (cyclegan, translate, evaluate, speed, compare, threads, few_images, recipes, stopping, plot, export, compress, split,
+MODULES = (cyclegan, translate, evaluate, app, speed, compare, threads, few_images, recipes, stopping, plot, report, export, compress, split,
            prepare, inpainting)  # fmt: skip
 NAMES = [module.__name__ if "." in module.__name__ else f"{module.__name__}.py" for module in MODULES]
 COMMANDS = [c for page in (*GUIDES, "benchmarks/NOTES.md") for c in commands_in(read(page))]
@@ -255,11 +256,11 @@ def export_what_is_named(text):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", OF["plot.py"])
+@pytest.mark.parametrize("command", OF["measuring.plot"])
 def test_commands_for_curves_run(command, workplace, monkeypatch):
     monkeypatch.chdir(workplace)
     shutil.copytree("saved_models/demo", "saved_models/demo.1", dirs_exist_ok=True)
-    words = arguments(command, "plot.py")
+    words = arguments(command, "measuring.plot")
     plot.main(words)
     assert os.path.exists("both.png" if "--output" in words else f"images/{words[0]}/curves.png")
 

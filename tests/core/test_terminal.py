@@ -183,7 +183,7 @@ def test_threads(monkeypatch):
     ("translate", ["--checkpoint", "x", "--input", "y", "--keepsize", "--stregth", "1"],
      "--keepsize: did you mean --keep_size?; --stregth: did you mean --strength?"),
     ("compress", ["distill", "--checkpoint", "x", "--few_products", "3"], "did you mean --fewer_products?"),
-    ("plot", ["x", "--qwertz"], None),
+    ("measuring.plot", ["x", "--qwertz"], None),
 ])  # fmt: skip
 def test_mistyped_options_get_a_suggestion(module, words, meant, capsys):
     with pytest.raises(SystemExit) as stopped:
@@ -195,7 +195,16 @@ def test_mistyped_options_get_a_suggestion(module, words, meant, capsys):
 
 @pytest.mark.parametrize(
     "module",
-    ["cyclegan", "translate", "evaluate", "export", "compress", "plot", "pretraining.inpainting", "benchmarks.speed"],
+    [
+        "cyclegan",
+        "translate",
+        "evaluate",
+        "export",
+        "compress",
+        "measuring.plot",
+        "pretraining.inpainting",
+        "benchmarks.speed",
+    ],
 )
 def test_version(module, capsys):
     with pytest.raises(SystemExit) as stopped:

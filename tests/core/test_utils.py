@@ -356,6 +356,9 @@ def test_names_do_not_control_the_terminal():
 
 def test_a_command_prints_names_as_escapes(tmp_path, script):
     result = subprocess.run(
-        [sys.executable, script("plot.py"), os.fsdecode(b"a\x1b[31m\xe9")], cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, script("evaluate.py"), "--checkpoint", os.fsdecode(b"saved_models/a\x1b[31m\xe9/latest.pth")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,  # fmt: skip
     )
     assert result.returncode == 1 and "saved_models/a\\x1b[31m" in result.stderr and "\x1b" not in result.stderr

@@ -18,7 +18,7 @@ from measuring import diversity, evaluation, labels, metrics
 from measuring.data import find_data
 from measuring.diversity import measure_samples
 from measuring.palettes import CITYSCAPES, VOID
-from measuring.report import MEASURES, N_CASES, Cases
+from measuring.results import MEASURES, N_CASES, Cases
 from measuring.scores import AvailableMetrics, Scores
 from media.files import save_file
 from media.images import load_image
@@ -407,7 +407,7 @@ def test_no_case_is_both_best_and_worst(n, n_best, tmp_path, monkeypatch):
     for value in np.random.default_rng(0).permutation(n):
         cases.add(float(value), f"{value}.png", [torch.zeros(3, 4, 4, dtype=torch.uint8)] * 2)
     drawn = []
-    monkeypatch.setattr("measuring.report.draw_sheet", lambda path, rows, title: drawn.extend(rows))
+    monkeypatch.setattr("measuring.results.draw_sheet", lambda path, rows, title: drawn.extend(rows))
     cases.save_sheet("x.png")
     captions = [row[0][0] for row in drawn]
     shown = [*range(n)] if n <= 8 else [0, 1, 2, 3, 16, 17, 18, 19]

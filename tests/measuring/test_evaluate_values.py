@@ -15,7 +15,7 @@ from inference.generator import TrainedGenerator
 from measuring import evaluation, labels, metrics
 from measuring.images import stack_images
 from measuring.palettes import CITYSCAPES
-from measuring.report import results_table
+from measuring.results import results_table
 from utils import InputError
 
 SIZE = 32

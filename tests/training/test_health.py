@@ -9,11 +9,12 @@ import time
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, SMALL, load_networks
+from helpers import SMALL, load_networks
 from PIL import Image
 
 import cyclegan
-import plot
+from measuring import logs as logs_module
+from measuring import plot
 from training.health import ADVICE, Health
 from utils import InputError, sample_images
 
@@ -84,7 +85,9 @@ def test_collapsed_colours_are_named_with_their_direction():
     health, measures = look(without_colour, lambda x: x, structured, uniform)
     assert measures["variety"] > 0.3  # over all pixels, nothing is wrong
     assert measures["colours_AB"] < 0.01 and health.conditions(1000) == ["colours collapse, A -> B"]
-    assert "--norm none" in health.line(1000)[1] and health.line(1000)[1].startswith("  colours collapse, A -> B: all ")
+    assert "--norm layer" in health.line(1000)[1] and health.line(1000)[1].startswith(
+        "  colours collapse, A -> B: all "
+    )
     assert health.conditions(200) == []
     health, measures = look(lambda x: x, without_colour, uniform, structured)
     assert health.conditions(1000) == ["colours collapse, B -> A"] and measures["colours_BA"] < 0.01
@@ -316,7 +319,7 @@ def test_damaged_lines_of_a_log_are_skipped_with_a_note(tmp_path, monkeypatch, c
     out = capsys.readouterr().out
     assert f"note: saved_models/run/log.jsonl: skipped {len(damaged)} damaged lines" in out
     assert "run: collapse at step 1, 2, 3\n" in out and "new" not in out and os.path.exists("images/run/curves.png")
-    records, n_skipped = plot.read_log("saved_models/run/log.jsonl")
+    records, n_skipped = logs_module.read_log("saved_models/run/log.jsonl")
     assert len(records) == 4 and records[-1] == {"step": 4, "conditions": ["new"]} and n_skipped == len(damaged)
 
 
@@ -346,7 +349,7 @@ def test_a_run_has_one_colour_and_a_value_one_style(tmp_path, monkeypatch):
 
     def lines_of(logs, *names):
         _, axis = pyplot.subplots()
-        plot.draw_curves(axis, names, logs, 0)
+        logs_module.draw_curves(axis, names, logs, 0)
         return axis.get_lines(), [text.get_text() for text in axis.get_legend().get_texts()]
 
     many = [{"step": i, "loss_D": 1.0, "loss_GAN": 2.0, "images_per_s": 3.0} for i in range(1, 31)]
@@ -367,19 +370,19 @@ def test_a_run_has_one_colour_and_a_value_one_style(tmp_path, monkeypatch):
 def test_a_long_log_is_smoothed_at_once():
     records = [{"step": 10 * i, "loss_D": 1e30 if i == 100 else float(i % 7)} for i in range(1, 100_001)]
     started = time.monotonic()
-    _, means = plot.curve(records, "loss_D", 70)
+    _, means = logs_module.curve(records, "loss_D", 70)
     assert time.monotonic() - started < 10  # it was quadratic
     assert means[-1] == pytest.approx(3) and means[200] == pytest.approx(3)  # 1e30 leaves no trace
 
 
 def test_smoothed_curves_are_weighted_by_steps():
     records = [{"step": 1, "loss_D": 9.0}, {"step": 10, "loss_D": 1.0}, {"step": 40, "loss_D": 2.0}, {"step": 40}]
-    assert plot.curve(records, "loss_D") == ([1, 10, 40], [9.0, 1.0, 2.0])
-    assert plot.curve(records, "loss_D", 100)[1] == pytest.approx([9, 1, (9 * 1 + 30 * 2) / 39])
-    assert plot.curve(records, "nothing") == ([], [])
+    assert logs_module.curve(records, "loss_D") == ([1, 10, 40], [9.0, 1.0, 2.0])
+    assert logs_module.curve(records, "loss_D", 100)[1] == pytest.approx([9, 1, (9 * 1 + 30 * 2) / 39])
+    assert logs_module.curve(records, "nothing") == ([], [])
 
 
 def test_all_advice_names_options_that_exist():
     known = {o for action in cyclegan.get_parser()._actions for o in action.option_strings}
     mentioned = set(re.findall(r"--\w+", " ".join(ADVICE.values())))
-    assert mentioned and mentioned <= known and os.path.exists(os.path.join(ROOT, "plot.py"))
+    assert mentioned and mentioned <= known

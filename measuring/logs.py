@@ -1,17 +1,10 @@
 """
-Plots the logs of one or more training runs in one image.
-
-    python plot.py horse2zebra                    # saved_models/horse2zebra/log.jsonl -> images/horse2zebra/curves.png
-    python plot.py demo demo.1 --output both.png  # compare two runs
-
-Requires matplotlib: pip install matplotlib
+The logs of training runs, log.jsonl: reading them, and plotting their curves.
 """
 
 import json
 import os
 
-from command_line.parser import argument_parser, between
-from command_line.run import run_script
 from command_line.suggestions import name_runs
 from media.reading import check_regular
 from training.health import ADVICE, USUAL
@@ -32,18 +25,6 @@ PLOTS = {
 LABELS = {"tells": "D accuracy", "lr": "learning rate", "images_per_s": "images/s", "change": "gray levels",
           "val_cycle": "cycle, test images", "val_identity": "identity, test images"}  # fmt: skip
 STYLES = ("-", "--", ":", "-.")  # of the values in one plot, if there are several runs
-
-
-def get_parser():
-    parser = argument_parser(
-        "Plot the losses and other logged values of training runs.", "python plot.py NAME [NAME ...] [options]"
-    )
-    # fmt: off
-    parser.add_argument("names", nargs="+", metavar="NAME", help="name of a run, a folder in saved_models")
-    parser.add_argument("--output", help="PNG file to write (default: images/NAME/curves.png)")
-    parser.add_argument("--smooth", type=between(0), default=200, help="number of steps to average losses over")
-    # fmt: on
-    return parser
 
 
 def read_log(path):
@@ -105,7 +86,7 @@ def draw_plots(logs, smooth, path):
     try:
         import matplotlib
     except ImportError:
-        raise InputError("plot.py: requires matplotlib: pip install matplotlib")
+        raise InputError("curves require matplotlib: pip install matplotlib")
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
@@ -153,32 +134,11 @@ def draw_curves(axis, names, logs, smooth):
     axis.set_ylim(low, low + 1.05 * (high - low) or 1)
 
 
-def print_conditions(run_name, records):
-    """Prints the problems that were found during a run, at which steps, and what to do about them."""
+def conditions_of(records):
+    """-> list of (problem that was found during a run, the steps at which, what to do about it)"""
     steps_of = {}
     for record in records:
         for condition in record.get("conditions", ()):
             if condition in ADVICE:
-                steps_of.setdefault(condition, []).append(record["step"])
-    for condition, steps in steps_of.items():
-        print(f"{run_name}: {condition} at step {', '.join(map(str, steps[:5]))}{', ...' if steps[5:] else ''}")
-        print(f"  {ADVICE[condition]}")
-
-
-def main(argv=None):
-    opt = get_parser().parse_args(argv)
-    logs = {}
-    for name in opt.names:
-        path = os.path.join("saved_models", name, "log.jsonl")
-        logs[name], n_skipped = read_log(path)
-        if n_skipped:
-            print(f"note: {path}: skipped {n_skipped} damaged line{'s' * (n_skipped > 1)}")
-    path = opt.output or os.path.join("images", opt.names[0], "curves.png")
-    draw_plots(logs, opt.smooth, path)
-    print(f"{path}: the curves of {', '.join(logs)}")
-    for name, records in logs.items():
-        print_conditions(name, records)
-
-
-if __name__ == "__main__":
-    run_script(main)
+                steps_of.setdefault(condition, []).append(int(record["step"]))
+    return [(condition, steps, ADVICE[condition]) for condition, steps in steps_of.items()]

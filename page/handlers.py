@@ -1,0 +1,330 @@
+"""
+What the buttons of the page do. Values arrive as a browser has sent them (preprocess=False): each is checked here or by
+the function that it is passed to, and Gradio opens none of the files itself.
+"""
+
+import contextlib
+import html
+import os
+import shutil
+import threading
+import time
+import uuid
+
+import gradio as gr
+
+from command_line.errors import explain
+from command_line.run import out_of_memory
+from media.containers import is_video
+from page import curves, watch
+from page.compare import through_checkpoints
+from page.models_found import HOW_TO_TRAIN, LATEST, is_running, shown
+from page.translate import (
+    before_and_after,
+    number,
+    painted_mask,
+    preview,
+    read_settings,
+    translate_file,
+    write_mask,
+)  # fmt: skip
+from utils import InputError
+
+PROGRESS = gr.Progress()  # as a default, Gradio replaces it by one that draws on the page
+OLD = 600  # seconds after which the files of a translation are deleted; Gradio has copied them long before
+
+
+@contextlib.contextmanager
+def readable_errors():
+    """Shows an error that a person can do something about as one sentence. It is text: the page would take it as HTML."""
+    try:
+        yield
+    except InputError as error:
+        message = str(error)
+    except OSError as error:
+        message = explain(error)
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        message = "out of memory. Try a smaller size"
+    else:
+        return
+    raise gr.Error(html.escape(message, quote=False), print_exception=False, duration=20)
+
+
+def paragraphs(lines):
+    """Lines of text -> HTML"""
+    return "".join(f"<p>{html.escape(line)}</p>" for line in lines)
+
+
+class Handlers:
+    """The page's functions.
+
+    translators: page.translate.Translators
+    folder:      for uploads and results; nothing outside of it is taken for an upload
+    """
+
+    editor = None  # the gr.ImageEditor of the mask, which holds what browsers have painted
+
+    def __init__(self, translators, folder):
+        self.translators, self.models, self.folder = translators, translators.models, os.path.realpath(folder)
+        self.stopped, self.lock = set(), threading.Lock()  # sessions whose video is to be stopped
+
+    ##############################
+    #   Files
+    ##############################
+
+    def upload(self, data):
+        """The path of an uploaded file, from what the browser says of it. Raises InputError."""
+        if not data:
+            raise InputError("there is no picture yet. Drop one, paste one, or choose a file")
+        path = data.get("path") if isinstance(data, dict) else None
+        real = os.path.realpath(path) if isinstance(path, str) and "\0" not in path else ""
+        if not real.startswith(os.path.join(self.folder, "")) or not os.path.isfile(real):
+            raise InputError("the upload is no longer here. Send it again")
+        return real
+
+    def new_folder(self):
+        """A folder for the files of one translation. Deletes those of earlier ones."""
+        results = os.path.join(self.folder, "results")
+        with self.lock:
+            os.makedirs(results, exist_ok=True)
+            for name in os.listdir(results):
+                if time.time() - os.path.getmtime(os.path.join(results, name)) > OLD:
+                    shutil.rmtree(os.path.join(results, name), ignore_errors=True)
+            folder = os.path.join(results, uuid.uuid4().hex)
+            os.makedirs(folder)
+        return folder
+
+    def mask_of(self, painted, source, folder):
+        """The path of the mask that was painted, None without one. Raises InputError."""
+        if not isinstance(painted, dict):
+            return None
+        if isinstance(painted.get("id"), str):
+            blobs = self.editor.blob_storage.pop(painted["id"], None)
+            layers = [blob for blob in blobs.layers if blob] if blobs else []
+        else:
+            layers = []
+            for layer in painted.get("layers") or []:
+                with open(self.upload(layer), "rb") as file:
+                    layers.append(file.read())
+        mask = painted_mask(layers)
+        return None if mask is None else write_mask(mask, source, os.path.join(folder, "mask.png"))
+
+    ##############################
+    #   Choices
+    ##############################
+
+    def translators_listed(self, chosen=None):
+        """-> (dropdown of the runs, note if there are none). What was chosen before stays so."""
+        names = self.models.translators()
+        text = "" if names else f"<p>{HOW_TO_TRAIN}</p><p>Then reload this page.</p>"
+        value = chosen if chosen in names else names[0] if names else None
+        return gr.Dropdown(choices=names, value=value), gr.HTML(text, visible=not names)
+
+    def second_listed(self, chosen=None):
+        """-> dropdown of the runs for a second choice, which may be none"""
+        names = self.models.translators()
+        choices = [("none", ""), *((name, name) for name in names)]
+        return gr.Dropdown(choices=choices, value=chosen if chosen in names else "")
+
+    def watched_listed(self, chosen=None):
+        """-> dropdown of the runs to watch; those that are training say so"""
+        names = self.models.runs()
+        labels = [(name + " (training)" * is_running(os.path.join(self.models.folder, name)), name) for name in names]
+        return gr.Dropdown(choices=labels, value=chosen if chosen in names else names[0] if names else None)
+
+    def checkpoints_of(self, run, chosen=None):
+        """-> dropdown of the checkpoints of a run. What was chosen before stays so."""
+        with readable_errors():
+            names = self.models.checkpoints(run) if run else []
+        return gr.Dropdown(choices=names, value=chosen if chosen in names else names[0] if names else None)
+
+    def size_of(self, run):
+        with readable_errors():
+            return self.models.trained_size(run) if run else 256
+
+    ##############################
+    #   Translate
+    ##############################
+
+    def to_paint_on(self, data):
+        """A new picture -> the background of the mask editor"""
+        if not data:
+            return None
+        try:
+            with readable_errors():
+                image = preview(self.upload(data))
+        except gr.Error:
+            return None  # said when it is translated
+        return {"background": image, "layers": [], "composite": image}
+
+    def picture(
+        self,
+        data,
+        painted,
+        run,
+        checkpoint,
+        direction,
+        size,
+        keep_size,
+        strength,
+        mix_run,
+        mix_checkpoint,
+        mix,
+        progress=PROGRESS,
+    ):
+        """-> (before and after, video, text, download button)"""  # fmt: skip
+        with readable_errors():
+            source, folder = self.upload(data), self.new_folder()
+            settings = read_settings(
+                run, checkpoint, direction, size, keep_size, strength, mix_run, mix_checkpoint, mix
+            )
+            progress(0.1, desc="loading the checkpoint")
+            self.translators.open(settings)
+            progress(0.3, desc="translating")
+            started = time.monotonic()
+            mask = self.mask_of(painted, source, folder)
+            target, notes = translate_file(source, settings, self.translators, folder, mask)
+            seconds = time.monotonic() - started
+            progress(0.9, desc="drawing the preview")
+            return self.results(source, target, [f"Translated in {seconds:.1f} s.", *notes])
+
+    def clip(
+        self,
+        data,
+        smooth,
+        run,
+        checkpoint,
+        direction,
+        size,
+        keep_size,
+        strength,
+        mix_run,
+        mix_checkpoint,
+        mix,
+        progress=PROGRESS,
+        request: gr.Request = None,
+    ):
+        """As `picture`, for a file in any format."""  # fmt: skip
+        session = request.session_hash if request else None
+        self.stopped.discard(session)
+
+        def show(done, total):
+            if session in self.stopped:
+                raise InputError("stopped")
+            progress((done, total), desc="translating", unit="frames")
+
+        with readable_errors():
+            source, folder = self.upload(data), self.new_folder()
+            settings = read_settings(
+                run, checkpoint, direction, size, keep_size, strength, mix_run, mix_checkpoint, mix
+            )
+            progress(0.1, desc="loading the checkpoint")
+            self.translators.open(settings)
+            smooth, started = number("smooth", smooth, 0, 1), time.monotonic()
+            target, notes = translate_file(source, settings, self.translators, folder, None, smooth, show)
+            seconds = time.monotonic() - started
+            return self.results(source, target, [f"Translated in {seconds:.1f} s.", *notes])
+
+    def results(self, source, target, words):
+        """-> (before and after, video, text, download button) of a translated file"""
+        download = gr.DownloadButton(label=f"Download {os.path.basename(target)}", value=target, interactive=True)
+        if is_video(target):
+            playable = target.lower().endswith((".mp4", ".webm"))
+            words += [] if playable else ["Browsers may not play this kind of video. Download it."]
+            video = gr.Video(value=target if playable else None, visible=playable)
+            return gr.ImageSlider(visible=False), video, paragraphs(words), download
+        pair = before_and_after(source, target)
+        words += [] if pair else ["This kind of picture cannot be shown here. Download it."]
+        return gr.ImageSlider(value=pair, visible=True), gr.Video(visible=False), paragraphs(words), download
+
+    def stop(self, request: gr.Request):
+        """Stops the video of a session."""
+        if len(self.stopped) > 1000:  # of sessions that have long ended
+            self.stopped.clear()
+        self.stopped.add(request.session_hash)
+
+    leave = stop  # its browser has left
+
+    ##############################
+    #   Watch
+    ##############################
+
+    def watch(self, run, before, at):
+        """What is new of a run -> (signature, status, curves, health, slider of the grids, grid); gr.skip() for what is
+        not. before: the last signature; at: position of the slider"""
+        if not run:
+            text = "" if self.models.runs() else HOW_TO_TRAIN
+            return (None, paragraphs([text]), "", "", gr.skip(), gr.skip())
+        with readable_errors():
+            now = watch.signature(self.models, run)
+            if now == before and not now[3]:
+                return (gr.skip(),) * 6
+            seen = watch.look_at(self.models, run)
+            status = paragraphs([seen.status])
+            if now == before:  # only the remaining time has changed
+                return gr.skip(), status, *(gr.skip(),) * 4
+            steps = self.models.grids(run)
+            is_new = not before or before[0] != run or before[4] != len(steps)
+            grid = self.grids(run, None if not before or before[0] != run else at, before) if is_new else None
+        return now, status, curves.draw_all(seen.plots), paragraphs(seen.health), *(grid or (gr.skip(), gr.skip()))
+
+    def grids(self, run, at, before):
+        """-> (slider, grid) after grids were added. A slider at its end stays there."""
+        steps = self.models.grids(run)
+        if not steps:
+            return gr.Slider(visible=False), gr.Image(value=None, visible=False)
+        at = len(steps) - 1 if type(at) not in (int, float) or at >= before[4] - 1 else int(at)
+        slider = gr.Slider(minimum=0, maximum=max(1, len(steps) - 1), value=at, visible=len(steps) > 1)
+        return slider, self.picture_of_grid(run, at)
+
+    def grid(self, run, at):
+        """A position of the slider -> the grid"""
+        with readable_errors():
+            return self.picture_of_grid(run, int(number("position", at, 0, 10**9))) if run else None
+
+    def picture_of_grid(self, run, at):
+        steps = self.models.grids(run)
+        if not steps:
+            return None
+        step = steps[min(at, len(steps) - 1)]
+        return gr.Image(
+            value=watch.grid_of(self.models, run, step), label=f"Sample grid of step {step:,}", visible=True
+        )
+
+    ##############################
+    #   Compare
+    ##############################
+
+    def compare(self, data, run, other, direction, size, keep_size, progress=PROGRESS):
+        """Yields (pictures of the run, of the other run, text) as they are made."""
+        columns = [[], []]
+
+        def state(text):
+            left = gr.Gallery(value=columns[0], label=run)
+            return left, gr.Gallery(value=columns[1], label=other or "", visible=bool(other)), paragraphs([text])
+
+        with readable_errors():
+            source = self.upload(data)
+            for column, name in zip(columns, [run, other] if other else [run]):
+                settings = read_settings(name, LATEST, direction, size, keep_size, 1.0)
+                column.append((preview(source), "the picture"))
+                for checkpoint, n, total, image in through_checkpoints(
+                    source, settings, self.translators, self.new_folder()
+                ):
+                    progress((n, total), desc=f"{name}, {checkpoint}", unit="checkpoints")
+                    column.append((image, checkpoint))
+                    yield state(f"{name}: {n} of {total} checkpoints")
+                if len(column) == 1:
+                    raise InputError(f"{shown(name)}: has no checkpoint for this direction")
+        yield state(f"{len(columns[0] + columns[1]) - 1 - bool(other)} translations, the oldest checkpoint first.")
+
+
+class Few(dict):
+    """A dict of the last few entries: the mask editor keeps what browsers send until it is used."""
+
+    def __setitem__(self, key, value):
+        super().__setitem__(key, value)
+        while len(self) > 20:
+            del self[next(iter(self))]

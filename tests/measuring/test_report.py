@@ -1,0 +1,133 @@
+"""measuring/report.py: one HTML file, with what is known of a run and nothing from elsewhere."""
+
+import base64
+import html.parser
+import io
+import json
+import os
+import re
+
+import pytest
+from helpers import SMALL
+from PIL import Image
+
+import cyclegan
+from measuring import report
+from utils import InputError
+
+
+class Page(html.parser.HTMLParser):
+    """The tags and the text of a page."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.tags, self.texts, self.inside = [], [], []
+        self.feed(open(path, encoding="utf-8").read())
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        self.inside.append(tag)
+
+    def handle_endtag(self, tag):
+        while self.inside and self.inside.pop() != tag:
+            pass
+
+    def handle_data(self, data):
+        if self.inside[-1:] not in (["script"], ["style"]) and data.strip():
+            self.texts.append(data.strip())
+
+    def pictures(self):
+        """-> PIL images of all <img>"""
+        sources = [attributes["src"] for tag, attributes in self.tags if tag == "img"]
+        assert all(re.match("data:image/(jpeg|png);base64,", source) for source in sources)
+        return [Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))) for source in sources]
+
+
+@pytest.fixture
+def run(make_set, tmp_path, monkeypatch):
+    """A run of two epochs on 4 + 5 images, with sample grids -> function that writes a report and reads it."""
+    make_set(size=(40, 40))
+    monkeypatch.chdir(tmp_path)
+    cyclegan.main([*SMALL, "--n_epochs", "2", "--sample_interval", "4"])
+
+    def write(*words):
+        report.main(["tiny", *words])
+        return Page(words[words.index("--output") + 1] if "--output" in words else "images/tiny/report.html")
+
+    return write
+
+
+@pytest.mark.slow
+def test_a_report(run, capsys):
+    page = run()
+    for words in ("data/tiny: 4 images of A, 5 of B", "32 × 32 pixels", "10", "No problem was found."):
+        assert words in page.texts, words
+    assert any("--ngf 4" in text for text in page.texts)
+    n_grids = len([name for name in os.listdir("images/tiny") if name[:-4].isdecimal()])
+    pictures = page.pictures()
+    # 2 test images of each direction before and after, the grids, and the curves
+    assert len(pictures) == 8 + n_grids + 1
+    assert pictures[0].size == pictures[1].size == (32, 32)
+    hidden = [a for tag, a in page.tags if tag == "img" and "data-step" in a and "hidden" in a]
+    assert len(hidden) == n_grids - 1  # one is seen before anything is moved
+    assert not any(
+        a.get(name, "").startswith(("http", "//")) for _, a in page.tags for name in ("src", "href", "action")
+    )
+    assert "MB, opens in any browser" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_what_is_not_there_is_left_out_and_two_runs_are_side_by_side(run, monkeypatch, capsys):
+    os.rename("saved_models/tiny/latest.pth", "latest.pth")
+    os.remove("saved_models/tiny/options.json")
+    os.makedirs("saved_models/other")
+    with open("saved_models/other/log.jsonl", "w") as file:
+        file.write(json.dumps({"step": 100, "loss_D": 0.1, "images_per_s": 10.0, "memory_gib": 1.5}) + "\n")
+        file.write(json.dumps({"step": 100, "conditions": ["D too strong"], "tells": 1.0}) + "\n")
+    page = run("other")
+    out = capsys.readouterr().out
+    assert "note: saved_models/tiny/options.json cannot be used" in out
+    assert page.texts.count("No test images were at hand.") == 2
+    assert "D too strong, at step 100" in page.texts
+    assert "20 s" in page.texts or "0:20" in page.texts  # 2 * 100 images at 10 a second
+    assert "1.5 GiB" in page.texts and page.texts.count("tiny") >= 5
+
+
+@pytest.mark.slow
+def test_the_results_of_evaluate(run):
+    with open("saved_models/tiny/metrics.jsonl", "w") as file:
+        for epoch, value in ((1, 20.0), (2, 12.5)):
+            results = {"AB": {"cycle_l1": value, "unknown": 1.0}, "XX": {"cycle_l1": 0.0}}
+            file.write(json.dumps({"epoch": epoch, "results": results}) + "\n")
+        file.write('{"epoch": 3, "results": 7}\n{"epoch"\n')
+    page = run()
+    assert "cycle reconstruction, L1, of 255" in page.texts and "12.5" in page.texts and "20" not in page.texts
+    assert any("epoch     2" in text for text in page.texts)
+
+
+@pytest.mark.slow
+def test_what_a_file_says_is_text_and_no_page(run):
+    script = "<script>alert(1)</script>"
+    record = json.load(open("saved_models/tiny/options.json"))
+    record["commands"], record["version"], record["data"]["folder"] = [script], script, script
+    record["options"]["data_dir"] = script
+    json.dump(record, open("saved_models/tiny/options.json", "w"))
+    page = run()
+    assert sum(tag == "script" for tag, _ in page.tags) == 1
+    assert script in page.texts
+
+
+@pytest.mark.slow
+def test_large_pictures_make_no_larger_file(run, monkeypatch):
+    Image.effect_noise((1500, 1500), 100).convert("RGB").save("images/tiny/000001.png")
+    monkeypatch.setattr(report, "LIMIT", 700_000)
+    run()
+    assert os.path.getsize("images/tiny/report.html") <= 700_000
+
+
+@pytest.mark.parametrize("name, words", [("../x", "must be the name of a run"), ("nothere", "no such file")])
+def test_names_that_are_no_runs(tmp_path, monkeypatch, name, words):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=words):
+        report.main([name])
+    assert os.listdir() == []

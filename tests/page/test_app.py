@@ -1,0 +1,422 @@
+"""app.py: the page in a real browser, and what a hostile visitor gets."""
+
+import concurrent.futures
+import contextlib
+import io
+import json
+import os
+import shutil
+import struct
+import sys
+import time
+import types
+import zlib
+
+import numpy as np
+import pytest
+
+import app
+import translate
+from utils import InputError
+
+gradio = pytest.importorskip("gradio", reason="pip install gradio")
+httpx = pytest.importorskip("httpx")
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or "/usr/bin/chromium"
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # of other packages
+SCRIPT = "<img src=x onerror=alert(1)>"
+
+
+class Site:
+    """The page on a port of this machine, and a client that speaks to it as its own script does."""
+
+    def __init__(self, page, folder):
+        self.page, self.folder, self.url = page, folder, page.local_url.rstrip("/")
+        self.client = httpx.Client(base_url=self.url, timeout=60)
+        self.numbers = {fn.name: number for number, fn in page.fns.items()}
+
+    def get(self, path, **options):
+        return self.client.get(path, **options)
+
+    def upload(self, name, data):
+        """-> what a call says of an uploaded file"""
+        (path,) = self.client.post("/gradio_api/upload", files={"files": (name, data)}).json()
+        return {"path": path, "orig_name": name, "meta": {"_type": "gradio.FileData"}}
+
+    def join(self, name, data, session):
+        number = self.numbers[name] if isinstance(name, str) else name
+        body = {"data": data, "fn_index": number, "session_hash": session, "event_data": None, "trigger_id": None}
+        text = json.dumps(body)
+        return self.client.post("/gradio_api/queue/join", content=text, headers={"content-type": "application/json"})
+
+    def call(self, name, data, session=None):
+        """-> (True, outputs), (False, error) or (HTTP status, text)"""
+        session = session or os.urandom(5).hex()
+        joined = self.join(name, data, session)
+        if joined.status_code != 200:
+            return joined.status_code, joined.text
+        with self.client.stream("GET", "/gradio_api/queue/data", params={"session_hash": session}) as lines:
+            for line in lines.iter_lines():
+                message = json.loads(line[6:]) if line.startswith("data: ") else {}
+                if message.get("msg") == "process_completed":
+                    output = message["output"]
+                    return message["success"], output["data"] if message["success"] else output.get("error")
+                if message.get("msg") in ("unexpected_error", "close_stream"):
+                    return False, message.get("message")
+
+    def translate(self, picture, painted=None, session=None, **changes):
+        values = dict(run="tiny", checkpoint="latest", direction="AB", size=32, keep_size=False, strength=1, mix_run="",
+                      mix_checkpoint=None, mix=0.5)  # fmt: skip
+        return self.call("picture", [picture, painted, *(values | changes).values()], session)
+
+
+@pytest.fixture(scope="module")
+def site(trained, tmp_path_factory):
+    from page.serve import start
+
+    folder = tmp_path_factory.mktemp("uploads")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(trained)
+        patch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
+        patch.setenv("GRADIO_TEMP_DIR", str(folder))
+        opt = app.get_parser().parse_args(["--device", "cpu", "--max_upload", "2"])
+        page = start(app.build_page, opt, app.choose_device("cpu"), str(folder))
+        try:
+            yield Site(page, folder)
+        finally:
+            page.close(verbose=False)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+    if not os.path.exists(CHROMIUM):
+        pytest.skip("there is no chromium")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser, site):
+    """visit(width) opens the page -> playwright's page; it may ask no other host, and its scripts may not fail."""
+    with contextlib.ExitStack() as stack:
+        problems = []
+
+        def open_page(width=1280):
+            page = stack.enter_context(contextlib.closing(browser.new_page(viewport={"width": width, "height": 900})))
+            page.set_default_timeout(45_000)
+            page.on("request", lambda r: r.url.startswith((site.url, "data:", "blob:")) or problems.append(r.url))
+            page.on("pageerror", lambda error: problems.append(str(error)))
+            page.on("dialog", lambda dialog: (problems.append(dialog.message), dialog.dismiss()))
+            page.goto(site.url)
+            page.wait_for_function("document.querySelector('#checkpoint input')?.value == 'latest'")
+            return page
+
+        yield open_page
+        assert problems == []
+
+
+def by_command(source, *options):
+    name = f"expected{os.path.splitext(source)[1]}"
+    words = ["--checkpoint", "saved_models/tiny/latest.pth", "--input", source, "--output", name, "--overwrite"]
+    assert translate.main([*words, "--device", "cpu", *options]) == 0
+    return open(name, "rb").read()
+
+
+def fits(page):
+    return page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+##############################
+#   In a browser
+##############################
+
+
+@pytest.mark.chromium
+def test_a_picture_goes_in_and_its_translation_comes_out(visit, site, tmp_path):
+    page = visit(390)  # a phone
+    assert fits(page) and page.input_value("#run input") == "tiny"
+    page.set_input_files("#picture input[type=file]", "photo.jpg")
+    page.wait_for_selector("#picture img")
+    page.click("#go")
+    page.wait_for_function("document.querySelector('#said').innerText.includes('Translated in')")
+    with page.expect_download() as download:
+        page.click("#download")
+    download.value.save_as(tmp_path / "result.jpg")
+    assert download.value.suggested_filename == "photo_translated.jpg"
+    assert open(tmp_path / "result.jpg", "rb").read() == by_command("photo.jpg", "--size", "32", "--keep_size")
+    assert fits(page)
+    handle = page.locator("#result [data-testid=slider]")
+    handle.focus()
+    before = handle.get_attribute("style")
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_function(
+        "document.querySelector('#result [data-testid=slider]').style.cssText != " + json.dumps(before)
+    )
+    # a broken upload is one sentence
+    page.click("#picture [aria-label='Remove Image']")
+    page.set_input_files(
+        "#picture input[type=file]", {"name": "b.png", "mimeType": "image/png", "buffer": b"no picture"}
+    )
+    page.wait_for_timeout(500)
+    page.click("#go")
+    text = page.locator("[data-testid=toast-body]").inner_text()
+    assert "b.png: broken, or not an image of a format that is read" in text
+    assert "Traceback" not in text and str(site.folder) not in text
+
+
+@pytest.mark.chromium
+def test_a_run_that_is_training_is_watched(visit):
+    os.makedirs(f"saved_models/{SCRIPT.replace('/', '')}", exist_ok=True)
+    os.makedirs("saved_models/growing")
+
+    def log(*steps, run="growing"):
+        with open(f"saved_models/{run}/log.jsonl", "a") as file:
+            for step in steps:
+                record = {"step": step, "epoch": 0, "loss_D": 0.2, "images_per_s": 0.5}
+                file.write(json.dumps(record) + "\n")
+
+    log(1, 10, run=SCRIPT)
+    time.sleep(0.02)
+    log(1, 10, 20)
+    with open("saved_models/growing/options.json", "w") as file:
+        options = {"n_epochs": 2, "batch_size": 1, "img_height": 32, "img_width": 32}
+        json.dump({"options": options, "data": {"A": 100, "B": 60}}, file)
+    try:
+        page = visit(390)
+        page.get_by_role("tab", name="Watch").click()
+        page.wait_for_function("document.querySelector('#status').innerText.includes('step 20 of 200')")
+        assert page.inner_text("#status").startswith("growing: training, step 20 of 200, about 12 minutes left")
+        curve = page.locator("#plots polyline").first
+        assert len(curve.get_attribute("points").split()) == 3
+        log(30, 40)
+        page.wait_for_function("document.querySelector('#status').innerText.includes('step 40 of 200')")
+        page.wait_for_function(
+            "document.querySelector('#plots polyline').getAttribute('points').split(' ').length == 5"
+        )
+        assert fits(page)
+        for name in (SCRIPT, "tiny"):  # the name of a run is text
+            page.click("#watched input")
+            page.get_by_role("option", name=name).click()
+            page.wait_for_function(f"document.querySelector('#status').innerText.startsWith({json.dumps(name)})")
+        page.wait_for_selector("#grid img")
+        assert "health at step 10" in page.inner_text("#health")
+    finally:
+        for name in ("growing", SCRIPT):
+            shutil.rmtree(f"saved_models/{name}")
+
+
+@pytest.mark.chromium
+def test_one_picture_through_every_checkpoint(visit):
+    page = visit(390)
+    page.get_by_role("tab", name="Compare").click()
+    page.wait_for_function("document.querySelector('#first input')?.value == 'tiny'")
+    page.set_input_files("#one input[type=file]", "photo.jpg")
+    page.wait_for_selector("#one img")
+    page.click("#compare")
+    page.wait_for_function("document.querySelector('#told').innerText.startsWith('2 translations')")
+    page.wait_for_function("document.querySelectorAll('#left .thumbnail-item').length == 3")
+    captions = page.locator("#left .caption-label").all_inner_texts()
+    assert [caption.strip() for caption in captions] == ["the picture", "epoch 1", "epoch 2"] and fits(page)
+
+
+##############################
+#   A hostile visitor
+##############################
+
+
+def png(width, height):
+    """A PNG that claims to have this size, and is small"""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = zlib.compress(bytes(1000))
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+@pytest.fixture
+def photo(site):
+    return site.upload("photo.jpg", open("photo.jpg", "rb").read())
+
+
+def test_a_call_as_the_page_makes_it(site, photo):
+    ok, (_, _, text, download) = site.translate(photo)
+    assert ok and "Translated" in json.dumps(text)
+    got = site.get(f"/gradio_api/file={download['value']['path']}")
+    assert got.content == by_command("photo.jpg", "--size", "32")
+    assert "default-src 'self'" in got.headers["content-security-policy"]
+
+
+def test_files_that_are_not_served(site, photo, trained):
+    inside = os.path.dirname(photo["path"])
+    paths = ["/etc/passwd", "saved_models/tiny/latest.pth", f"{trained}/saved_models/tiny/options.json",
+             f"{inside}/../../../../../../etc/passwd", f"{inside}/%2e%2e/%2e%2e/%2e%2e/etc/passwd", "https://example.com/",
+             "http://127.0.0.1/", "file:///etc/passwd"]  # fmt: skip
+    for path in paths:
+        for prefix in ("/gradio_api/file=", "/file=", "/gradio_api/file/", "/gradio_api/proxy="):
+            got = site.get(prefix + path)
+            assert got.status_code in (403, 404) and "root:" not in got.text, path
+    for path in (
+        "/gradio_api/deep_link?session_hash=x",
+        "/monitoring",
+        "/gradio_api/info",
+        "/gradio_api/run-history/buckets",
+    ):
+        assert site.get(path).status_code == 404
+    for path in ("/gradio_api/run/picture", "/gradio_api/call/picture", "/gradio_api/process_recording"):
+        assert site.client.post(path, json={"data": []}).status_code == 404
+    assert site.get("/", headers={"host": "evil.example"}).status_code == 403
+
+
+def test_uploads_that_are_none(site, photo, trained):
+    for path in ("/etc/passwd", f"{trained}/saved_models/tiny/options.json", "https://example.com/x.png", "../x.png",
+                 None, 7, {"path": "/etc/passwd"}):  # fmt: skip
+        assert site.translate(photo | {"path": path})[0] == 400, path
+    missing = photo | {"path": os.path.join(site.folder, "missing.png")}
+    for what in (missing, "photo.jpg", 5, [photo], {}, None):
+        assert site.translate(what)[0] is False, what
+    # the address of an upload is not looked at
+    assert site.translate(photo | {"url": "http://169.254.169.254/latest/meta-data"})[0] is True
+    escaping = site.upload("../../../../escaped.png", b"x")
+    assert os.path.realpath(escaping["path"]).startswith(os.path.realpath(site.folder))
+
+
+@pytest.mark.parametrize("change", [
+    {"run": "../.."}, {"run": "saved_models/../saved_models/tiny"}, {"run": {"a": 1}}, {"run": ["tiny"]}, {"run": None},
+    {"checkpoint": "../../../etc/passwd"}, {"checkpoint": "latest.pth"}, {"direction": "XX"}, {"direction": None},
+    {"size": -5}, {"size": 10**9}, {"size": "32"}, {"size": 1e-3}, {"strength": float("nan")}, {"strength": -1},
+    {"mix_run": "/etc", "mix_checkpoint": "passwd"}, {"mix_run": "tiny", "mix": "x"}, {"run": SCRIPT},
+], ids=str)  # fmt: skip
+def test_values_that_are_refused_in_a_sentence(site, photo, trained, change):
+    ok, error = site.translate(photo, **change)
+    if "strength" in change and ok == 422:  # JSON has no NaN
+        return
+    assert ok is False and error and "\n" not in error and "<" not in error, error
+    assert str(trained) not in error and str(site.folder) not in error
+
+
+UPLOADS = {
+    "text": ("a.png", b"not a picture", "a.png: broken"),
+    "empty": ("a.png", b"", "a.png: is empty"),
+    "bomb": ("a.png", png(60_000, 60_000), "more than the limit of"),
+    "truncated": ("a.png", png(64, 64), "a.png: broken"),
+    "program": ("a.jpg", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n", "a program and not an image"),
+    "svg": (
+        "a.svg",
+        b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>',
+        "a.svg: broken",
+    ),
+    "script in the name": (SCRIPT + ".png", b"x", "broken"),
+    "playlist": ("a.mp4", b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", "a.mp4"),
+}
+
+
+@pytest.mark.parametrize("case", UPLOADS)
+def test_broken_uploads_are_one_sentence(site, case):
+    name, data, words = UPLOADS[case]
+    ok, error = site.translate(site.upload(name, data))
+    assert ok is False and words in error, error
+    assert "<" not in error and "\n" not in error and str(site.folder) not in error
+
+
+def test_large_uploads_and_calls(site):
+    assert site.client.post("/gradio_api/upload", files={"files": ("a.png", bytes(3_000_000))}).status_code == 413
+    assert site.join("picture", ["x" * 3_000_000], "abc").status_code == 413
+
+
+def test_unknown_functions_and_too_few_values(site, photo):
+    for number, data in ((9999, []), (-1, []), (site.numbers["picture"], [photo]), (site.numbers["grid"], None)):
+        assert site.call(number, data)[0] == 400
+    for at in (-1, 1e300, "x", None):
+        assert site.call("grid", ["tiny", at])[0] is False
+    assert site.call("grid", ["../tiny", 0])[0] is False
+    assert site.call("watch", [{"a": 1}, None, 0])[0] is False
+
+
+def test_masks_of_a_visitor(site, photo):
+    for painted in ({"layers": [{"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}], "background": None},):
+        assert site.translate(photo, painted)[0] == 400
+    eps = site.upload("layer.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    ok, error = site.translate(photo, {"background": None, "layers": [eps], "composite": None, "id": None})
+    assert ok is False and "the painted mask" in error
+    unknown = {"background": None, "layers": [], "composite": None, "id": "nothing"}
+    assert site.translate(photo, unknown)[0] is True  # nothing was painted
+
+
+def test_ten_at_once_wait_for_each_other(site, photo):
+    with concurrent.futures.ThreadPoolExecutor(10) as pool:
+        results = list(pool.map(lambda i: site.translate(photo, strength=i / 10), range(10)))
+    assert all(ok is True for ok, _ in results)
+    paths = [output[3]["value"]["path"] for _, output in results]
+    contents = [site.get(f"/gradio_api/file={path}").content for path in paths]
+    assert len(set(contents)) == 10  # nobody gets the picture of another
+    assert contents[3] == by_command("photo.jpg", "--size", "32", "--strength", "0.3")
+
+
+##############################
+#   The command
+##############################
+
+
+def test_what_a_host_or_a_link_exposes_is_said():
+    from page.serve import exposure
+
+    def lines(*words):
+        return " ".join(exposure(app.get_parser().parse_args(words)))
+
+    assert lines() == lines("--host", "localhost") == ""
+    assert "everyone who can reach this machine" in lines("--host", "0.0.0.0")
+    assert "everyone who has the link" in lines("--share") and "saved_models" in lines("--share")
+
+
+def test_checkpoints_of_the_command_line_are_checked_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="no such checkpoint"):
+        app.main(["--checkpoint", "missing.pth"])
+
+
+def test_without_gradio_it_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    with pytest.raises(InputError, match="pip install gradio"):
+        app.main([])
+
+
+def test_without_a_run_it_says_how_to_make_one(tmp_path, monkeypatch):
+    from page.handlers import Handlers
+    from page.models_found import Models
+    from page.translate import Translators
+
+    monkeypatch.chdir(tmp_path)
+    do = Handlers(Translators(Models(), app.choose_device("cpu")), tmp_path)
+    _, hint = do.translators_listed()
+    assert "python cyclegan.py" in hint.value and hint.visible
+    assert "python cyclegan.py" in do.watch(None, None, 0)[1]
+
+
+def test_stopping_a_video(site, tmp_path):
+    av = pytest.importorskip("av")
+    data = io.BytesIO()
+    with av.open(data, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        for i in range(9):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 20 * i, np.uint8))
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    clip = site.upload("clip.mp4", data.getvalue())
+    values = ["tiny", "latest", "AB", 0, False, 1, "", None, 0.5]
+    ok, (_, video, text, download) = site.call("clip", [clip, 0, *values])
+    assert ok and download["label"] == "Download clip_translated.mp4" and "9 frames" in json.dumps(text)
+    assert site.call("clip", [clip, 2, *values])[0] is False
+    do = site.page.fns[site.numbers["clip"]].fn.__self__
+    request = types.SimpleNamespace(session_hash="s")
+
+    def progress(*_, **__):  # after the first frames
+        do.stop(request)
+
+    with pytest.raises(gradio.Error, match="stopped"):
+        do.clip(clip, 0, *values, progress=progress, request=request)

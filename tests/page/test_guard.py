@@ -1,0 +1,135 @@
+"""page/guard.py: which requests reach Gradio."""
+
+import asyncio
+import json
+import os
+
+import pytest
+
+from page.guard import Guard
+
+
+@pytest.fixture
+def ask(tmp_path):
+    """ask(method, path, body=..., ...) -> (HTTP status, the body that the application saw, or None, headers)"""
+    os.makedirs(tmp_path / "uploads")
+
+    def request(method, path, body=b"", hosts=None, host="127.0.0.1:7860", length=None, max_upload=1000, kind="http"):
+        seen, sent = [], []
+
+        async def application(scope, receive, send):
+            text, more = b"", scope["method"] == "POST"
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    return
+                text, more = text + message.get("body", b""), message.get("more_body", False)
+            seen.append(text)
+            if text == b"fail":
+                raise KeyError(99999)
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+
+        chunks = [body[i : i + 400] for i in range(0, len(body), 400)] or [b""]
+        messages = [{"type": "http.request", "body": c, "more_body": i < len(chunks)} for i, c in enumerate(chunks, 1)]
+        headers = [(b"host", host.encode())] + [(b"content-length", str(length).encode())] * (length is not None)
+        scope = {"type": kind, "method": method, "path": path, "headers": headers}
+
+        async def receive():
+            return messages.pop(0)
+
+        async def send(message):
+            sent.append(message)
+
+        asyncio.run(Guard(application, tmp_path / "uploads", max_upload, {0: 4, 1: 1}, hosts)(scope, receive, send))
+        status = sent[0].get("status") if sent else None
+        return status, seen[0] if seen else None, dict(sent[0].get("headers", ())) if sent else {}
+
+    return request
+
+
+@pytest.mark.parametrize("path", ["/", "/config", "/theme.css", "/assets/index-x.js", "/gradio_api/queue/data",
+                                  "/gradio_api/heartbeat/abc123", "/gradio_api/startup-events"])  # fmt: skip
+def test_what_the_page_needs_is_answered(ask, path):
+    status, _, headers = ask("GET", path)
+    assert status == 200
+    assert (
+        b"default-src 'self'" in headers[b"content-security-policy"]
+        and headers[b"x-content-type-options"] == b"nosniff"
+    )
+
+
+@pytest.mark.parametrize("method, path", [
+    ("GET", "/gradio_api/proxy=https://example.com"), ("POST", "/gradio_api/process_recording"),
+    ("GET", "/gradio_api/run-history/buckets"), ("POST", "/gradio_api/run/picture"), ("POST", "/gradio_api/call/picture"),
+    ("POST", "/gradio_api/vibe-edit"), ("GET", "/gradio_api/deep_link"), ("GET", "/monitoring"), ("DELETE", "/"),
+    ("GET", "/gradio_api/custom_component/1/client/component/x.js"), ("PUT", "/gradio_api/upload"), ("GET", "/docs"),
+    ("GET", "/gradio_api/info"), ("GET", "/openapi.json"),
+])  # fmt: skip
+def test_the_rest_of_gradio_is_not(ask, method, path):
+    assert ask(method, path)[:2] == (404, None)
+
+
+def test_files_are_served_from_one_folder_only(ask, tmp_path):
+    inside = tmp_path / "uploads" / "a.png"
+    (tmp_path / "secret.txt").write_text("secret")
+    os.symlink(tmp_path / "secret.txt", tmp_path / "uploads" / "link.txt")
+    assert ask("GET", f"/gradio_api/file={inside}")[0] == 200
+    for path in ("/etc/passwd", "saved_models/a/latest.pth", "https://example.com/x.png", f"{tmp_path}/secret.txt",
+                 f"{inside}/../../secret.txt", f"{tmp_path}/uploads/link.txt", f"{tmp_path}/uploads/%2e%2e/secret.txt",
+                 f"{tmp_path}/uploads2/a.png", "", f"{inside}\0", "file:///etc/passwd"):  # fmt: skip
+        assert ask("GET", f"/gradio_api/file={path}")[:2] == (404, None), path
+
+
+def test_calls_may_only_name_uploads(ask, tmp_path):
+    def call(data, number=1, session="ab12"):
+        body = {"data": data, "fn_index": number, "session_hash": session}
+        return ask("POST", "/gradio_api/queue/join", json.dumps(body).encode())
+
+    good = {"path": str(tmp_path / "uploads" / "a.png"), "url": "http://127.0.0.1:7860/x", "meta": {"_type": "x"}}
+    status, seen, _ = call([good, 1, None, "latest"], 0)
+    assert status == 200 and json.loads(seen)["data"][0] == good
+    for path in (
+        "/etc/passwd",
+        "https://example.com/x.png",
+        "http://169.254.169.254/",
+        "../x",
+        None,
+        5,
+        ["/etc/passwd"],
+    ):
+        assert call([good | {"path": path}])[:2] == (400, None), path
+        assert call([{"layers": [[{"deep": good | {"path": path}}]]}])[:2] == (400, None), path
+    for number, session in ((2, "ab12"), (-1, "ab12"), ("1", "ab12"), (True, "ab12"), (None, "ab12"), (1, "a/b")):
+        assert call([good], number, session)[:2] == (400, None)
+    assert call([good, 1])[:2] == call({"a": 1})[:2] == call(None)[:2] == (400, None)
+    assert ask("POST", "/gradio_api/queue/join", b"[]")[:2] == (400, None)
+    assert ask("POST", "/gradio_api/queue/join", b"{")[:2] == (400, None)
+    assert ask("POST", "/gradio_api/queue/join", b"[" * 200_000)[:2] == (400, None)
+
+
+def test_sizes(ask):
+    assert ask("POST", "/gradio_api/upload", b"x" * 900)[:2] == (200, b"x" * 900)
+    assert ask("POST", "/gradio_api/upload", b"x" * 101_100)[1] is None  # without saying how long it is
+    assert ask("POST", "/gradio_api/upload", length=10**12)[:2] == (413, None)
+    assert ask("POST", "/gradio_api/upload", length=-1)[:2] == (413, None)
+    assert ask("POST", "/gradio_api/queue/join", b" " * 2_000_001)[:2] == (413, None)
+
+
+def test_names_of_the_host(ask):
+    local = {"127.0.0.1", "localhost", "[::1]"}
+    for host in ("127.0.0.1:7860", "localhost", "[::1]:7860"):
+        assert ask("GET", "/", hosts=local, host=host)[0] == 200, host
+    for host in ("evil.example", "evil.example:7860", "127.0.0.1.evil.example:7860", ""):
+        assert ask("GET", "/", hosts=local, host=host)[:2] == (403, None), host
+    assert ask("GET", "/", host="any.example")[0] == 200
+
+
+def test_no_sockets(ask):
+    assert ask("GET", "/", kind="websocket")[1] is None
+
+
+def test_an_error_of_gradio_is_one_line(ask, capsys):
+    status, _, headers = ask("POST", "/gradio_api/component_server", b"fail")
+    assert status == 400 and headers[b"content-type"].startswith(b"text/plain")
+    assert capsys.readouterr().out == "note: a request for /gradio_api/component_server failed (KeyError)\n"
