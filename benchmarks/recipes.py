@@ -63,6 +63,10 @@ RECIPES = {  # name: options of cyclegan.py. The first one is what the others ar
     "residual": "--residual",
     "unet": "--generator unet --num_downs 5",
     "nearest": "--upsample nearest",
+    "nearest, EMA": "--upsample nearest --ema 0.999",
+    "layer norm": "--norm layer",
+    "D without norm": "--norm_D none --lambda_gp 1",
+    "combined": "--upsample nearest --ema 0.999 --norm_D none --lambda_gp 1",
     "batch deviation": "--batch_size 4 --lr 0.0004 --batch_deviation",
 }
 EVALUATION = {"cityscapes": ["--palette", "cityscapes"]}  # more options of evaluate.py for a data set

@@ -9,6 +9,7 @@ sample grids over time, the health remarks, the results of evaluate.py, and test
 there is left out: without matplotlib there are no curves, and without the data set no test images.
 """
 
+import argparse
 import base64
 import io
 import json
@@ -30,6 +31,7 @@ from media.images import load_image
 from media.reading import check_regular
 from training.options import as_typed
 from utils import InputError, whole_file
+from variants.stored_options import check_options, confirm_paths
 
 N_GRIDS, N_TESTS = 24, 4  # sample grids that are shown, and test images of each direction
 LIMIT = 15_000_000  # bytes of a report; above it, pictures are made smaller
@@ -104,11 +106,15 @@ def case_sheets(name, width):
 
 def before_and_after(name, options, data_dir, width):
     """Translates a few test images now -> {direction: [(file name, data URI of the image, of its translation)]}"""
-    checkpoint = f"saved_models/{name}/latest.pth"
-    root = os.path.join(data_dir or options.get("data_dir") or "data", str(options.get("dataset_name")))
+    checkpoint, found = f"saved_models/{name}/latest.pth", {}
     if not os.path.exists(checkpoint):
-        return {}
-    found = {}
+        return found
+    try:  # the report shows these images, so a file must not choose any folder
+        confirm_paths(options, {"data_dir": data_dir}, f"saved_models/{name}/options.json")
+    except InputError as error:
+        print(f"note: no test images: {error}")
+        return found
+    root = os.path.join(data_dir or options.get("data_dir") or "data", str(options.get("dataset_name")))
     for direction in ("AB", "BA"):
         try:
             files = ImageFiles(find_folder(root, "test", direction[0]))
@@ -139,12 +145,15 @@ def read_options(name):
         check_regular(path)
         with open(path, encoding="utf-8") as file:
             record = json.loads(file.read(1_000_000))
-        if not isinstance(record, dict) or not isinstance(record.get("options"), dict):
+        if not isinstance(record, dict):
             raise ValueError("no options")
+        check_options(record.get("options"), path, cyclegan.get_parser())
         return record
+    except InputError as error:
+        print(f"note: {error}")
     except (OSError, ValueError, RecursionError) as error:
         print(f"note: {path} cannot be used ({type(error).__name__})")
-        return {"options": {}}
+    return {"options": {}}
 
 
 def facts_of(name, record, records):
@@ -154,22 +163,16 @@ def facts_of(name, record, records):
     facts = [("data", f"{data.get('folder', '?')}: {data.get('A', '?')} images of A, {data.get('B', '?')} of B")]
     facts.append(("size", f"{options.get('img_width', '?')} × {options.get('img_height', '?')} pixels"))
     facts.append(("steps", f"{int(records[-1]['step']):,}"))
-    facts += [(f"command {i}" if i else "command", str(text)) for i, text in enumerate(record.get("commands") or [])][
-        -3:
-    ]
+    commands = record.get("commands")
+    commands = commands if isinstance(commands, list) else []
+    facts += [(f"command {i}" if i else "command", str(text)) for i, text in enumerate(commands)][-3:]
     defaults = vars(cyclegan.get_parser().parse_args([]))
     known = {key: value for key, value in options.items() if key in defaults}
-    changed = as_typed(argparse_namespace(defaults | known), defaults)
+    changed = as_typed(argparse.Namespace(**defaults | known), defaults)
     facts.append(("options other than the defaults", changed))
     facts.append(("made by", f"version {record.get('version')}, commit {record.get('commit')}, torch {record.get('torch')}, "
                              f"{record.get('date')}"))  # fmt: skip
     return facts + costs_of(name, records, options)
-
-
-def argparse_namespace(values):
-    import argparse
-
-    return argparse.Namespace(**values)
 
 
 def costs_of(name, records, options):

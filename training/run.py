@@ -5,6 +5,8 @@ A training run: device and processes, folders, checkpoints, what is printed befo
 import copy
 import os
 import shlex
+import subprocess
+import sys
 import time
 import warnings
 
@@ -243,7 +245,16 @@ class Run:
         monitor.close()
         self.say(f"done in {duration(time.monotonic() - self.started)}, {self.what_was_written()}")
         self.score_demo()
+        if self.opt.report and self.rank == 0:
+            self.write_report()
         return None
+
+    def write_report(self):
+        """In a process of its own: measuring/ is above this layer, and a failure there must not end the training badly."""
+        root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+        paths = os.pathsep.join(path for path in (root, os.environ.get("PYTHONPATH")) if path)
+        command = [sys.executable, "-m", "measuring.report", self.opt.run_name, *self.data_dir_option()]
+        subprocess.run(command, env=os.environ | {"PYTHONPATH": paths}, check=False)
 
     def command_to_resume(self, *more):
         """The words of the command that goes on with this run. more: options to add"""

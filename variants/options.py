@@ -160,6 +160,7 @@ def add_machine(parser):
     add("--keep_checkpoints", type=between(0), default=2, help="number of checkpoint_N.pth to keep, the last ones")
     add("--options", metavar="FILE", help="start with the options in this options.json of another run")
     add("--start_from", metavar="FILE", help="begin a new run with the networks of this full checkpoint")
+    add("--report", action=switch, default=False, help="at the end, write a page on the run, images/NAME/report.html")
     add("--tensorboard", action=switch, default=False, help="log for TensorBoard too (pip install tensorboard)")
     return actions
 # fmt: on

@@ -131,3 +131,32 @@ def test_names_that_are_no_runs(tmp_path, monkeypatch, name, words):
     with pytest.raises(InputError, match=words):
         report.main([name])
     assert os.listdir() == []
+
+
+@pytest.mark.slow
+def test_options_of_a_file_choose_no_folder_and_break_nothing(run, tmp_path, capsys):
+    """A report shows test images, so options.json must not name a folder to take them from."""
+    os.rename("data", "elsewhere")
+    record = json.load(open("saved_models/tiny/options.json"))
+    path = "saved_models/tiny/options.json"
+    for name, value, words in (("data_dir", str(tmp_path / "elsewhere"), "which is outside of data"),
+                               ("dataset_name", "../elsewhere/tiny", "is not the name of a folder"),
+                               ("batch_size", "many", "damaged, its option batch_size is 'many'")):  # fmt: skip
+        json.dump(record | {"options": record["options"] | {name: value}}, open(path, "w"))
+        page = run()
+        assert "No test images were at hand." in page.texts
+        assert words in capsys.readouterr().out
+    json.dump(record, open(path, "w"))
+    assert len([a for tag, a in run("--data_dir", "elsewhere").tags if tag == "img" and "alt" in a]) >= 8
+    json.dump(record | {"commands": 7}, open(path, "w"))
+    assert "data/tiny: 4 images of A, 5 of B" in run().texts
+
+
+@pytest.mark.slow
+def test_a_report_at_the_end_of_a_training(make_set, tmp_path, monkeypatch):
+    make_set(size=(40, 40))
+    monkeypatch.chdir(tmp_path)
+    cyclegan.main([*SMALL, "--n_epochs", "1"])
+    assert not os.path.exists("images/tiny/report.html")
+    cyclegan.main([*SMALL, "--n_epochs", "1", "--run_name", "other", "--report"])
+    assert "data/tiny: 4 images of A, 5 of B" in Page("images/other/report.html").texts
