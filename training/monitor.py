@@ -1,9 +1,8 @@
 """
 Reports on a training run: losses, sample grids, health, losses on the test images. Writes to the terminal, to log.jsonl
-and, with --tensorboard, to TensorBoard.
+and to the logs of --logger.
 """
 
-import numpy as np
 import torch
 
 from command_line.progress import Progress
@@ -16,6 +15,8 @@ from training.processes import average_over_processes
 from utils import InputError, draw_grid, evaluating, sample_images, whole_file
 from variants.build import channels_of
 from variants.losses import needs_cycle
+
+KINDS = ("real", "translated")
 
 
 class Monitor:
@@ -31,11 +32,16 @@ class Monitor:
         self.losses, self.sampled_at = [], None
         # losses without a weight are 0 or not computed, and not shown
         self.hidden = {"loss_cycle": not needs_cycle(opt), "loss_identity": opt.lambda_id == 0}
-        self.board = (
-            open_board(f"{run.checkpoint_dir}/tensorboard", run.step) if opt.tensorboard and not self.quiet else None
-        )
+        self.loggers = self.open_loggers()
         if run.step == 0 and opt.sample_interval > 0:
             self.sample_images(first=True)  # by the untrained networks
+
+    def open_loggers(self):
+        if self.quiet or not (self.opt.logger or self.opt.tensorboard):
+            return []
+        from training.loggers import open_loggers  # optional packages
+
+        return open_loggers(self.opt, self.run)
 
     def log(self, losses):
         """Call after each step. losses: a tensor in the order of run.loss_names"""
@@ -65,10 +71,9 @@ class Monitor:
         record = self.progress.update(
             run.step, run.images_per_step, run.device, epoch=run.current_epoch, lr=lr, **values
         )
-        if self.board:
-            for name, value in record.items():
-                if name not in ("step", "epoch"):
-                    self.board.add_scalar(name.replace("loss_", "loss/"), value, run.step)
+        shown = {name.replace("loss_", "loss/"): v for name, v in record.items() if name not in ("step", "epoch")}
+        for logger in self.loggers:
+            logger.scalars(shown, run.step)
 
     def is_grid_due(self, first, last):
         """Whether to draw a sample grid of this step, which has none yet: every --sample_interval steps, and at the
@@ -96,13 +101,11 @@ class Monitor:
         if self.health.averages:  # not before the first step
             self.progress.note({"step": step, **seen, "conditions": self.health.conditions(step)})
             self.say(self.health.line(step))
-        if self.board:
-            self.board.add_image("samples", np.asarray(grid), step, dataformats="HWC")
-            for name, value in seen.items():
-                self.board.add_scalar(f"health/{name}", value, step)
-            for name, (of_real, of_fake) in scores.items():
-                self.board.add_histogram(f"{name}/real", of_real.float(), step)
-                self.board.add_histogram(f"{name}/translated", of_fake.float(), step)
+        for logger in self.loggers:
+            logger.image("samples", grid, step)
+            logger.scalars({f"health/{name}": value for name, value in seen.items()}, step)
+            kinds = {f"{name}/{kind}": s.float() for name, both in scores.items() for kind, s in zip(KINDS, both)}
+            logger.histograms(kinds, step)
 
     def validate(self, epoch):
         """Logs the cycle and the identity loss on the test images, if --val_interval says so."""
@@ -116,8 +119,8 @@ class Monitor:
             return
         self.progress.note({"step": self.run.step, "epoch": epoch, **means})
         self.say(["test images: " + "  ".join(f"{name[4:]} {value:.3f}" for name, value in means.items())])
-        for name, value in means.items() if self.board else ():
-            self.board.add_scalar(name.replace("val_", "test/"), value, self.run.step)
+        for logger in self.loggers:
+            logger.scalars({name.replace("val_", "test/"): value for name, value in means.items()}, self.run.step)
 
     @torch.no_grad()
     def test_losses(self):
@@ -148,18 +151,8 @@ class Monitor:
         """Waits for files that are still being written."""
         self.run.background.finish()
         self.progress.end_line()
-        if self.board:
-            options = {k: v if type(v) in (int, float, bool, str) else str(v) for k, v in vars(self.opt).items()}
-            finals = {"final/" + k[5:]: v for k, v in self.health.averages.items()}
-            self.board.add_hparams(options, finals, run_name=".")
-            self.board.close()
-
-
-def open_board(folder, step):
-    """TensorBoard's log; hides what a killed run wrote after `step`."""
-    from torch.utils.tensorboard import SummaryWriter  # optional; variants/options.py checks that it is installed
-
-    return SummaryWriter(folder, purge_step=step + 1)
+        for logger in self.loggers:
+            logger.close({"final/" + name[5:]: value for name, value in self.health.averages.items()})
 
 
 def save_png(image, path):

@@ -21,6 +21,7 @@ NOT_RESUMED = ("epoch", "resume", "device", "run_name", "options", "start_from")
 # These cannot be changed: the weights would not fit
 ARCHITECTURE = ("channels", "channels_A", "channels_B", *GENERATOR_OPTIONS, *DISCRIMINATOR_OPTIONS)
 RANGES = ("range_A", "range_B")
+SEVERAL_WORDS = (*RANGES, "logger")  # these are several words, stored as one string
 KEEP_ALL = 10**6
 # Two options that contradict each other
 EXCLUSIVE = (("n_iters", "n_epochs"), ("progressive", "n_epochs"), ("progressive", "img_height"),
@@ -226,7 +227,6 @@ def as_typed(opt, defaults):
     hidden |= {"n_epochs"} if opt.progressive or opt.n_iters else set()
     hidden |= {"img_height", "img_width"} if opt.progressive else set()
     changed = {k: v for k, v in vars(opt).items() if v != defaults[k] and k not in hidden}
-    # a range is two words, "LOW HIGH"
-    quoted = {k: v if type(v) is bool or k in RANGES else shlex.quote(str(v)) for k, v in changed.items()}
+    quoted = {k: v if type(v) is bool or k in SEVERAL_WORDS else shlex.quote(str(v)) for k, v in changed.items()}
     words = [f"--{k} {v}" if type(v) is not bool else f"--{k}" if v else f"--no-{k}" for k, v in quoted.items()]
     return " ".join(words) or "none"

@@ -13,6 +13,7 @@ from variants.losses import EXTRA_LOSSES, needs_vgg
 from variants.ranges import parse_range
 from variants.schedules import ratio_by_epoch, sizes_by_epoch, stages
 
+LOGGERS = ("tensorboard", "wandb", "trackio")  # names of the packages to install, see training/loggers.py
 NORMS = ("instance", "batch", "layer", "none")
 
 
@@ -39,6 +40,20 @@ class ValueRange(argparse.Action):
         except ValueError as error:
             parser.error(f"argument {option_string}: {error}")
         setattr(namespace, self.dest, text)
+
+
+class Words(argparse.Action):
+    """--logger wandb trackio, stored as one string "wandb trackio"."""
+
+    def __init__(self, option_strings, dest, choices, **options):
+        super().__init__(option_strings, dest, nargs="+", **options)
+        self.words = choices
+
+    def __call__(self, parser, namespace, words, option_string=None):
+        for word in words:
+            if word not in self.words:
+                parser.error(f"argument {option_string}: {word}: choose from {', '.join(self.words)}")
+        setattr(namespace, self.dest, " ".join(words))
 
 
 def add_variants(parser):
@@ -161,7 +176,8 @@ def add_machine(parser):
     add("--options", metavar="FILE", help="start with the options in this options.json of another run")
     add("--start_from", metavar="FILE", help="begin a new run with the networks of this full checkpoint")
     add("--report", action=switch, default=False, help="at the end, write a page on the run, images/NAME/report.html")
-    add("--tensorboard", action=switch, default=False, help="log for TensorBoard too (pip install tensorboard)")
+    add("--logger", action=Words, choices=LOGGERS, metavar="NAME", help="log elsewhere too: " + ", ".join(LOGGERS))
+    add("--tensorboard", action=switch, default=False, help="--logger tensorboard")
     return actions
 # fmt: on
 
@@ -264,8 +280,9 @@ def check_losses(opt):
 def check_schedules(opt):
     require(opt.n_critic == 1 or opt.n_gen == 1, "--n_critic --n_gen: only one of them can be greater than 1")
     require(not (opt.progressive and opt.n_iters), "--progressive: counts epochs, so it cannot be used with --n_iters")
-    require(not opt.tensorboard or importlib.util.find_spec("tensorboard"),
-            "--tensorboard: pip install tensorboard; log.jsonl needs no package")  # fmt: skip
+    for name in ["tensorboard"] * opt.tensorboard + (opt.logger or "").split():
+        require(name in LOGGERS, f"--logger {name}: choose from {', '.join(LOGGERS)}")
+        require(importlib.util.find_spec(name), f"--logger {name}: pip install {name}; log.jsonl needs no package")
     require(not opt.ratio_A or not opt.batch_deviation,
             "--ratio_A --batch_deviation: how much a batch varies depends on its size; give only one of these")  # fmt: skip
     if opt.ratio_A:
