@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["torch>=2.11", "torchvision>=0.26", "pillow>=11", "numpy>=2", "gradio>=6.31"]
+# ///
 """
 A page for a browser: translate pictures and videos, watch a training run, compare its checkpoints.
 

@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["torch>=2.11", "torchvision>=0.26", "pillow>=11", "numpy>=2"]
+# ///
 """
 Makes a trained CycleGAN smaller, in one of two ways.
 
@@ -11,9 +15,7 @@ with a table of cost and quality before and after, on the same test images.
 Pruning needs torch-pruning: pip install torch-pruning
 """
 
-import argparse
-
-from command_line.parser import HelpFormatter, argument_parser, between
+from command_line.parser import HelpFormatter, argument_parser, between, switch
 from command_line.run import run_script
 from deploy.distill import distill
 from deploy.prune import prune
@@ -37,7 +39,7 @@ def get_parser():
 # fmt: off
 def add_common(parser, run_name):
     """Adds the options that prune and distill share. run_name: description of the default"""
-    add, switch = parser.add_argument, argparse.BooleanOptionalAction
+    add = parser.add_argument
     add("--checkpoint", required=True, metavar="FILE", help="latest.pth or checkpoint_N.pth of a training")
     add("--run_name", metavar="NAME", help=f"name of the output folders (default: {run_name})")
     add("--data_dir", metavar="DIR", help="folder of the data sets (default: the training's)")
@@ -52,7 +54,7 @@ def add_common(parser, run_name):
 
 
 def add_distill(parser):
-    add, switch = parser.add_argument, argparse.BooleanOptionalAction
+    add = parser.add_argument
     add("--direction", choices=("AB", "BA"), default="AB", help="the generator to imitate")
     add("--n_residual_blocks", type=between(0, 1000), help="of the student (default: at most half the teacher's)")
     add("--separable", action=switch, default=False, help="depthwise separable residual blocks")

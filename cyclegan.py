@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["torch>=2.11", "torchvision>=0.26", "pillow>=11", "numpy>=2"]
+# ///
 """
 CycleGAN: learns to translate images of a domain A into a domain B and back, from unpaired examples
 (Zhu, Park, Isola, Efros, 2017, https://arxiv.org/abs/1703.10593).
@@ -11,10 +15,9 @@ Read models.py, datasets.py and utils.py first. Names show the direction: G_AB t
 domain B, and real_A -> fake_B -> recov_A is a cycle. In the paper A is X, B is Y, G_AB is G and G_BA is F.
 """
 
-import argparse
 import dataclasses
 
-from command_line.parser import argument_parser, between  # isort: skip; before torch, so that Ctrl-C is quiet from here
+from command_line.parser import argument_parser, between, switch  # isort: skip; before torch: Ctrl-C is quiet from here
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
@@ -63,7 +66,7 @@ def get_parser():
     add("--seed", type=between(0, 2**32), default=0, help="random seed")
     add = parser.add_argument_group("device and results").add_argument
     add("--device", help="cuda, cuda:1, mps or cpu (default: the best available)")
-    add("--amp", action=argparse.BooleanOptionalAction, help="use bfloat16 (default: if the device supports it)")
+    add("--amp", action=switch, help="use bfloat16 (default: if the device supports it)")
     add("--run_name", metavar="NAME", help="name of the output folders (default: dataset_name)")
     add("--resume", action="store_true", help="continue from the newest checkpoint")
     add("--epoch", type=between(0), default=0, help="continue from checkpoint_EPOCH.pth; 0: do not")

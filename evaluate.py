@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["torch>=2.11", "torchvision>=0.26", "pillow>=11", "numpy>=2"]
+# ///
 """
 Measures the quality of a trained CycleGAN. Evaluates both directions on the test images, prints a table, appends it to
 metrics.jsonl in the folder of the checkpoint, and draws the best and worst cases.
@@ -10,9 +14,7 @@ metrics.jsonl in the folder of the checkpoint, and draws the best and worst case
 FID, KID, LPIPS, PSNR and SSIM need optional packages: pip install -r requirements-optional.txt
 """
 
-import argparse
-
-from command_line.parser import argument_parser, between
+from command_line.parser import argument_parser, between, switch
 from command_line.run import run_script
 from measuring.evaluation import evaluate
 from measuring.metrics import RESIZING
@@ -23,7 +25,7 @@ def get_parser():
     parser = argument_parser(
         "Measure the quality of a trained CycleGAN on test images.", "python evaluate.py --checkpoint FILE [options]"
     )
-    add, switch = parser.add_argument, argparse.BooleanOptionalAction
+    add = parser.add_argument
     # fmt: off
     add("--checkpoint", required=True, metavar="FILE", help="latest.pth, one generator (its counterpart is found) or an exported file")
     add("--counterpart", metavar="FILE", help="generator of the other direction, if it is not in the same folder")

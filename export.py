@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["torch>=2.11", "torchvision>=0.26", "pillow>=11", "numpy>=2"]
+# ///
 """
 Exports a trained generator, so that it runs without this project: ONNX (C++, C#, Java, browsers, phones), torch.export
 or TorchScript; in float32, float16 or INT8.

@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["torch>=2.11", "torchvision>=0.26", "pillow>=11", "numpy>=2", "imagehash>=4.3"]
+# ///
 """
 Makes a data set from your own photos and videos, or looks at one that is there.
 

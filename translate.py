@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["torch>=2.11", "torchvision>=0.26", "pillow>=11", "numpy>=2"]
+# ///
 """
 Translates images and videos with a trained generator, in one direction.
 
@@ -12,13 +16,12 @@ aitorzip/PyTorch-CycleGAN work, and so do files written by export.py. Results ke
 and format of their input.
 """
 
-import argparse
 import os
 import sys
 import time
 
 from command_line.errors import explain
-from command_line.parser import argument_parser, between
+from command_line.parser import argument_parser, between, switch
 from command_line.progress import Progress, duration
 from command_line.run import run_script
 from command_line.sizes import parse_size
@@ -41,7 +44,7 @@ def get_parser():
         "Translate images and videos with a trained generator.",
         "python translate.py --checkpoint FILE --input PATH [PATH ...] [options]",
     )
-    add, switch = parser.add_argument, argparse.BooleanOptionalAction
+    add = parser.add_argument
     # fmt: off
     add("--checkpoint", required=True, nargs="+", metavar="FILE",
         help="latest.pth, one generator, or an exported one; two files with --mix")

@@ -29,7 +29,7 @@ import cyclegan
 from benchmarks.baseline import load_baseline
 from benchmarks.training import our_step, time_training
 from command_line.output import append_line
-from command_line.parser import argument_parser, between, not_divisible
+from command_line.parser import argument_parser, between, not_divisible, switch
 from command_line.run import run_script
 from datasets import ImageDataset
 from inference.translator import Translator
@@ -42,7 +42,7 @@ from utils import InputError, bfloat16_pays, choose_device
 
 def get_parser():
     parser = argument_parser("Time training, translation and loading.", "python -m benchmarks.speed [options]")
-    add, switch = parser.add_argument, argparse.BooleanOptionalAction
+    add = parser.add_argument
     # fmt: off
     add("--parts", nargs="+", choices=PARTS, metavar="PART", help=f"{', '.join(PARTS)} (default: all)")
     add("--sizes", nargs="+", type=between(32, 16384), default=[256], help="height and width of the images")

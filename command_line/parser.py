@@ -5,6 +5,8 @@ The options of a command, and their help.
 import argparse
 import math
 
+switch = argparse.BooleanOptionalAction  # for options such as --amp, which --no-amp switches off
+
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Lines such as "--lr X  learning rate (default: 0.0002)". Defaults of None and False are not mentioned."""

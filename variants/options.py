@@ -6,7 +6,7 @@ cost nothing. docs/variants.md says what each one does.
 import argparse
 import importlib.util
 
-from command_line.parser import between, not_divisible
+from command_line.parser import between, not_divisible, switch
 from utils import InputError
 from variants.build import channels_of
 from variants.losses import EXTRA_LOSSES, needs_vgg
@@ -81,7 +81,6 @@ def adder(parser, title):
 # fmt: off
 def add_networks(parser):
     add, actions = adder(parser, "other networks")
-    switch = argparse.BooleanOptionalAction
     add("--generator", default="resnet", choices=("resnet", "unet", "multiscale", "pretrained"),
         help="architecture of the generators")
     add("--num_downs", type=between(3, 14), default=8, help="unet: number of downsamplings")
@@ -131,7 +130,6 @@ def add_losses(parser):
 
 def add_schedules(parser):
     add, actions = adder(parser, "other schedules")
-    switch = argparse.BooleanOptionalAction
     add("--recipe", choices=("uvcgan",), help="set of options beyond the paper's, see training/presets.py")
     add("--n_iters", type=between(1, 10**12), help="number of steps, instead of --n_epochs")
     add("--lr_schedule", default="linear", choices=("linear", "cosine", "step"), help="decay of the learning rate")
@@ -156,7 +154,6 @@ def add_schedules(parser):
 
 def add_machine(parser):
     add, actions = adder(parser, "memory, speed, unusual data, logs")
-    switch = argparse.BooleanOptionalAction
     add("--cache", action=switch, help="keep decoded images in memory (default: if they fit into 4 GiB)")
     add("--n_cpu", type=between(0, 1024), help="worker processes that load images (default: 0 if cached; else up to 8 for a GPU, 1 for a CPU)")
     add("--skip_bad_images", action=switch, default=False, help="skip images that are corrupt or too small")

@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 
 import pytest
 from helpers import ROOT
@@ -56,3 +57,26 @@ def test_every_folder_says_what_it_is_for():
     for name in LEVEL:
         if pathlib.Path(ROOT, name).is_dir():
             assert "May import" in ast.get_docstring(parsed(f"{name}/__init__.py")), name
+
+
+SCRIPTS = [
+    path.name for path in pathlib.Path(ROOT).glob("*.py") if path.name not in ("models.py", "datasets.py", "utils.py")
+]
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_scripts_say_what_uv_has_to_install(name):
+    """Inline metadata as in PEP 723, for `uv run cyclegan.py` on a machine without torch."""
+    text = pathlib.Path(ROOT, name).read_text()
+    (block,) = re.findall(r"(?m)^# /// script$\s((?:^#(?:| .*)$\s)+)^# ///$", text)
+    metadata = dict(line[2:].split(" = ", 1) for line in block.splitlines())
+    dependencies, required = ast.literal_eval(metadata["dependencies"]), requirements("requirements.txt")
+    assert dependencies[: len(required)] == required
+    assert set(dependencies[len(required) :]) <= set(requirements("requirements-optional.txt"))
+    oldest = ast.literal_eval(metadata["requires-python"]).removeprefix(">=")
+    assert f"You need Python {oldest} or newer" in pathlib.Path(ROOT, "README.md").read_text()
+
+
+def requirements(name):
+    lines = [line.split("#")[0].strip() for line in pathlib.Path(ROOT, name).read_text().splitlines()]
+    return [line for line in lines if line]

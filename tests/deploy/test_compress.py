@@ -56,7 +56,7 @@ def rows_of(said):
 
 
 def options(**changes):
-    return cyclegan.argparse.Namespace(**GENERATOR_OPTIONS | {"img_height": 64, "img_width": 64} | changes)
+    return argparse.Namespace(**GENERATOR_OPTIONS | {"img_height": 64, "img_width": 64} | changes)
 
 
 ##############################
@@ -93,7 +93,7 @@ def test_channels_without_weight_go_first(upsample):
 @pytest.mark.parametrize("keep", [3, 5, 7])
 def test_a_pruned_network_is_one_that_options_describe(kind, keep):
     described = options(**kind, ngf=8) if "generator" in kind else options(**kind, ngf=8, n_residual_blocks=2)
-    small = cyclegan.argparse.Namespace(**vars(described) | {"ngf": keep})
+    small = argparse.Namespace(**vars(described) | {"ngf": keep})
     G = make_generator(vars(described), 3, 3).apply(weights_init_normal)
     pruned = prune.without_channels(G, described, small)
     wanted = make_generator(vars(small), 3, 3)
