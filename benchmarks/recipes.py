@@ -226,7 +226,7 @@ def main(argv=None):
 
     log = f"{FOLDER}/results.jsonl"
     done, failures = {json.dumps(record["key"]): record for record in read_results(log)}, []
-    runs = [(dataset, name, seed) for seed in opt.seeds for dataset in opt.sets for name in recipes]
+    runs = [(dataset, name, seed) for seed in opt.seeds for name in recipes for dataset in opt.sets]
     missing = [
         run for run in runs if json.dumps(key_of(opt, run[0], recipes[run[1]], run[2], steps[run[1]])) not in done
     ]
