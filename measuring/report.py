@@ -160,7 +160,9 @@ def facts_of(name, record, records):
     """-> list of (what, value) on a run, all text"""
     options, data = record["options"], record.get("data")
     data = data if isinstance(data, dict) else {}
-    facts = [("data", f"{data.get('folder', '?')}: {data.get('A', '?')} images of A, {data.get('B', '?')} of B")]
+    facts = []
+    if data.keys() >= {"folder", "A", "B"}:
+        facts.append(("data", f"{data['folder']}: {data['A']} images of A, {data['B']} of B"))
     facts.append(("size", f"{options.get('img_width', '?')} × {options.get('img_height', '?')} pixels"))
     facts.append(("steps", f"{int(records[-1]['step']):,}"))
     commands = record.get("commands")
@@ -170,8 +172,8 @@ def facts_of(name, record, records):
     known = {key: value for key, value in options.items() if key in defaults}
     changed = as_typed(argparse.Namespace(**defaults | known), defaults)
     facts.append(("options other than the defaults", changed))
-    facts.append(("made by", f"version {record.get('version')}, commit {record.get('commit')}, torch {record.get('torch')}, "
-                             f"{record.get('date')}"))  # fmt: skip
+    made = [f"{what} {record[what]}" for what in ("version", "commit", "torch", "date") if record.get(what)]
+    facts.append(("made by", ", ".join(made) or "unknown"))
     return facts + costs_of(name, records, options)
 
 

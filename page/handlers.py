@@ -318,7 +318,8 @@ class Handlers:
                     yield state(f"{name}: {n} of {total} checkpoints")
                 if len(column) == 1:
                     raise InputError(f"{shown(name)}: has no checkpoint for this direction")
-        yield state(f"{len(columns[0] + columns[1]) - 1 - bool(other)} translations, the oldest checkpoint first.")
+        n = len(columns[0] + columns[1]) - 1 - bool(other)
+        yield state(f"{n} translations, the oldest checkpoint first." if n > 1 else "One checkpoint was kept.")
 
 
 class Few(dict):
