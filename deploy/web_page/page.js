@@ -71,7 +71,7 @@ function translate() {
     return sayError(FAILURES.memory());
   }
   const mine = ++job, note = size < wanted ? ` ${wanted} pixels would take too much memory here.` : "";
-  let began;
+  let began, on;
   $("translate").disabled = true;
   $("stop").hidden = false;
   say("Loading the network …", null);
@@ -81,8 +81,9 @@ function translate() {
     if (data.total) say(`Loading the network: ${megabytes(data.loaded)} of ${megabytes(data.total)} MB`, data.loaded / data.total);
     if (data.loaded === data.total && data.total) say("Preparing the network …", null);
     if (data.translating) {
+      on = data.translating;
       began = performance.now();
-      const tick = () => say(`Translating with ${data.translating}: ${Math.round((performance.now() - began) / 1000)} s`, null);
+      const tick = () => say(`Translating with ${on}: ${Math.round((performance.now() - began) / 1000)} s`, null);
       clearInterval(timer);
       timer = setInterval(tick, 1000);
       tick();
@@ -95,7 +96,7 @@ function translate() {
     if (data.output) {
       const seconds = (performance.now() - began) / 1000;
       finish(() => show(pixels, fromOutput(data.output, out_channels), width, height));
-      $("facts").textContent = `${width} × ${height} pixels, ${seconds.toFixed(1)} s.${note}`;
+      $("facts").textContent = `${width} × ${height} pixels, ${seconds.toFixed(1)} s with ${on}.${note}`;
     }
   };
   const { runtimes } = config;
@@ -128,6 +129,7 @@ async function open(file) {
   bitmap?.close();
   [bitmap, name] = [opened, file.name];
   $("result").hidden = true;
+  $("translate").disabled = false;
   $("hint").textContent = `${name}, ${bitmap.width} × ${bitmap.height} pixels`;
   translate();
 }
@@ -186,6 +188,9 @@ async function start() {
   }
   if (config.name) document.title = $("title").textContent = config.name;
   config.networks.forEach(({ label }, i) => $("direction").add(new Option(label, i)));
+  const sizes = config.runtimes ? [config.runtimes[navigator.gpu ? "webgpu" : "wasm"].bytes, network().bytes] : [];
+  const first = `The first one loads about ${megabytes(sizes.reduce((a, b) => a + b, 0))} MB.`;
+  $("hint").textContent = `${isPhone ? "Choose a picture, or take one." : $("hint").textContent} ${sizes.length ? first : ""}`;
   $("directions").hidden = config.networks.length < 2;
   offer();
   listen();

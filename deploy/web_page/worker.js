@@ -26,9 +26,11 @@ async function download(files) {
   }));
 }
 
+/** Whether WebGPU works, and not on the processor: WebAssembly is faster there */
 async function hasGPU() {
   try {
-    return !gpuFailed && Boolean(await navigator.gpu?.requestAdapter());
+    const adapter = !gpuFailed && await navigator.gpu?.requestAdapter();
+    return Boolean(adapter) && !(adapter.info?.isFallbackAdapter ?? adapter.isFallbackAdapter);
   } catch {
     return false;
   }

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import http.server
-import io
 import json
 import os
 import pathlib
@@ -32,7 +31,6 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or "/usr
 NODE_MODULES = os.environ.get("NODE_MODULES") or os.path.join(ROOT, "node_modules")
 OURS = sorted(os.listdir(web.PAGE))
 URL = re.compile(rb"""\b(?:https?|wss?|ftp):|["'(=\s]//\w""")
-in_browser = [pytest.mark.slow, pytest.mark.chromium]
 
 
 def picture(width, height, seed=0, mode="RGB"):
@@ -209,3 +207,314 @@ def test_generators_that_are_refused(checkpoint, quick):
     with pytest.raises(InputError, match="--checkpoint g.onnx: is already exported"):
         export.main(["--checkpoint", "g.onnx", "--format", "web"])
     assert not os.path.exists("page")
+
+
+##############################
+#   In a browser
+##############################
+
+
+class Site:
+    """The page, served from loopback. changes: {name of a file: function of its bytes, in the place of these}"""
+
+    def __init__(self, folder):
+        self.folder, self.changes = folder, {}
+
+        class Handler(http.server.SimpleHTTPRequestHandler):
+            def log_message(self, *words):
+                pass
+
+            def do_GET(handler):  # noqa: N805
+                name = handler.path.strip("/")
+                if name not in self.changes:
+                    return super().do_GET()
+                data = self.changes[name](pathlib.Path(folder, name).read_bytes())
+                handler.send_response(200)
+                handler.send_header("content-type", handler.guess_type(name))
+                handler.send_header("content-length", str(len(data)))
+                handler.end_headers()
+                handler.wfile.write(data)
+
+        handler = functools.partial(Handler, directory=str(folder))
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A folder with a checkpoint and "page", exported with onnxruntime-web"""
+    if not os.path.isfile(os.path.join(NODE_MODULES, "onnxruntime-web", "dist", web.RUNTIMES["wasm"][1])):
+        pytest.skip(f"no onnxruntime-web in {NODE_MODULES}: npm install onnxruntime-web, or NODE_MODULES=FOLDER")
+    folder = tmp_path_factory.mktemp("exported")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        os.symlink(os.path.abspath(NODE_MODULES), "node_modules")
+        export.main(["--checkpoint", save_checkpoint(), "--format", "web", "--output", "page"])
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        picture(72, 48, seed=1).save("same size.png")
+        picture(211, 150, seed=2).save("large.png")
+        picture(31, 40, seed=3).save("small.png")
+        picture(90, 70, seed=4, mode="L").save("gray.png")
+        picture(150, 100, seed=5).save("turned.jpg", exif=exif, quality=95)
+        clear = picture(100, 80, seed=6, mode="RGBA")
+        clear.putalpha(Image.linear_gradient("L").resize(clear.size))
+        clear.save("clear.png")
+    return folder
+
+
+@pytest.fixture
+def site(exported, monkeypatch):
+    monkeypatch.chdir(exported)
+    made = Site(exported / "page")
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """chromium(option, ...) starts a browser"""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+    if not os.path.exists(CHROMIUM):
+        pytest.skip("there is no chromium")
+    with sync_api.sync_playwright() as playwright:
+        yield lambda *options: contextlib.closing(
+            playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *options])
+        )
+
+
+@pytest.fixture(scope="module")
+def browser(chromium):
+    with chromium() as started:
+        yield started
+
+
+@contextlib.contextmanager
+def visiting(browser, site, width=1280):
+    """Opens the page -> playwright's page. Nobody else may be asked, and no script may fail."""
+    context = browser.new_context(
+        viewport={"width": width, "height": 844}, has_touch=width < 500, is_mobile=width < 500
+    )
+    context.set_default_timeout(50_000)
+    page, problems = context.new_page(), []
+    context.on("request", lambda r: r.url.startswith((site.url, f"blob:{site.url}")) or problems.append(r.url))
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.goto(site.url)
+    page.wait_for_selector("html[data-ready]")
+    yield page
+    context.close()
+    assert problems == []
+
+
+@pytest.fixture
+def visit(browser, site):
+    with contextlib.ExitStack() as stack:
+        yield lambda width=1280: stack.enter_context(visiting(browser, site, width))
+
+
+def result(page):
+    """Waits for the translation, and downloads it -> (name, pixels)"""
+    page.wait_for_selector("#result:not([hidden]), #error:not(:empty)")
+    assert page.inner_text("#error") == ""
+    page.wait_for_selector("#stop", state="hidden")
+    with page.expect_download() as download:
+        page.click("#download")
+    with Image.open(download.value.path()) as image:
+        assert image.format == "PNG"
+        return download.value.suggested_filename, np.asarray(image.convert("RGB")).astype(int)
+
+
+def by_command(source, size, direction="AB"):
+    """What translate.py writes for this picture, without its transparency"""
+    with Image.open(source) as image:
+        if image.mode == "RGBA":
+            white = Image.new("RGBA", image.size, "white")
+            Image.alpha_composite(white, image).convert("RGB").save("on white.png")
+            source = "on white.png"
+    words = ["--checkpoint", "saved_models/horse2zebra/latest.pth", "--direction", direction, "--input", source]
+    words += ["--size", str(size), "--output", "expected.png", "--overwrite", "--device", "cpu", "--no-amp"]
+    assert translate.main(words) == 0
+    return np.asarray(Image.open("expected.png").convert("RGB")).astype(int)
+
+
+def fits(page):
+    return page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.slow
+@pytest.mark.chromium
+@pytest.mark.parametrize("source", ["same size.png", "large.png", "small.png", "gray.png", "turned.jpg", "clear.png"])
+def test_the_translation_is_that_of_translate(visit, source):
+    page = visit()
+    page.set_input_files("#file", source)
+    name, made = result(page)
+    wanted = by_command(source, 48)
+    assert name == source.rpartition(".")[0] + "_translated.png"
+    assert made.shape == wanted.shape and np.abs(made - wanted).max() <= 2 and wanted.std() > 20
+
+
+@pytest.mark.slow
+@pytest.mark.chromium
+def test_another_size_and_direction_on_a_phone(visit):
+    page = visit(390)
+    assert fits(page) and page.is_visible("#camera")
+    page.set_input_files("#photo", "large.png")
+    first = result(page)[1]
+    assert np.abs(first - by_command("large.png", 48)).max() <= 2
+    page.fill("#size", "75")  # not a multiple of what the network needs
+    page.click("#translate")
+    page.wait_for_selector("#facts:has-text('106 × 75')")
+    assert np.abs(result(page)[1] - by_command("large.png", 75)).max() <= 2
+    page.select_option("#direction", label="zebra → horse")
+    page.wait_for_selector("#facts:has-text('68 × 48')")  # the trained size again
+    other = result(page)[1]
+    assert np.abs(other - by_command("large.png", 48, "BA")).max() <= 2 and np.abs(other - first).max() > 50
+    assert fits(page)
+
+
+@pytest.mark.slow
+@pytest.mark.chromium
+def test_dropped_and_pasted_pictures_and_the_slider(visit, site):
+    page = visit()
+    for event, field in (("drop", "dataTransfer"), ("paste", "clipboardData")):
+        send = f"""bytes => {{
+            const data = new DataTransfer();
+            if (bytes) data.items.add(new File([new Uint8Array(bytes)], "{event}.png", {{ type: "image/png" }}));
+            const event = new Event("{event}", {{ bubbles: true, cancelable: true }});
+            Object.defineProperty(event, "{field}", {{ value: data }});
+            document.body.dispatchEvent(event);
+        }}"""
+        page.evaluate(send, list(pathlib.Path("same size.png").read_bytes()))
+        page.wait_for_selector(f"#hint:has-text('{event}.png')")
+        name, made = result(page)
+        assert name == f"{event}_translated.png" and np.abs(made - by_command("same size.png", 48)).max() <= 2
+        page.evaluate(send, None)
+        assert "picture" in page.inner_text("#error")
+    page.focus("#slider")
+    for _ in range(40):
+        page.keyboard.press("ArrowRight")
+    assert page.evaluate("getComputedStyle(document.querySelector('#before')).clipPath") == "inset(0px 10% 0px 0px)"
+    assert not page.is_visible("#right") and page.is_visible("#left")
+
+
+@pytest.mark.slow
+@pytest.mark.chromium
+def test_what_cannot_be_done_is_one_sentence(visit, site):
+    page = visit(390)
+
+    def said():
+        page.wait_for_selector("#error:not(:empty)")
+        return page.inner_text("#error")
+
+    upload = {"name": "b.png", "mimeType": "image/png", "buffer": b"no picture"}
+    page.set_input_files("#file", upload)
+    assert said() == "b.png: broken, or not a picture that this browser can read."
+    whole = pathlib.Path("large.png").read_bytes()
+    page.set_input_files("#file", upload | {"buffer": b""})
+    assert said() == "b.png: broken, or not a picture that this browser can read."
+    page.fill("#size", "-3")
+    page.set_input_files("#file", "large.png")
+    assert said() == "The size is a whole number of pixels, at least 1."
+    page.fill("#size", "48")
+    site.changes["G_AB_3.onnx"] = lambda data: data[:1000]
+    page.click("#translate")
+    assert said() == "The network could not be loaded from this server. Check the connection, and try again."
+    site.changes["G_AB_3.onnx"] = lambda data: bytes(len(data))
+    page.click("#translate")
+    page.wait_for_selector("#error:has-text('in this browser')")
+    assert said() == "The network cannot translate this picture in this browser."
+    site.changes.clear()
+    page.click("#translate")  # and now it can
+    assert np.abs(result(page)[1] - by_command("large.png", 48)).max() <= 2 and len(whole) > 1000
+    site.changes["networks.json"] = lambda data: json.dumps(json.loads(data) | {"runtimes": None}).encode()
+    page = visit()
+    page.set_input_files("#file", "large.png")
+    assert said() == "This page is not complete: its runtime, onnxruntime-web, is missing."
+
+
+@pytest.mark.slow
+@pytest.mark.chromium
+def test_too_large_a_size_is_reduced_and_a_translation_can_be_stopped(visit, site):
+    def with_little_memory(data):  # 100 x 100 pixels: MEMORY of a phone, or of a computer, for each of them
+        facts = json.loads(data)
+        for network in facts["networks"]:
+            network["bytes_per_pixel"] = 0.75e9 / 10_000
+        return json.dumps(facts).encode()
+
+    site.changes["networks.json"] = with_little_memory
+    page = visit(390)
+    page.fill("#size", "400")
+    page.set_input_files("#file", "large.png")
+    made = result(page)[1]
+    assert made.shape[0] * made.shape[1] <= 10_000 < (made.shape[0] + 1) * (made.shape[1] + 2)
+    assert np.abs(made - by_command("large.png", made.shape[0])).max() <= 2
+    assert "400 pixels would take too much memory here" in page.inner_text("#facts")
+    site.changes.clear()
+    page = visit()
+    page.fill("#size", "1200")
+    page.set_input_files("#file", "large.png")
+    page.wait_for_selector("#status:has-text('Translating with WebAssembly')")
+    page.click("#stop")
+    assert page.inner_text("#status") == "" and page.is_enabled("#translate") and not page.is_visible("#result")
+    page.fill("#size", "48")
+    page.click("#translate")
+    assert np.abs(result(page)[1] - by_command("large.png", 48)).max() <= 2
+
+
+@pytest.mark.slow
+@pytest.mark.chromium
+def test_resizing_is_pillows(visit, site):
+    """To the last bit, for every ratio."""
+    page = visit()
+    source = picture(97, 61, seed=7)
+    source.save("page/source.png")
+    for size in ((97, 61), (50, 61), (97, 200), (24, 15), (7, 5), (300, 33), (1, 1)):
+        for channels, mode in ((3, "RGB"), (1, "L")):
+            made = page.evaluate(
+                """async ([width, height, channels]) => {
+                    const { decode, read } = await import("/picture.js");
+                    const bitmap = await decode(await (await fetch("/source.png")).blob());
+                    return Array.from(read(bitmap, width, height, channels));
+                }""",
+                [*size, channels],
+            )
+            wanted = source.convert(mode).resize(size, Image.Resampling.BICUBIC)
+            assert made == np.asarray(wanted).flatten().tolist(), (size, mode)
+    for width, height, size in ((211, 150, 75), (150, 100, 33), (7, 5, 2), (5, 5, 2), (1000, 3, 1), (75, 50, 25)):
+        code = "async (args) => { const m = await import('/picture.js'); return m.scaledSize(...args); }"
+        assert tuple(page.evaluate(code, [width, height, size])) == make_resize(size)(width, height)
+
+
+@pytest.mark.slow
+@pytest.mark.chromium
+def test_the_worker_can_ask_nobody_else(visit, site):
+    """Because it inherits the policy of the page. Without it, this request would arrive."""
+    other = Site(site.folder)
+    try:
+        page = visit()
+        page.set_input_files("#file", "small.png")
+        result(page)
+        code = "url => fetch(url, { mode: 'no-cors' }).then(() => 'arrived', (error) => error.name)"
+        (worker,) = page.workers
+        assert worker.evaluate(code, site.url) == "arrived"
+        assert worker.evaluate(code, other.url) == page.evaluate(code, other.url) == "TypeError"
+    finally:
+        other.server.shutdown()
+        other.server.server_close()
+
+
+@pytest.mark.slow
+@pytest.mark.chromium
+def test_on_webgpu(chromium, site):
+    """With WebGPU in software, which is slow, so that the page does not use it by itself."""
+    site.changes["worker.js"] = lambda data: data.replace(b"isFallbackAdapter", b"no")
+    flags = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan"]
+    with chromium(*flags) as browser, visiting(browser, site) as page:
+        if not page.evaluate("navigator.gpu?.requestAdapter().then(Boolean)"):
+            pytest.skip("this chromium has no WebGPU")
+        page.set_input_files("#file", "same size.png")
+        made = result(page)[1]
+        assert "with WebGPU" in page.inner_text("#facts")
+        assert np.abs(made - by_command("same size.png", 48)).max() <= 2
