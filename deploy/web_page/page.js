@@ -1,4 +1,5 @@
 // The page: takes a picture, has worker.js translate it, and shows both.
+import { hasGPU } from "./gpu.js";
 import { decode, fromOutput, largestSize, read, scaledSize, toImageData, toInput } from "./picture.js";
 
 const $ = (id) => document.getElementById(id);
@@ -188,13 +189,13 @@ async function start() {
   }
   if (config.name) document.title = $("title").textContent = config.name;
   config.networks.forEach(({ label }, i) => $("direction").add(new Option(label, i)));
-  const sizes = config.runtimes ? [config.runtimes[navigator.gpu ? "webgpu" : "wasm"].bytes, network().bytes] : [];
-  const first = `The first one loads about ${megabytes(sizes.reduce((a, b) => a + b, 0))} MB.`;
-  $("hint").textContent = `${isPhone ? "Choose a picture, or take one." : $("hint").textContent} ${sizes.length ? first : ""}`;
+  if (isPhone) $("hint").textContent = "Choose a picture, or take one.";
   $("directions").hidden = config.networks.length < 2;
   offer();
   listen();
   document.documentElement.dataset.ready = "yes";
+  const runtime = config.runtimes?.[(await hasGPU()) ? "webgpu" : "wasm"];
+  if (runtime && !bitmap) $("hint").append(` The first one loads ${megabytes(runtime.bytes + network().bytes)} MB.`);
 }
 
 start();

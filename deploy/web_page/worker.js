@@ -3,6 +3,8 @@
 // Receives {network, runtimes, base, input, width, height}; sends {loaded, total} in bytes, {translating: "WebGPU"},
 // and at the end {output} or {failed: "download" | "memory" | "network", detail}.
 
+import { hasGPU } from "./gpu.js";
+
 let ort, session;  // session: {run, file, on}
 let gpuFailed = false;
 
@@ -26,18 +28,8 @@ async function download(files) {
   }));
 }
 
-/** Whether WebGPU works, and not on the processor: WebAssembly is faster there */
-async function hasGPU() {
-  try {
-    const adapter = !gpuFailed && await navigator.gpu?.requestAdapter();
-    return Boolean(adapter) && !(adapter.info?.isFallbackAdapter ?? adapter.isFallbackAdapter);
-  } catch {
-    return false;
-  }
-}
-
 async function load({ network, runtimes, base }) {
-  const on = (await hasGPU()) ? "webgpu" : "wasm", runtime = runtimes[on], at = (name) => new URL(name, base).href;
+  const on = !gpuFailed && (await hasGPU()) ? "webgpu" : "wasm", runtime = runtimes[on], at = (name) => new URL(name, base).href;
   if (session?.file === network.file && session.on === on) return;
   await session?.release();
   session = undefined;

@@ -112,8 +112,8 @@ def test_what_the_folder_contains(checkpoint, quick, capsys):
         assert open(f"{folder}/{name}").read() == open(f"{web.PAGE}/{name}").read()
     facts = json.load(open(f"{folder}/networks.json"))
     assert facts["name"] == "horse2zebra"
-    # four times the largest layer: 8 channels of float32 are padded by 3 pixels at 64 x 64: 4 * 8 * (1 + 70**2 / 64**2)
-    shape = {"bytes": 10, "channels": 3, "out_channels": 3, "size": 48, "bytes_per_pixel": 4 * 71}
+    # three times the largest layer: 8 channels of float32 are padded by 3 pixels at 64 x 64: 4 * 8 * (1 + 70**2 / 64**2)
+    shape = {"bytes": 10, "channels": 3, "out_channels": 3, "size": 48, "bytes_per_pixel": 3 * 71}
     assert facts["networks"] == [{"label": "horse → zebra", "file": "G_AB_3.onnx"} | shape,
                                  {"label": "zebra → horse", "file": "G_BA_3.onnx"} | shape]  # fmt: skip
     assert facts["runtimes"]["wasm"] == {
@@ -509,7 +509,7 @@ def test_the_worker_can_ask_nobody_else(visit, site):
 @pytest.mark.chromium
 def test_on_webgpu(chromium, site):
     """With WebGPU in software, which is slow, so that the page does not use it by itself."""
-    site.changes["worker.js"] = lambda data: data.replace(b"isFallbackAdapter", b"no")
+    site.changes["gpu.js"] = lambda data: data.replace(b"isFallbackAdapter", b"no")
     flags = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan"]
     with chromium(*flags) as browser, visiting(browser, site) as page:
         if not page.evaluate("navigator.gpu?.requestAdapter().then(Boolean)"):
