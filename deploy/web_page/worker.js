@@ -28,8 +28,11 @@ async function download(files) {
   }));
 }
 
+/** The names of files may hold characters that mean something else in a URL, such as # */
+const urlOf = (name, base) => new URL(name.split("/").map(encodeURIComponent).join("/"), base).href;
+
 async function load({ network, runtimes, base }) {
-  const on = !gpuFailed && (await hasGPU()) ? "webgpu" : "wasm", runtime = runtimes[on], at = (name) => new URL(name, base).href;
+  const on = !gpuFailed && (await hasGPU()) ? "webgpu" : "wasm", runtime = runtimes[on], at = (name) => urlOf(name, base);
   if (session?.file === network.file && session.on === on) return;
   await session?.release();
   session = undefined;

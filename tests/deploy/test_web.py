@@ -110,6 +110,9 @@ def test_what_the_folder_contains(checkpoint, quick, capsys):
     assert files_in(folder) == sorted([*OURS, *networks, *(f"runtime/{name}" for name in RUNTIME)])
     for name in OURS:
         assert open(f"{folder}/{name}").read() == open(f"{web.PAGE}/{name}").read()
+    for name in files_in(folder):
+        data = open(f"{folder}/{name}", "rb").read()
+        assert not URL.search(data) and ROOT.encode() not in data and os.getcwd().encode() not in data, name
     facts = json.load(open(f"{folder}/networks.json"))
     assert facts["name"] == "horse2zebra"
     # three times the largest layer: 8 channels of float32 are padded by 3 pixels at 64 x 64: 4 * 8 * (1 + 70**2 / 64**2)
@@ -142,6 +145,7 @@ def test_without_the_package_the_rest_is_written_and_the_command_said(checkpoint
         shutil.rmtree("node_modules", ignore_errors=True)
 
 
+@pytest.mark.slow
 def test_nothing_names_this_machine_or_another(checkpoint, monkeypatch, capsys):
     """Neither do the networks, which are public: the metadata of other exports holds commands."""
     stand_in()
@@ -372,6 +376,17 @@ def test_another_size_and_direction_on_a_phone(visit):
     other = result(page)[1]
     assert np.abs(other - by_command("large.png", 48, "BA")).max() <= 2 and np.abs(other - first).max() > 50
     assert fits(page)
+
+
+@pytest.mark.slow
+@pytest.mark.chromium
+def test_any_file_name(visit, site):
+    name = "a #1 100%?.onnx"
+    shutil.copy("page/G_BA_3.onnx", f"page/{name}")
+    site.changes["networks.json"] = lambda data: data.replace(b"G_AB_3.onnx", name.encode())
+    page = visit()
+    page.set_input_files("#file", "same size.png")
+    assert np.abs(result(page)[1] - by_command("same size.png", 48, "BA")).max() <= 2
 
 
 @pytest.mark.slow
