@@ -4,11 +4,12 @@
 # ///
 """
 Exports a trained generator, so that it runs without this project: ONNX (C++, C#, Java, browsers, phones), torch.export
-or TorchScript; in float32, float16 or INT8.
+or TorchScript; in float32, float16 or INT8. Or as a page that translates in the browser of its visitors.
 
     python export.py --checkpoint saved_models/horse2zebra/latest.pth --direction AB --format onnx
     python export.py --checkpoint saved_models/horse2zebra/latest.pth --format int8
     python export.py --checkpoint saved_models/horse2zebra/latest.pth --size 256x256
+    python export.py --checkpoint saved_models/horse2zebra/latest.pth --format web
     python export.py --checkpoint saved_models/horse2zebra/latest.pth --benchmark
 
 An exported file takes images (N, channels, height, width) in [-1, 1], RGB, of any number and size, and returns
@@ -31,7 +32,7 @@ from deploy.benchmark import benchmark
 from deploy.comparison import ExportImages, check_accuracy, compare, comparison_sizes, comparison_table
 from deploy.formats import FORMATS, check_fixed_size, export, trained_size, write_bytes
 from inference.exported import PROGRAMS, Exported, is_exported
-from inference.load import load_generator, options_beside
+from inference.load import load_generator, load_generators, options_beside
 from media.images import stem
 from utils import InputError, whole_file
 from variants.noise import without_noise
@@ -44,8 +45,9 @@ def get_parser():
     add = parser.add_argument
     # fmt: off
     add("--checkpoint", required=True, metavar="FILE", help="latest.pth, or any other generator that translate.py accepts")
-    add("--direction", choices=("AB", "BA"), help="generator of a full checkpoint (default: AB)")
-    add("--format", nargs="+", choices=FORMATS, help="one or more formats; ts is deprecated (default: onnx)")
+    add("--direction", choices=("AB", "BA"), help="generator of a full checkpoint (default: AB; web: both)")
+    add("--format", nargs="+", choices=(*FORMATS, "web"),
+        help="one or more formats, or web: a folder with a page; ts is deprecated (default: onnx)")
     add("--size", type=height_and_width, metavar="WIDTHxHEIGHT", help="fixed input size, 256 is 256x256 (default: any size)")
     add("--output", metavar="PATH", help="output file, or folder (default: next to the checkpoint, such as G_AB_200.onnx)")
     add("--images", metavar="DIR", help="folder of images to compare on (default: test images of the data set)")
@@ -72,6 +74,8 @@ height_and_width.__name__ = "size"  # for argparse's messages
 def check_options(opt):
     if is_exported(opt.checkpoint):
         raise InputError(f"--checkpoint {opt.checkpoint}: is already exported. Pass its checkpoint instead")
+    if "web" in opt.format and (len(opt.format) > 1 or opt.size or opt.benchmark):
+        raise InputError("--format web: cannot be combined with other formats, --size or --benchmark")
     if opt.output and len(opt.format) > 1 and not names_a_folder(opt.output):
         raise InputError(f"--output {opt.output}: names a single file; use it with one --format, or name a folder")
 
@@ -82,7 +86,7 @@ def names_a_folder(path):
 
 
 def check_packages(opt):
-    if opt.benchmark or {"onnx", "fp16", "int8"} & set(opt.format):
+    if opt.benchmark or {"onnx", "fp16", "int8", "web"} & set(opt.format):
         for package in ONNX_PACKAGES:
             if importlib.util.find_spec(package) is None:
                 raise InputError(f"export.py: ONNX needs {package}: pip install {' '.join(ONNX_PACKAGES)}")
@@ -106,7 +110,7 @@ def output_path(opt, trained, kind):
     return path
 
 
-def export_file(kind, path, trained, images, compared, int8, size=None):
+def export_file(kind, path, trained, images, compared, int8, size=None, public=False):
     """Exports one file and checks it. The file only gets its name if it is accurate enough.
 
     images:   ExportImages; compared: {size: batch} to compare on
@@ -115,7 +119,7 @@ def export_file(kind, path, trained, images, compared, int8, size=None):
     """
     replaced = ", replaces an earlier file" if os.path.exists(path) else ""
     with whole_file(path) as temporary:
-        write_bytes(export(kind, trained, *int8, size), temporary)
+        write_bytes(export(kind, trained, *int8, size, public), temporary)
         rows = compare(trained.network, Exported(temporary, FORMATS[kind].extension, trust=True), compared)
         print("\n".join(comparison_table(kind, rows, images.compared)))
         check_accuracy(kind, rows, int8[-1])
@@ -125,17 +129,48 @@ def export_file(kind, path, trained, images, compared, int8, size=None):
     print(f"    python translate.py --checkpoint {shlex.quote(path)}{trust} --input photo.jpg --size {resize}")
 
 
-def main(argv=None):
-    opt = get_parser().parse_args(argv)
-    opt.format = opt.format or ["onnx"]
-    check_options(opt)
-    trained = load_generator(opt.checkpoint, opt.direction)
-    trained.options = trained.options or options_beside(opt.checkpoint)
+def complete(trained):
+    """Finds the options of a plain generator, and fixes the noise of one that has it."""
+    trained.options = trained.options or options_beside(trained.path)
     if getattr(trained.network, "noise_channels", 0):
         print(
             "note: exported without its noise: one translation of each image, that of translate.py without --n_samples"
         )
         without_noise(trained.network)
+
+
+def export_page(opt):
+    """--format web: both directions of a full checkpoint unless --direction names one, and the page."""
+    from deploy.web import check_generator, make_folder, write_page
+
+    check_packages(opt)
+    first = load_generator(opt.checkpoint, opt.direction)
+    both = first.is_full and not opt.direction
+    generators = list(load_generators(opt.checkpoint).values()) if both else [first]
+    for trained in generators:
+        check_generator(trained)
+        complete(trained)
+    images = [ExportImages(trained, opt.images) for trained in generators]
+    folder = opt.output or os.path.join(os.path.dirname(opt.checkpoint), "web")
+    make_folder(folder)
+    opt.output = os.path.join(folder, "")
+    paths = [output_path(opt, trained, "onnx") for trained in generators]
+    for trained, path, chosen in zip(generators, paths, images):
+        sizes = comparison_sizes(trained.network, *trained_size(trained))
+        compared = {each: chosen.load(chosen.compared, each) for each in sizes}
+        export_file("onnx", path, trained, chosen, compared, ([], [], opt.psnr), public=True)
+    write_page(folder, list(zip(generators, paths)))
+    print(f"    python -m http.server --directory {shlex.quote(folder)}")
+
+
+def main(argv=None):
+    opt = get_parser().parse_args(argv)
+    opt.format = opt.format or ["onnx"]
+    check_options(opt)
+    if "web" in opt.format:
+        return export_page(opt)
+    trained = load_generator(opt.checkpoint, opt.direction)
+    complete(trained)
     paths = {kind: output_path(opt, trained, kind) for kind in opt.format}
     check_packages(opt)
     if opt.size or opt.benchmark:

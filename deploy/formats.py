@@ -143,12 +143,13 @@ def trained_size(trained):
     return trained.options.get("img_height", 256), trained.options.get("img_width", 256)
 
 
-def metadata(trained, precision, size=None):
+def metadata(trained, precision, size=None, public=False):
     """Returns the metadata that an exported file stores, for users of the file and for inference/exported.py.
 
     trained:   TrainedGenerator
     precision: "float32", "float16" or "int8"
     size:      (height, width) of the only images that the file takes, None for any size
+    public:    leave out how the generator was trained and exported: commands and names of folders
     """
     G, (height, width) = trained.network, trained_size(trained)
     more = {"height": size[0], "width": size[1]} if size else {}
@@ -157,24 +158,25 @@ def metadata(trained, precision, size=None):
             more[name] = "{!r} {!r}".format(*value_range)
     if trained.options.get("keep_aspect"):
         more["keep_aspect"] = 1
+    made = {"exported_by": json.dumps(provenance()), "trained_by": json.dumps(trained.provenance, default=str)}
     return more | {
         "channels": G.channels, "out_channels": G.out_channels, "multiple": G.multiple, "smallest": G.smallest,
         "direction": trained.direction or "", "epoch": trained.epoch or "", "value_range": "-1 to 1",
         "colours": {1: "gray", 3: "RGB"}.get(G.channels, ""), "img_height": height, "img_width": width,
         "dataset_name": trained.options.get("dataset_name", ""), "precision": precision,
-        "exported_by": json.dumps(provenance()), "trained_by": json.dumps(trained.provenance, default=str),
-    }  # fmt: skip
+    } | ({} if public else made)  # fmt: skip
 
 
-def export(kind, trained, calibration=None, validation=None, least_psnr=35.0, size=None):
+def export(kind, trained, calibration=None, validation=None, least_psnr=35.0, size=None, public=False):
     """Exports a TrainedGenerator to a format of FORMATS -> the bytes of the file.
 
     calibration: int8 only: list of images (1, channels, H, W) in the training or fixed size, to measure ranges on
     validation:  int8 only: list of other images, in the sizes that the file is checked at
     least_psnr:  int8 only: required PSNR in dB
     size:        (height, width): the file takes single images of this size only. None for any number and size
+    public:      see metadata
     """
-    G, facts = trained.network, metadata(trained, FORMATS[kind].precision, size)
+    G, facts = trained.network, metadata(trained, FORMATS[kind].precision, size, public)
     data, extra_files = io.BytesIO(), {FACTS: json.dumps(facts)}
     if kind == "pt2":
         program = exported_program(G, size=size)

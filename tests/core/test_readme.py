@@ -48,7 +48,7 @@ MODULES = (cyclegan, translate, evaluate, app, speed, compare, threads, few_imag
 NAMES = [module.__name__ if "." in module.__name__ else f"{module.__name__}.py" for module in MODULES]
 COMMANDS = [c for page in (*GUIDES, "benchmarks/NOTES.md") for c in commands_in(read(page))]
 COMMANDS += [c for module in MODULES for c in commands_in_docstring(module)]
-COMMANDS = [c for c in dict.fromkeys(COMMANDS) if "--help" not in c and "-m pytest" not in c and not c.endswith("…")]
+COMMANDS = [c for c in dict.fromkeys(COMMANDS) if not re.search("--help|-m pytest|-m http.server|…$", c)]
 OF = {name: [command for command in COMMANDS if name in command.split()] for name in NAMES}
 SNIPPETS = list(dict.fromkeys(code for page in GUIDES for code in blocks(read(page), "python")))
 EXPORTED = re.compile(r"saved_models/horse2zebra/(G_AB_200\S*\.(?:onnx|pt2))")
@@ -132,6 +132,7 @@ def test_options_exist(page):
         "--dist",
         "--check",
         "--shm-size",
+        "--directory",
     }  # torchrun's, pytest's, Docker's, ...
     for module in MODULES:
         known |= {option for action in actions_of(module.get_parser()) for option in action.option_strings}
