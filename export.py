@@ -1,11 +1,12 @@
 """
 Exports a trained generator, so that it runs without this project: ONNX (C++, C#, Java, browsers, phones), torch.export
-or TorchScript; in float32, float16 or INT8.
+or TorchScript; in float32, float16 or INT8. Or writes its weights as safetensors, or a folder for the Hugging Face Hub.
 
     python export.py --checkpoint saved_models/horse2zebra/latest.pth --direction AB --format onnx
     python export.py --checkpoint saved_models/horse2zebra/latest.pth --format int8
     python export.py --checkpoint saved_models/horse2zebra/latest.pth --size 256x256
     python export.py --checkpoint saved_models/horse2zebra/latest.pth --benchmark
+    python export.py --checkpoint saved_models/horse2zebra/latest.pth --format hub
 
 An exported file takes images (N, channels, height, width) in [-1, 1], RGB, of any number and size, and returns
 translations of the same shape; padding and cropping are included. With --size, it takes one image of that size at a
@@ -13,7 +14,7 @@ time; simple runtimes such as OpenCV need such a file. Every file is compared wi
 images before it replaces an existing file. translate.py and evaluate.py accept exported files as checkpoints.
 docs/deployment.md shows how to use them in other programs.
 
-ONNX needs optional packages: pip install onnx onnxscript onnxruntime
+ONNX needs optional packages: pip install onnx onnxscript onnxruntime. So do weights: pip install safetensors
 """
 
 import importlib.util
@@ -26,13 +27,14 @@ from command_line.sizes import parse_size
 from deploy.benchmark import benchmark
 from deploy.comparison import ExportImages, check_accuracy, compare, comparison_sizes, comparison_table
 from deploy.formats import FORMATS, check_fixed_size, export, trained_size, write_bytes
+from deploy.hub import ONNX_PACKAGES, export_hub
+from deploy.weights import WEIGHTS, check_package, export_weights
 from inference.exported import PROGRAMS, Exported, is_exported
 from inference.load import load_generator, options_beside
+from inference.weights import model_file
 from media.images import stem
 from utils import InputError, whole_file
 from variants.noise import without_noise
-
-ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
 def get_parser():
@@ -41,7 +43,7 @@ def get_parser():
     # fmt: off
     add("--checkpoint", required=True, metavar="FILE", help="latest.pth, or any other generator that translate.py accepts")
     add("--direction", choices=("AB", "BA"), help="generator of a full checkpoint (default: AB)")
-    add("--format", nargs="+", choices=FORMATS, help="one or more formats; ts is deprecated (default: onnx)")
+    add("--format", nargs="+", choices=(*FORMATS, *WEIGHTS, "hub"), help="one or more formats; ts is deprecated (default: onnx)")
     add("--size", type=height_and_width, metavar="WIDTHxHEIGHT", help="fixed input size, 256 is 256x256 (default: any size)")
     add("--output", metavar="PATH", help="output file, or folder (default: next to the checkpoint, such as G_AB_200.onnx)")
     add("--images", metavar="DIR", help="folder of images to compare on (default: test images of the data set)")
@@ -68,6 +70,10 @@ height_and_width.__name__ = "size"  # for argparse's messages
 def check_options(opt):
     if is_exported(opt.checkpoint):
         raise InputError(f"--checkpoint {opt.checkpoint}: is already exported. Pass its checkpoint instead")
+    if "hub" in opt.format and (len(opt.format) > 1 or opt.size or opt.benchmark):
+        raise InputError("--format hub: writes a folder of its own; give it alone, without --size and --benchmark")
+    if WEIGHTS.keys() & {*opt.format} and (opt.size or opt.benchmark):
+        raise InputError("--format safetensors: the weights are the same for every size; omit --size and --benchmark")
     if opt.output and len(opt.format) > 1 and not names_a_folder(opt.output):
         raise InputError(f"--output {opt.output}: names a single file; use it with one --format, or name a folder")
 
@@ -78,6 +84,8 @@ def names_a_folder(path):
 
 
 def check_packages(opt):
+    if WEIGHTS.keys() & {*opt.format}:
+        check_package()
     if opt.benchmark or {"onnx", "fp16", "int8"} & set(opt.format):
         for package in ONNX_PACKAGES:
             if importlib.util.find_spec(package) is None:
@@ -87,14 +95,16 @@ def check_packages(opt):
 def output_path(opt, trained, kind):
     """Returns the path of the file to write, such as G_AB_200.onnx or G_AB_200_256x256_int8.onnx, and checks that it can
     be written there."""
-    extension, _, suffix, _ = FORMATS[kind]
+    extension, _, suffix, _ = (FORMATS | WEIGHTS)[kind]
     folder, file = os.path.dirname(opt.checkpoint), opt.output
     if file and names_a_folder(file):
         folder, file = file, None
         os.makedirs(folder, exist_ok=True)
     if file and os.path.splitext(file)[1] != extension:
         raise InputError(f"--output {opt.output}: --format {kind} needs a file name that ends in {extension}")
-    name = f"G_{trained.direction}_{trained.epoch}" if trained.is_full else stem(opt.checkpoint)
+    name = stem(opt.checkpoint)
+    if trained.is_full:
+        name = f"G_{trained.direction}" + (f"_{trained.epoch}" if trained.epoch is not None else "")
     name += "_{1}x{0}".format(*opt.size) if opt.size else ""
     path = file or os.path.join(folder, name + suffix + extension)
     if not os.path.isdir(os.path.dirname(path) or ".") or os.path.isdir(path):
@@ -123,17 +133,23 @@ def export_file(kind, path, trained, images, compared, int8, size=None):
 
 def main(argv=None):
     opt = get_parser().parse_args(argv)
-    opt.format = opt.format or ["onnx"]
+    opt.format, opt.checkpoint = opt.format or ["onnx"], model_file(opt.checkpoint)
     check_options(opt)
+    if opt.format == ["hub"]:
+        return export_hub(opt.checkpoint, opt.direction, opt.output, opt.images)
     trained = load_generator(opt.checkpoint, opt.direction)
     trained.options = trained.options or options_beside(opt.checkpoint)
+    paths = {kind: output_path(opt, trained, kind) for kind in opt.format}
+    check_packages(opt)
+    for kind in WEIGHTS.keys() & {*opt.format}:
+        export_weights(kind, paths.pop(kind), trained)
+    if not paths:
+        return
     if getattr(trained.network, "noise_channels", 0):
         print(
             "note: exported without its noise: one translation of each image, that of translate.py without --n_samples"
         )
         without_noise(trained.network)
-    paths = {kind: output_path(opt, trained, kind) for kind in opt.format}
-    check_packages(opt)
     if opt.size or opt.benchmark:
         check_fixed_size(trained.network, *(opt.size or (256, 256)))
 
