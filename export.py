@@ -141,7 +141,7 @@ def main(argv=None):
     trained.options = trained.options or options_beside(opt.checkpoint)
     paths = {kind: output_path(opt, trained, kind) for kind in opt.format}
     check_packages(opt)
-    for kind in WEIGHTS.keys() & {*opt.format}:
+    for kind in [kind for kind in WEIGHTS if kind in paths]:
         export_weights(kind, paths.pop(kind), trained)
     if not paths:
         return

@@ -14,6 +14,7 @@ import string
 
 import cyclegan
 from command_line.printable import printable
+from deploy.weights import set_name
 from measuring.results import MEASURES, arrow, with_unit
 from media.reading import check_regular
 from utils import InputError
@@ -22,33 +23,34 @@ from variants.stored_options import accepts
 PAPER = "[CycleGAN](https://arxiv.org/abs/1703.10593) (Zhu, Park, Isola, Efros, 2017)"
 LONGEST = 200  # characters of a text from a file
 NEWEST = 2**20  # bytes at the end of metrics.jsonl that are read
-# Options that say where files are, or how a machine is used, and not what is computed
-PRIVATE = frozenset(
-    "accumulate amp cache channels checkpoint_activations checkpoint_interval compile data_dir dataset_name device "
-    "encoder_weights epoch graph img_height img_width keep_checkpoints log_interval n_cpu n_epochs n_iters options pairs "
-    "resume run_name sample_interval save_minutes start_from tensorboard val_interval vgg_weights".split()
-) - {"accumulate", "amp"}  # fmt: skip
+# Options that say where files are, or how a machine is used, and those that have lines of their own
+LEFT_OUT = frozenset(
+    "cache checkpoint_activations checkpoint_interval compile data_dir dataset_name device encoder_weights epoch graph "
+    "img_height img_width keep_checkpoints log_interval n_cpu options pairs resume run_name sample_interval save_minutes "
+    "start_from tensorboard val_interval vgg_weights".split()
+)
 
 
-def card(found, files, results=None):
+def card(found, files, results=None, shows=None):
     """-> the text of README.md
 
     found:   {direction: TrainedGenerator}
     files:   names of the other files in the folder
     results: of newest_results, or None
+    shows:   what sample.png shows, None without it
     """
     trained = next(iter(found.values()))
-    title = escape(trained.options.get("dataset_name") or "unknown data set")
+    title = escape(set_name(trained.options) or "unknown data set")
     lines = [*metadata(files), "", f"# CycleGAN: {title}", ""]
     ways = " and ".join(f"`{direction}` ({arrow(direction).replace('->', '→')})" for direction in sorted(found))
     lines += [f"Translates images without paired examples, as {PAPER} does. Directions: {ways}."]
-    if "sample.png" in files:
-        lines += ["", "![Samples of the training](sample.png)"]
+    if shows:
+        lines += ["", "![Samples](sample.png)", "", f"*{shows}.*"]
     lines += ["", "## Use", "", *usage(found, files)]
     lines += ["", "## Files", "", *file_table(found, files)]
     lines += ["", "## Training", "", *training(found)]
     lines += ["", "## Results", "", *result_table(results, trained)]
-    return "\n".join([*lines, "", "## Limits", "", *limits(trained)]) + "\n"
+    return "\n".join([*lines, "", "## Limits", "", *limits()]) + "\n"
 
 
 def metadata(files):
@@ -104,8 +106,10 @@ def file_table(found, files):
     both = " and ".join(f"`G_{direction}`" for direction in sorted(found))
     texts = {"model.safetensors": f"float32 weights of {both}, with the options to build them in the metadata",
              "config.json": "the same options, image size, channels and ranges",
-             "sample.png": "sample grid of the training"}  # fmt: skip
+             "sample.png": "the picture above"}  # fmt: skip
     onnx = {name: f"`{name[:4]}` for ONNX Runtime, float32" for name in sorted(files) if is_onnx(name)}
+    if any(getattr(trained.network, "noise_channels", 0) for trained in found.values()):
+        onnx = {name: f"{text}, one translation of each image" for name, text in onnx.items()}
     rows = [f"| `{name}` | {text} |" for name, text in (texts | onnx).items() if name in files]
     if not onnx:
         rows += [
@@ -128,7 +132,7 @@ def training(found):
     counts = [f"{counts[d]} of {d}" for d in "AB" if type(counts.get(d)) is int]
     size = [options.get(name) for name in ("img_width", "img_height")]
     facts = {
-        "data set": escape(options.get("dataset_name")),
+        "data set": escape(set_name(options)),
         "training images": " and ".join(counts),
         "image size": "{}×{} pixels".format(*size) if all(type(side) is int for side in size) else "",
         "epochs": trained.epoch, "steps": trained.step if type(trained.step) is int else None,
@@ -141,8 +145,11 @@ def training(found):
         for name, value_range in zip(("input", "output"), getattr(G, "ranges", (None, None))):
             if value_range:
                 facts[f"values of the {name} of `{direction}`"] = "{:g} to {:g}".format(*value_range)
-    versions = {"code": f"{made.get('version') or ''} {made.get('commit') or ''}", "torch": made.get("torch")}
-    facts |= {name: escape(value) for name, value in versions.items()}
+    versions = {
+        "code": " ".join(str(made[name]) for name in ("version", "commit") if made.get(name)),
+        "torch": made.get("torch"),
+    }
+    facts |= {name: code(value) for name, value in versions.items()}
     rows = [f"| {name} | {value} |" for name, value in facts.items() if value not in (None, "")]
     return ["| | |", "|---|---|", *rows]
 
@@ -153,7 +160,7 @@ def changed_options(options):
     parser, found = cyclegan.get_parser(), []
     for action in parser._actions:
         value = options.get(action.dest, action.default)
-        if action.dest in PRIVATE or value == action.default or not accepts(action, value):
+        if action.dest in LEFT_OUT or not accepts(action, value) or value == action.default:
             continue
         if isinstance(value, str) and action.choices is None and not re.fullmatch(r"[\w.:, +-]+", value):
             continue
@@ -200,7 +207,7 @@ def result_table(record, trained):
     size = record.get("size")
     is_size = isinstance(size, list) and len(size) == 2 and all(type(side) is int for side in size)
     where = f" at {size[1]}×{size[0]} pixels" if is_size else ""
-    epoch = f", after {trained.epoch} epochs" if trained.epoch is not None else ""
+    epoch = f", after {trained.epoch} epoch{'s' * (trained.epoch != 1)}" if trained.epoch is not None else ""
     head = [f"On the test images{where}{epoch}, measured by `evaluate.py`:", ""]
     head += [f"| | {' | '.join(arrow(d).replace('->', '→') for d in values)} |", "|---|" + "---|" * len(values)]
     protocol = record.get("protocol") if isinstance(record.get("protocol"), list) else []
@@ -213,12 +220,16 @@ def shown(value):
     return f"{value:.4g}" if type(value) in (int, float) and math.isfinite(value) else ""
 
 
-def limits(trained):
-    what = "the images that it was trained on"
+def limits():
     return [
-        f"The model knows only {what}: on others, and at other sizes, results may be poor. It invents details, so its "
-        "translations are no evidence of anything. Nobody has checked it for biases of its data.",
+        "Trained on one data set: results on other kinds of images and at other sizes may be poor. Details of a "
+        "translation are invented. The model was not checked for biases of its data."
     ]
+
+
+def code(text):
+    """A version from a file, as code if it looks like one."""
+    return f"`{text}`" if re.fullmatch(r"[\w.+ -]{1,80}", text or "") else escape(text)
 
 
 def escape(text):

@@ -22,6 +22,7 @@ from inference.exported import CHECKSUM, Exported
 from inference.load import load_generators, options_beside
 from inference.weights import MODEL
 from media.images import load_image
+from media.sheets import GRID
 from utils import InputError
 from variants.noise import without_noise
 
@@ -68,11 +69,11 @@ def write_folder(found, folder, images):
         file.write(json.dumps(config(found), indent=2) + "\n")
     for direction, one in found.items():
         write_onnx(one, os.path.join(folder, f"G_{direction}.onnx"), images)
-    write_sample(trained, os.path.join(folder, "sample.png"))
+    shows = write_sample(trained, os.path.join(folder, "sample.png"))
     beside = os.path.dirname(trained.path)
     results = newest_results(os.path.join(beside, "metrics.jsonl"), trained.epoch)
     with open(os.path.join(folder, "README.md"), "w", encoding="utf-8") as file:
-        file.write(card(found, {*os.listdir(folder)}, results))
+        file.write(card(found, {*os.listdir(folder)}, results, shows))
 
 
 def config(found):
@@ -121,12 +122,13 @@ def without_commands(data):
 
 
 def write_sample(trained, path):
-    """Draws the newest sample grid of the training, or else sheet of evaluate.py, as a new file without metadata."""
+    """Draws the newest sample grid of the training, or else sheet of evaluate.py, as a new file without metadata ->
+    what the picture shows, or None if there is none."""
     folder = os.path.join("images", os.path.basename(os.path.dirname(os.path.abspath(trained.path))))
     try:
         names = os.listdir(folder)
     except OSError:
-        return
+        return None
     latest = trained.step if type(trained.step) is int else 10**15
     grids = [name for name in names if re.fullmatch(r"\d{6,15}\.png", name) and 0 < int(name[:-4]) <= latest]
     sheets = [name for name in names if re.fullmatch(rf"evaluate_\w+_({trained.direction})\.png", name)]
@@ -134,6 +136,7 @@ def write_sample(trained, path):
     for source in [*sorted(grids, key=lambda name: int(name[:-4]))[-1:], *sheets[-1:]][:1]:
         try:
             Image.fromarray(load_image(os.path.join(folder, source))).save(path, "PNG")
+            return "Best and worst cases on the test images" if source in sheets else f"Columns: {', '.join(GRID)}"
         except InputError as error:
             print(f"note: without a sample picture: {error}")
 
@@ -142,7 +145,7 @@ def say(folder, found):
     """Prints what was written, and how to use and publish it."""
     n_bytes = sum(os.path.getsize(os.path.join(folder, name)) for name in os.listdir(folder))
     print(
-        f"{folder}: {', '.join(sorted(os.listdir(folder)))}; {n_bytes / 1e6:.2f} MB. Say the license in README.md, then:"
+        f"{folder}: {', '.join(sorted(os.listdir(folder)))}; {n_bytes / 1e6:.2f} MB. Enter the license in README.md, then:"
     )
     quoted = shlex.quote(folder)
     print(f"    python translate.py --checkpoint {quoted} --direction {min(found)} --input photo.jpg")

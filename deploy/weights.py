@@ -6,6 +6,7 @@ import copy
 import importlib.util
 import json
 import os
+import re
 import shlex
 
 import torch
@@ -70,13 +71,19 @@ def options_of(trained):
 def facts_of(found):
     """What the metadata says, see inference/weights.py. found: see write_weights"""
     trained = next(iter(found.values()))
+    options = trained.options | {"dataset_name": set_name(trained.options)}
     return {
         "version": VERSION,
         "generators": {direction or "": options_of(one) for direction, one in found.items()},
         "epoch": trained.epoch, "step": trained.step,
-        "options": {name: trained.options[name] for name in KNOWN if trained.options.get(name) is not None},
+        "options": {name: options[name] for name in KNOWN if options.get(name) is not None},
         "trained_by": public(trained.provenance), "exported_by": public(provenance()),
     }  # fmt: skip
+
+
+def set_name(options):
+    """The name of the data set of a training, without folders. None if it is unknown."""
+    return re.split(r"[/\\\\]", options.get("dataset_name") or "")[-1] or None
 
 
 def public(made):
