@@ -98,8 +98,7 @@ def check_loss(name, tensor, kept, path):
     """Raises InputError if the stored values of a tensor are not finite, or differ too much."""
     if not kept.isfinite().all():
         raise InputError(f"{path}: {name} has values that are too large for half precision; nothing was written")
-    loss = (kept.to(tensor.dtype) - tensor).norm() if tensor.ndim > 1 else torch.zeros(())
-    if loss > LARGEST_LOSS * tensor.norm():
+    if tensor.ndim > 1 and (kept.to(tensor.dtype) - tensor).norm() > LARGEST_LOSS * tensor.norm():
         raise InputError(f"{path}: {name} has values that are too small for half precision; nothing was written")
 
 

@@ -16,7 +16,7 @@ from media.files import load_file
 from media.tensors import is_safetensors
 from models import GeneratorResNet
 from utils import InputError
-from variants.build import GENERATOR_OPTIONS, described_generator, generator_file, make_generator
+from variants.build import GENERATOR_OPTIONS, described_generator, generator_file, is_papers, make_generator
 from variants.ranges import parse_range
 from variants.schema import check_described, check_generator, is_count
 from variants.stored_options import check_options
@@ -103,13 +103,24 @@ def generator_of_weights(state, path, direction):
         direction = wanted
     if wanted not in found:
         raise InputError(f"--direction {wanted}: {path} holds the generator of {next(iter(found))} only")
-    network = build(found[wanted], path)
-    for parameter in network.parameters():
-        parameter.data = parameter.data.clone()
+    contents = found[wanted]
+    if "weights" in contents:
+        check_described(contents, path)
+        if is_fast(contents["generator"]):
+            contents = contents["weights"]
+    network = build(contents, path)
+    if "weights" not in contents:  # otherwise the network has copied its weights
+        for parameter in network.parameters():
+            parameter.data = parameter.data.clone()
     epoch = epoch if state.epoch is None else state.epoch
     return TrainedGenerator(
         network, path, direction, epoch, state.options, len(found) == 2, state.provenance, state.step
     )
+
+
+def is_fast(options):
+    """Whether build_generator makes the same network from the weights alone, without initial weights first."""
+    return is_papers(options) and not any(options.get(name) for name in ("dropout", "range_in", "range_out"))
 
 
 def describe(trained):

@@ -15,7 +15,7 @@ import os
 
 from media.tensors import read_tensors
 from utils import InputError
-from variants.schema import check_described, check_version, damaged, expect, is_count
+from variants.schema import check_version, damaged, expect, is_count
 from variants.stored_options import check_options
 
 KEY = "cyclegan"  # of the metadata
@@ -47,7 +47,8 @@ def model_file(path):
 
 
 def read_weights(path):
-    """-> Weights, whose tensors are views of the mapped file. Raises InputError."""
+    """-> Weights, whose tensors are views of the mapped file. What builds a generator checks its options and tensors.
+    Raises InputError."""
     metadata, tensors = read_tensors(path)
     if KEY not in metadata:
         both = {d: part_of(tensors, d) for d in ("AB", "BA") if any(name.startswith(f"G_{d}.") for name in tensors)}
@@ -71,7 +72,6 @@ def read_weights(path):
     for direction, network in described.items():
         weights = part_of(tensors, direction) if len(described) == 2 else tensors
         generators[direction] = {"generator": network, "weights": weights}
-        check_described(generators[direction], path)
     options = {name: options[name] for name in KNOWN if name in options}
     return Weights(generators, facts.get("epoch"), facts.get("step"), options, provenance)
 
