@@ -42,7 +42,7 @@ def export_hub(checkpoint, direction=None, folder=None, images=None):
     found = {d: found[d] for d in sorted(found) if direction in (None, d)}
     for trained in found.values():
         trained.options = trained.options or options_beside(trained.path)
-    folder = (folder or os.path.join(os.path.dirname(checkpoint), "hub")).rstrip("/" + os.sep)
+    folder = os.path.normpath(folder or os.path.join(os.path.dirname(checkpoint), "hub"))
     parent = os.path.dirname(os.path.abspath(folder))
     if os.path.lexists(folder) and (not os.path.isdir(folder) or os.listdir(folder)):
         raise InputError(f"--output {folder}: exists. Name a new folder, so that an edited README.md is not lost")
