@@ -135,7 +135,8 @@ def test_options_exist(page):
         "--dist",
         "--check",
         "--shm-size",
-    }  # torchrun's, pytest's, Docker's, ...
+        "--local-dir",
+    }  # torchrun's, pytest's, Docker's, hf's, ...
     for module in MODULES:
         known |= {option for action in actions_of(module.get_parser()) for option in action.option_strings}
     assert options_in(read(page)) <= known, options_in(read(page)) - known

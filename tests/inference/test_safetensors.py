@@ -385,6 +385,16 @@ def test_hostile_files_are_refused_in_one_line(kind, folder):
         load_generator("hub")
 
 
+def test_a_header_of_any_length_is_read_right(folder):
+    """The values may begin at any byte of the file."""
+    values = np.arange(4, dtype=np.float32)
+    for spaces in range(8):
+        header = json.dumps({"x": entry(), "y": entry(span=(16, 32))}).encode() + b" " * spaces
+        open("x.safetensors", "wb").write(file_of(header, values.tobytes() + (values + 4).tobytes()))
+        metadata, found = tensors.read_tensors("x.safetensors")
+        assert metadata == {} and found["x"].tolist() == [[0, 1], [2, 3]] and found["y"].tolist() == [[4, 5], [6, 7]]
+
+
 def test_many_keys_below_the_limit(folder):
     header = {f"{i:x}": {"dtype": "F32", "shape": [1], "data_offsets": [4 * i, 4 * i + 4]} for i in range(50_000)}
     contents = file_of(header, bytes(200_000))
