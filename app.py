@@ -18,6 +18,7 @@ import tempfile
 from command_line.parser import argument_parser, between
 from command_line.run import run_script
 from inference.load import load_generator
+from inference.weights import model_file
 from media.limits import decoding
 from utils import InputError, choose_device
 
@@ -180,6 +181,7 @@ def main(argv=None):
     except ImportError:
         raise InputError("app.py: requires Gradio: pip install gradio")
     device = choose_device(opt.device)
+    opt.checkpoint = [model_file(path) for path in opt.checkpoint]
     for path in opt.checkpoint:
         load_generator(path)  # raises InputError now rather than on the page
     with tempfile.TemporaryDirectory(prefix="cyclegan_page_") as folder, decoding(opt.max_pixels):

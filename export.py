@@ -4,13 +4,15 @@
 # ///
 """
 Exports a trained generator, so that it runs without this project: ONNX (C++, C#, Java, browsers, phones), torch.export
-or TorchScript; in float32, float16 or INT8. Or as a page that translates in the browser of its visitors.
+or TorchScript; in float32, float16 or INT8. Or as weights in safetensors, as a folder for the Hugging Face Hub, or as a
+page that translates in the browser of its visitors.
 
     python export.py --checkpoint saved_models/horse2zebra/latest.pth --direction AB --format onnx
     python export.py --checkpoint saved_models/horse2zebra/latest.pth --format int8
     python export.py --checkpoint saved_models/horse2zebra/latest.pth --size 256x256
     python export.py --checkpoint saved_models/horse2zebra/latest.pth --format web
     python export.py --checkpoint saved_models/horse2zebra/latest.pth --benchmark
+    python export.py --checkpoint saved_models/horse2zebra/latest.pth --format hub
 
 An exported file takes images (N, channels, height, width) in [-1, 1], RGB, of any number and size, and returns
 translations of the same shape; padding and cropping are included. With --size, it takes one image of that size at a
@@ -18,7 +20,7 @@ time; simple runtimes such as OpenCV need such a file. Every file is compared wi
 images before it replaces an existing file. translate.py and evaluate.py accept exported files as checkpoints.
 docs/deployment.md shows how to use them in other programs.
 
-ONNX needs optional packages: pip install onnx onnxscript onnxruntime
+ONNX needs optional packages: pip install onnx onnxscript onnxruntime. So do weights: pip install safetensors
 """
 
 import importlib.util
@@ -31,13 +33,16 @@ from command_line.sizes import parse_size
 from deploy.benchmark import benchmark
 from deploy.comparison import ExportImages, check_accuracy, compare, comparison_sizes, comparison_table
 from deploy.formats import FORMATS, check_fixed_size, export, trained_size, write_bytes
+from deploy.hub import ONNX_PACKAGES, export_hub
+from deploy.weights import WEIGHTS, check_package, export_weights
 from inference.exported import PROGRAMS, Exported, is_exported
 from inference.load import load_generator, load_generators, options_beside
+from inference.weights import model_file
 from media.images import stem
 from utils import InputError, whole_file
 from variants.noise import without_noise
 
-ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+FOLDERS = ("web", "hub")  # formats that are folders
 
 
 def get_parser():
@@ -45,9 +50,9 @@ def get_parser():
     add = parser.add_argument
     # fmt: off
     add("--checkpoint", required=True, metavar="FILE", help="latest.pth, or any other generator that translate.py accepts")
-    add("--direction", choices=("AB", "BA"), help="generator of a full checkpoint (default: AB; web: both)")
-    add("--format", nargs="+", choices=(*FORMATS, "web"),
-        help="one or more formats, or web: a folder with a page; ts is deprecated (default: onnx)")
+    add("--direction", choices=("AB", "BA"), help="generator of a full checkpoint (default: AB; web, hub: both)")
+    add("--format", nargs="+", choices=(*FORMATS, *WEIGHTS, *FOLDERS),
+        help="one or more formats; web: a folder with a page; ts is deprecated (default: onnx)")
     add("--size", type=height_and_width, metavar="WIDTHxHEIGHT", help="fixed input size, 256 is 256x256 (default: any size)")
     add("--output", metavar="PATH", help="output file, or folder (default: next to the checkpoint, such as G_AB_200.onnx)")
     add("--images", metavar="DIR", help="folder of images to compare on (default: test images of the data set)")
@@ -74,8 +79,13 @@ height_and_width.__name__ = "size"  # for argparse's messages
 def check_options(opt):
     if is_exported(opt.checkpoint):
         raise InputError(f"--checkpoint {opt.checkpoint}: is already exported. Pass its checkpoint instead")
-    if "web" in opt.format and (len(opt.format) > 1 or opt.size or opt.benchmark):
-        raise InputError("--format web: cannot be combined with other formats, --size or --benchmark")
+    for kind in FOLDERS:
+        if kind in opt.format and (len(opt.format) > 1 or opt.size or opt.benchmark):
+            raise InputError(
+                f"--format {kind}: writes a folder of its own; give it alone, without --size and --benchmark"
+            )
+    if WEIGHTS.keys() & {*opt.format} and (opt.size or opt.benchmark):
+        raise InputError("--format safetensors: the weights are the same for every size; omit --size and --benchmark")
     if opt.output and len(opt.format) > 1 and not names_a_folder(opt.output):
         raise InputError(f"--output {opt.output}: names a single file; use it with one --format, or name a folder")
 
@@ -86,6 +96,8 @@ def names_a_folder(path):
 
 
 def check_packages(opt):
+    if WEIGHTS.keys() & {*opt.format}:
+        check_package()
     if opt.benchmark or {"onnx", "fp16", "int8", "web"} & set(opt.format):
         for package in ONNX_PACKAGES:
             if importlib.util.find_spec(package) is None:
@@ -95,14 +107,16 @@ def check_packages(opt):
 def output_path(opt, trained, kind):
     """Returns the path of the file to write, such as G_AB_200.onnx or G_AB_200_256x256_int8.onnx, and checks that it can
     be written there."""
-    extension, _, suffix, _ = FORMATS[kind]
+    extension, _, suffix, _ = (FORMATS | WEIGHTS)[kind]
     folder, file = os.path.dirname(opt.checkpoint), opt.output
     if file and names_a_folder(file):
         folder, file = file, None
         os.makedirs(folder, exist_ok=True)
     if file and os.path.splitext(file)[1] != extension:
         raise InputError(f"--output {opt.output}: --format {kind} needs a file name that ends in {extension}")
-    name = f"G_{trained.direction}_{trained.epoch}" if trained.is_full else stem(opt.checkpoint)
+    name = stem(opt.checkpoint)
+    if trained.is_full:
+        name = f"G_{trained.direction}" + (f"_{trained.epoch}" if trained.epoch is not None else "")
     name += "_{1}x{0}".format(*opt.size) if opt.size else ""
     path = file or os.path.join(folder, name + suffix + extension)
     if not os.path.isdir(os.path.dirname(path) or ".") or os.path.isdir(path):
@@ -129,9 +143,8 @@ def export_file(kind, path, trained, images, compared, int8, size=None, public=F
     print(f"    python translate.py --checkpoint {shlex.quote(path)}{trust} --input photo.jpg --size {resize}")
 
 
-def complete(trained):
-    """Finds the options of a plain generator, and fixes the noise of one that has it."""
-    trained.options = trained.options or options_beside(trained.path)
+def fix_noise(trained):
+    """An exported file takes no noise."""
     if getattr(trained.network, "noise_channels", 0):
         print(
             "note: exported without its noise: one translation of each image, that of translate.py without --n_samples"
@@ -149,7 +162,8 @@ def export_page(opt):
     generators = list(load_generators(opt.checkpoint).values()) if both else [first]
     for trained in generators:
         check_generator(trained)
-        complete(trained)
+        trained.options = trained.options or options_beside(trained.path)
+        fix_noise(trained)
     images = [ExportImages(trained, opt.images) for trained in generators]
     folder = opt.output or os.path.join(os.path.dirname(opt.checkpoint), "web")
     make_folder(folder)
@@ -165,14 +179,21 @@ def export_page(opt):
 
 def main(argv=None):
     opt = get_parser().parse_args(argv)
-    opt.format = opt.format or ["onnx"]
+    opt.format, opt.checkpoint = opt.format or ["onnx"], model_file(opt.checkpoint)
     check_options(opt)
-    if "web" in opt.format:
+    if opt.format == ["hub"]:
+        return export_hub(opt.checkpoint, opt.direction, opt.output, opt.images)
+    if opt.format == ["web"]:
         return export_page(opt)
     trained = load_generator(opt.checkpoint, opt.direction)
-    complete(trained)
+    trained.options = trained.options or options_beside(trained.path)
     paths = {kind: output_path(opt, trained, kind) for kind in opt.format}
     check_packages(opt)
+    for kind in [kind for kind in WEIGHTS if kind in paths]:
+        export_weights(kind, paths.pop(kind), trained)
+    if not paths:
+        return
+    fix_noise(trained)
     if opt.size or opt.benchmark:
         check_fixed_size(trained.network, *(opt.size or (256, 256)))
 

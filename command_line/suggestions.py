@@ -72,7 +72,7 @@ def missing_checkpoint(path):
     folder, file = os.path.split(path)
     parent, run = os.path.split(folder)
     if os.path.isdir(folder or "."):
-        there = sorted(name for name in os.listdir(folder or ".") if name.endswith(".pth"))
+        there = sorted(name for name in os.listdir(folder or ".") if name.endswith((".pth", ".safetensors")))
         meant = close_to(file, there)
         hint = f". Did you mean {os.path.join(folder, meant)}?" if meant else ""
     else:

@@ -15,6 +15,7 @@ from measuring.evaluation import evaluate
 from measuring.results import before_and_after
 from measuring.timing import COUNTING, costs, in_rounds, noise
 from media.files import file_size, load_file
+from media.tensors import is_safetensors
 from training.options import check_name
 from utils import InputError
 from variants.schema import NETWORKS, check_distillation, check_training
@@ -27,7 +28,7 @@ def read_training(opt):
     """-> (the full checkpoint of the training, the name of this run). Raises InputError."""
     if is_exported(opt.checkpoint):
         raise InputError(f"--checkpoint {opt.checkpoint}: is an exported file; name the training that it came from")
-    state = load_file(opt.checkpoint)
+    state = None if is_safetensors(opt.checkpoint) else load_file(opt.checkpoint)
     if not isinstance(state, dict) or not {*NETWORKS, "options"} <= state.keys():
         raise InputError(f"{opt.checkpoint}: {opt.way} needs a full checkpoint, latest.pth or checkpoint_N.pth")
     check_training(state, opt.checkpoint)

@@ -18,8 +18,9 @@ class TrainedGenerator:
     epoch:     number of epochs that it was trained for, or None if unknown
     options:   options of its training. {} if unknown; an exported file knows dataset_name, img_height, img_width and
                keep_aspect
-    is_full:   True if the file is a full checkpoint, with both generators and the discriminators
+    is_full:   True if the file holds both generators: a full checkpoint, or a file of safetensors with both
     provenance: what the checkpoint says of its making, see training/provenance.py. {} if unknown
+    step:      number of updates that it was trained for, or None if unknown
     """
 
     network: nn.Module
@@ -29,3 +30,4 @@ class TrainedGenerator:
     options: dict = dataclasses.field(default_factory=dict)
     is_full: bool = False
     provenance: dict = dataclasses.field(default_factory=dict)
+    step: int | None = None

@@ -1,6 +1,6 @@
 """
-Loading a generator from any file that holds one: a full checkpoint, a state dict of this project or of another one, or
-a file written by export.py.
+Loading a generator from any file that holds one: a full checkpoint, a state dict of this project or of another one
+(.pth or .safetensors), or a file written by export.py. A folder of export.py --format hub is as good as its file.
 """
 
 import json
@@ -11,18 +11,23 @@ import torch
 
 from inference.exported import Exported, is_exported, load_exported
 from inference.generator import TrainedGenerator
+from inference.weights import Weights, model_file, read_weights
 from media.files import load_file
+from media.tensors import is_safetensors
 from models import GeneratorResNet
 from utils import InputError
-from variants.build import described_generator, generator_file, make_generator
+from variants.build import GENERATOR_OPTIONS, described_generator, generator_file, is_papers, make_generator
 from variants.ranges import parse_range
-from variants.schema import check_described, check_generator
+from variants.schema import check_described, check_generator, is_count
 from variants.stored_options import check_options
 
 FULL_CHECKPOINT = {"version", "options", "epoch"}  # besides G_AB, G_BA or both
 
 # File names that tell the direction: here and in PyTorch-GAN, in aitorzip/PyTorch-CycleGAN, in the authors' code
 NAMES = {"AB": r"G_AB(?![a-z])|G_?A2B|net_G_A(?![a-z])", "BA": r"G_BA(?![a-z])|G_?B2A|net_G_B(?![a-z])"}
+
+# The options that a generator is built from. `build` gives it those that are known, as its attribute `described`
+DESCRIBED = (*GENERATOR_OPTIONS, "channels", "out_channels", "range_in", "range_out")
 
 EXPECTED = (
     "Expected a checkpoint of cyclegan.py, or the state dict of a ResNet generator with instance norm from this "
@@ -35,18 +40,26 @@ def load_generator(path, direction=None, trust=False):
     """Loads a generator from its file alone -> TrainedGenerator.
 
     path:      a full checkpoint of cyclegan.py, the state dict of one generator (its architecture is inferred from keys
-               and shapes), or a file written by export.py
-    direction: "AB" or "BA", the generator to take from a full checkpoint. None takes AB
+               and shapes), a file written by export.py, or a folder that holds model.safetensors
+    direction: "AB" or "BA", the generator to take from a file with both. None takes AB
     trust:     load .pt2 and .ts files, which are programs
     Raises InputError if the file holds no generator, or if it holds only one, of the other direction.
     """
+    path = model_file(path)
     if is_exported(path):
         return load_exported(path, direction, trust)
-    return generator_in(load_file(path), path, direction)
+    return generator_in(read_state(path), path, direction)
+
+
+def read_state(path):
+    """The contents of a file that is not an exported one -> what torch.save has saved, or Weights"""
+    return read_weights(path) if is_safetensors(path) else load_file(path)
 
 
 def generator_in(state, path, direction):
     """load_generator for the contents `state` of a file that has already been read."""
+    if isinstance(state, Weights):
+        return generator_of_weights(state, path, direction)
     if not isinstance(state, dict):
         raise InputError(f"{path}: contains a {type(state).__name__}, not a generator. {EXPECTED}")
     if FULL_CHECKPOINT <= state.keys():
@@ -62,15 +75,52 @@ def generator_in(state, path, direction):
             if "channels" not in options:
                 raise
             network = build(described_generator(state, direction), path)  # models.py has been edited
+        step = state.get("step") if is_count(state.get("step"), 10**15) else None
         made = json.loads(json.dumps(state.get("provenance", {}), default=str))  # a damaged one may hold anything
-        return TrainedGenerator(network, path, direction, state["epoch"], options, is_full=True, provenance=made)
+        return TrainedGenerator(network, path, direction, state["epoch"], options, is_full=True, provenance=made,
+                                step=step)  # fmt: skip
+    direction, epoch = facts_in_name(path, direction)
+    return TrainedGenerator(build(state, path), path, direction, epoch, provenance=provenance_beside(path))
+
+
+def facts_in_name(path, direction):
+    """What the name of a file with one generator tells -> (direction, epoch), None where unknown. Raises InputError if it
+    tells another direction than the wanted one."""
     named = [d for d, pattern in NAMES.items() if re.search(pattern, os.path.basename(path))]
     if direction and named and direction not in named:
         raise InputError(f"--direction {direction}: {path} translates {named[0]}, according to its name")
-    epoch = re.search(r"G_(?:AB|BA)_(\d+)\.pth$", path)
-    direction = direction or (named[0] if len(named) == 1 else None)
-    epoch, made = int(epoch[1]) if epoch else None, provenance_beside(path)
-    return TrainedGenerator(build(state, path), path, direction, epoch, provenance=made)
+    epoch = re.search(r"G_(?:AB|BA)_(\d+)\.(?:pth|safetensors)$", path)
+    return direction or (named[0] if len(named) == 1 else None), int(epoch[1]) if epoch else None
+
+
+def generator_of_weights(state, path, direction):
+    """generator_in for Weights. Nothing of the mapped file is kept, which may be overwritten later."""
+    found = state.generators
+    if "" in found:
+        wanted, (direction, epoch) = "", facts_in_name(path, direction)
+    else:
+        wanted, epoch = direction or min(found), None
+        direction = wanted
+    if wanted not in found:
+        raise InputError(f"--direction {wanted}: {path} holds the generator of {next(iter(found))} only")
+    contents = found[wanted]
+    if "weights" in contents:
+        check_described(contents, path)
+        if is_fast(contents["generator"]):
+            contents = contents["weights"]
+    network = build(contents, path)
+    if "weights" not in contents:  # otherwise the network has copied its weights
+        for parameter in network.parameters():
+            parameter.data = parameter.data.clone()
+    epoch = epoch if state.epoch is None else state.epoch
+    return TrainedGenerator(
+        network, path, direction, epoch, state.options, len(found) == 2, state.provenance, state.step
+    )
+
+
+def is_fast(options):
+    """Whether build_generator makes the same network from the weights alone, without initial weights first."""
+    return is_papers(options) and not any(options.get(name) for name in ("dropout", "range_in", "range_out"))
 
 
 def describe(trained):
@@ -97,7 +147,8 @@ def architecture(G):
 
 
 def build(state, path):
-    """A generator's part of a checkpoint, or its state dict -> the network, in eval mode."""
+    """A generator's part of a checkpoint, or its state dict -> the network, in eval mode. Its attribute `described` is a
+    dict of the options in DESCRIBED."""
     rebuild = rebuild_generator if state.keys() == {"generator", "weights"} else build_generator
     return rebuild(state, path).eval()
 
@@ -106,12 +157,13 @@ def load_generators(path, direction=None, counterpart=None, trust=False):
     """Loads the generators of both directions, as far as they can be found -> {direction: TrainedGenerator}, direction
     being "AB" and "BA", or one of them.
 
-    A full checkpoint holds both. For a file with one generator, the other one is loaded from the file `counterpart`, or
+    A full checkpoint holds both, and so may a file of safetensors. For a file with one generator, the other one is loaded from the file `counterpart`, or
     from a file with the matching name in the same folder."""
+    path = model_file(path)
     if is_exported(path):
         generator, state = load_exported(path, direction, trust), {}
     else:
-        state = load_file(path)  # read it once only, a full checkpoint is large
+        state = read_state(path)  # read it once only, a full checkpoint is large
         generator = generator_in(state, path, direction)
     found = {generator.direction or "AB": generator}
     other = "BA" if "AB" in found else "AB"
@@ -119,7 +171,7 @@ def load_generators(path, direction=None, counterpart=None, trust=False):
     if counterpart:
         found[other] = load_generator(counterpart, other, trust)
     elif generator.is_full:
-        if "G_" + other in state:
+        if isinstance(state, Weights) or "G_" + other in state:
             found[other] = generator_in(state, path, other)
     else:
         for a, b in (("G_AB", "G_BA"), ("A2B", "B2A"), ("net_G_A", "net_G_B")):
@@ -160,6 +212,7 @@ def rebuild_generator(state, path):
         check_described(state, path)
         generator = make_generator(options, options["channels"], options["out_channels"])
         generator.load_state_dict(weights)
+        generator.described = {name: options[name] for name in DESCRIBED if name in options}
         ranges = [parse_range(options.get(name)) for name in ("range_in", "range_out")]
         if any(ranges):
             generator.ranges = ranges  # of the values in files, see inference.ranges
@@ -208,6 +261,8 @@ def build_generator(weights, path):
         generator.load_state_dict(weights, assign=True)
     except RuntimeError:
         raise InputError(f"{path}: {describe_unknown(weights)}. {EXPECTED}")
+    generator.described = dict(generator="resnet", n_residual_blocks=n_blocks, ngf=ngf, upsample=upsample,
+                               channels=channels, out_channels=n_out)  # fmt: skip
     generator.had_dropout = had_dropout  # which is left out here; inference.samples adds it again
     return generator
 

@@ -54,12 +54,17 @@ def prepare_sampling(trained):
     trained: list of TrainedGenerator"""
     for one in trained:
         if getattr(one.network, "had_dropout", False):
-            use_dropout(one.network, (one.options or options_beside(one.path)).get("dropout") or AUTHORS_DROPOUT)
+            use_dropout(one.network, dropout_of(one))
             one.network.eval()
     if not any(has_noise(one.network) or dropouts(one.network) for one in trained):
         exported = isinstance(trained[0].network, Exported)
         why = "an exported file" if exported else "trained without --noise_channels and --dropout"
         raise InputError(f"--n_samples: {trained[0].path} has one translation of each image only, as it is {why}")
+
+
+def dropout_of(trained):
+    """The dropout of the training of a TrainedGenerator whose state dict shows that it had some."""
+    return (trained.options or options_beside(trained.path)).get("dropout") or AUTHORS_DROPOUT
 
 
 @contextlib.contextmanager

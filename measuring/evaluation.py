@@ -17,6 +17,7 @@ from command_line.provenance import provenance
 from inference.exported import is_exported
 from inference.load import load_generators, options_beside, provenance_beside
 from inference.samples import prepare_sampling
+from inference.weights import model_file
 from measuring.data import find_data, find_labels
 from measuring.directions import measure_all_untranslated, measure_direction
 from measuring.metrics import RESIZING
@@ -81,7 +82,7 @@ def evaluate(checkpoint, *, counterpart=None, direction=None, all_checkpoints=Fa
     Prints a table for each checkpoint, appends a JSON line to metrics.jsonl in the folder of the checkpoint, and writes
     sheets of the best and worst cases to images/. What cannot be measured is omitted, with a note.
 
-    checkpoint:            a full checkpoint, the file of one generator, or an exported file
+    checkpoint:            a full checkpoint, the file of one generator, an exported file, or a folder of --format hub
     counterpart:           file of the generator of the other direction, if it is not in the folder of the checkpoint
     direction:             "AB" or "BA" to measure one direction; None measures both if both generators exist
     all_checkpoints:       measure every G_AB_N.pth in the folder of the checkpoint
@@ -94,7 +95,7 @@ def evaluate(checkpoint, *, counterpart=None, direction=None, all_checkpoints=Fa
     n_samples, seed:       measure the diversity of n_samples translations of each image, see diversity.measure_samples
     Returns {epoch: {direction: {measure: value}}}, see Scores.compute. Raises InputError.
     """
-    device = choose_device(device)
+    device, checkpoint = choose_device(device), model_file(checkpoint)
     generators, epoch, options, made = open_generators(checkpoint, direction, counterpart, trust, n_samples)
     checkpoints = find_checkpoints(checkpoint, epoch, direction) if all_checkpoints else {epoch: checkpoint}
     size = image_size(generators, img_height, img_width, options)

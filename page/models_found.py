@@ -19,6 +19,7 @@ from utils import InputError
 COMMAND_LINE = "--checkpoint"  # the name under which the files of the command line are offered
 LATEST = "latest"
 GENERATOR = re.compile(r"G_(AB|BA)_(\d{1,9})\.pth")
+WEIGHTS = (".pth", ".safetensors")
 FULL = re.compile(r"checkpoint_(\d{1,9})\.pth")
 FRESH = 120  # seconds since the last line of a log after which a run without a lock no longer counts as running
 
@@ -44,7 +45,7 @@ class Models:
     def is_run(self, name):
         path = os.path.join(self.folder, name)
         files = listing(path) if os.path.isdir(path) and not name.endswith(".part") else []
-        return "log.jsonl" in files or any(file.endswith(".pth") for file in files)
+        return "log.jsonl" in files or any(file.endswith(WEIGHTS) for file in files)
 
     def changed(self, name):
         """-> time of the last change of a run's log or folder"""
@@ -64,7 +65,7 @@ class Models:
         matches = [match for pattern in (GENERATOR, FULL) for file in files if (match := pattern.fullmatch(file))]
         epochs = sorted({int(match.groups()[-1]) for match in matches}, reverse=True)
         known = {match.string for match in matches} | {"latest.pth"}
-        others = [file for file in files if file.endswith(".pth") and file not in known]
+        others = [file for file in files if file.endswith(WEIGHTS) and file not in known]
         return [LATEST] * ("latest.pth" in files) + [f"epoch {epoch}" for epoch in epochs] + others
 
     def folder_of(self, run):

@@ -3,6 +3,7 @@ A new run that begins with the networks of a trained model, for --start_from.
 """
 
 from media.files import load_file, sha256_of
+from media.tensors import is_safetensors
 from training.checkpoints import restore
 from utils import InputError
 from variants.build import weights_of, with_projections
@@ -20,7 +21,7 @@ def read_start(path, parser):
 
     path: the file that --start_from names; parser: of cyclegan.py, which checks the options in the file
     Raises InputError."""
-    state = load_file(path)
+    state = None if is_safetensors(path) else load_file(path)
     if not isinstance(state, dict) or not {*NETWORKS, "version", "options"} <= state.keys():
         raise InputError(
             f"{path}: not a full checkpoint, such as latest.pth or checkpoint_N.pth, with both generators and both "

@@ -52,13 +52,16 @@ COMMANDS = [c for c in dict.fromkeys(COMMANDS) if not re.search("--help|-m pytes
 OF = {name: [command for command in COMMANDS if name in command.split()] for name in NAMES}
 SNIPPETS = list(dict.fromkeys(code for page in GUIDES for code in blocks(read(page), "python")))
 EXPORTED = re.compile(r"saved_models/horse2zebra/(G_AB_200\S*\.(?:onnx|pt2))")
+HUB = "saved_models/horse2zebra/hub"
 LIKE_PHOTOS = ["--images", "data/horse2zebra/testB"]  # at 256x256, ONNX Runtime is inexact on the flat images of A
 ALL_DOCS = "".join(map(read, GUIDES[1:]))
 
 
 def slow_if_exported(texts):
     """Parameters of a test; those that need an exported file are slow."""
-    return [pytest.param(text, marks=[pytest.mark.slow] * bool(EXPORTED.findall(text))) for text in texts]
+    return [
+        pytest.param(text, marks=[pytest.mark.slow] * bool(EXPORTED.findall(text) or HUB in text)) for text in texts
+    ]
 
 
 def actions_of(parser):
@@ -133,7 +136,8 @@ def test_options_exist(page):
         "--check",
         "--shm-size",
         "--directory",
-    }  # torchrun's, pytest's, Docker's, ...
+        "--local-dir",
+    }  # torchrun's, pytest's, Docker's, hf's, ...
     for module in MODULES:
         known |= {option for action in actions_of(module.get_parser()) for option in action.option_strings}
     assert options_in(read(page)) <= known, options_in(read(page)) - known
@@ -249,6 +253,8 @@ def write_video(path, picture):
 
 def export_what_is_named(text):
     """Writes the exported files of G_AB_200 that a command or a snippet reads."""
+    if HUB in text and not os.path.exists(HUB):
+        export.main(["--checkpoint", "saved_models/horse2zebra/latest.pth", "--format", "hub", *LIKE_PHOTOS])
     for name in EXPORTED.findall(text):
         kind = "int8" if "int8" in name else name.rpartition(".")[2]
         size = [word for side in re.findall(r"\d+x\d+", name) for word in ("--size", side)]
@@ -304,6 +310,7 @@ def test_commands_for_measuring_run(command, workplace, monkeypatch, no_download
 def test_commands_for_exporting_run(command, workplace, monkeypatch, capsys):
     monkeypatch.chdir(workplace)
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **how: None)  # takes a minute
+    shutil.rmtree(HUB, ignore_errors=True)
     words = arguments(command, "export.py") + (["--rounds", "1", "--runs", "1"] if "--benchmark" in command else [])
     export.main([*words, *LIKE_PHOTOS, "--psnr", "20"])  # the networks were trained for two steps only
     assert ("ONNX Runtime, INT8" in capsys.readouterr().out) == ("--benchmark" in command)

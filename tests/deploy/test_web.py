@@ -178,9 +178,9 @@ def test_the_policy_of_the_page():
 
 
 @pytest.mark.parametrize("options, message", [
-    (["--format", "web", "onnx"], "--format web: cannot be combined with other formats, --size or --benchmark"),
-    (["--format", "web", "--size", "64x64"], "--format web: cannot be combined"),
-    (["--format", "web", "--benchmark"], "--format web: cannot be combined"),
+    (["--format", "web", "onnx"], "--format web: writes a folder of its own; give it alone, without --size and --benchmark"),
+    (["--format", "web", "--size", "64x64"], "--format web: writes a folder of its own"),
+    (["--format", "web", "--benchmark"], "--format web: writes a folder of its own"),
     (["--format", "web", "--output", "file"], "--output file: is a file. Name a folder"),
     (["--format", "web", "--output", "other"], "--output other: contains another index.html. Name another folder"),
 ])  # fmt: skip
