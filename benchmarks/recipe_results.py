@@ -29,10 +29,25 @@ COLUMNS = [("paired_ssim", "SSIM", 3), ("paired_psnr", "PSNR", 2), ("paired_lpip
            ("fid_test", "FID", 1), ("kid_test", "KID x 1000", 1), ("cycle_l1", "cycle L1", 1)]  # fmt: skip
 
 
-def table(dataset, recipes, records):
+def one_colour(opt, dataset):
+    """L1 to the truth of a translation that always is the median colour of the training images, of A -> B and B -> A. It
+    needs no network: a recipe that is not better has learned less than its L1 suggests."""
+    root, size, found = os.path.join(opt.data_dir, dataset), (opt.size, opt.size), []
+    for target in "BA":
+        train, tests = (
+            stack_images(ImageFiles(find_folder(root, mode, target)), size, 3).transpose(0, 1).flatten(1)
+            for mode in ("train", "test")
+        )
+        levels = [channel.sort()[0][channel.numel() // 2].float() for channel in train]
+        found.append(statistics.mean((c.float() - level).abs().mean().item() for c, level in zip(tests, levels)))
+    return found
+
+
+def table(dataset, recipes, records, colour=None):
     """Lines of a Markdown table with a row for each recipe.
 
-    records: {name: [line of results.jsonl, one per seed]}"""
+    records: {name: [line of results.jsonl, one per seed]}
+    colour:  as one_colour returns it, for a row of its own"""
     known = [record for found in records.values() for record in found]
     more = [(name, title, digits) for name, title, digits in COLUMNS if all(both(r, name) is not None for r in known)]
     titles = [f"L1 to the truth on {dataset}, A→B", "B→A", "mean", f"against {next(iter(recipes))}"]
@@ -46,6 +61,10 @@ def table(dataset, recipes, records):
         cells += [mean_and_spread(means), f"{100 * (statistics.mean(means) / first - 1):+.1f}%"]
         cells += [f"{statistics.mean(both(r, measure) for r in found):.{digits}f}" for measure, _, digits in more]
         lines.append(f"| {name} | {' | '.join(cells)} | {found[0]['n_iters']} | {len(found)} |")
+    if colour and first:
+        mean = statistics.mean(colour)
+        cells = [f"{colour[0]:.2f}", f"{colour[1]:.2f}", f"{mean:.2f}", f"{100 * (mean / first - 1):+.1f}%"]
+        lines.append(f"| one colour | {' | '.join(cells)} |" + " |" * (len(titles) - len(cells)))
     return lines
 
 

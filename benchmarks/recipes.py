@@ -27,7 +27,7 @@ import time
 import torch
 
 import cyclegan
-from benchmarks.recipe_results import both, draw, table
+from benchmarks.recipe_results import both, draw, one_colour, table
 from benchmarks.runs import read_results, run_command
 from command_line.output import append_line
 from command_line.parser import argument_parser, between
@@ -248,7 +248,7 @@ def main(argv=None):
         if found:
             records[dataset].setdefault(name, []).append(found)
     for dataset in opt.sets:
-        print("\n".join(["", *table(dataset, recipes, records[dataset])]))
+        print("\n".join(["", *table(dataset, recipes, records[dataset], one_colour(opt, dataset))]))
     draw(opt, records, opt.sheet)
     return 1 if failures else 0
 

@@ -142,6 +142,19 @@ def test_the_table_has_means_spreads_and_the_difference_from_the_first():
     assert "| 0.500 | 0.150 | 3.0 |" in recipe_results.table("tiny", recipes_shown, runs)[2]
 
 
+def test_a_single_colour_is_a_row_of_its_own(tmp_path):
+    """The channels of the training images of B are 10, 20 and 90, so the median is 20; the test images have 50."""
+    for folder, levels in (("trainA", (0,)), ("testA", (7,)), ("trainB", (10, 20, 90)), ("testB", (50,))):
+        os.makedirs(tmp_path / "tiny" / folder)
+        for i, level in enumerate(levels):
+            Image.new("RGB", (40, 40), (level,) * 3).save(tmp_path / "tiny" / folder / f"{i}.png")
+    opt = recipes.get_parser().parse_args(["--data_dir", str(tmp_path), "--size", "32"])
+    assert recipe_results.one_colour(opt, "tiny") == [30.0, 7.0]
+    lines = recipe_results.table("tiny", {"paper": ""}, {"paper": [record(0, 20, 17)]}, [30.0, 7.0])
+    assert lines[3] == "| one colour | 30.00 | 7.00 | 18.50 | +0.0% | | | | |"
+    assert lines[3].count("|") == lines[0].count("|")
+
+
 def test_every_recipe_can_be_trained():
     for name, options in recipes.RECIPES.items():
         size = ["--img_height", "64", "--img_width", "64", "--preset", "paper"]
