@@ -27,7 +27,7 @@ NEWEST = 2**20  # bytes at the end of metrics.jsonl that are read
 LEFT_OUT = frozenset(
     "cache checkpoint_activations checkpoint_interval compile data_dir dataset_name device encoder_weights epoch graph "
     "img_height img_width keep_checkpoints log_interval n_cpu options pairs resume run_name sample_interval save_minutes "
-    "start_from tensorboard val_interval vgg_weights".split()
+    "logger report start_from tensorboard val_interval vgg_weights".split()
 )
 
 
