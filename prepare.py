@@ -161,8 +161,6 @@ def main(argv=None):
         report = os.path.join(root, "check.html")  # the other one says what was left out
     facts, left, findings = (look if opt.check else make)(opt, root)
     command = training_command(facts, findings, opt.name, opt.data_dir, opt.size)
-    if opt.check:
-        write_report(report, opt.name, facts, left, findings, command, opt.size, lambda one: one.path, True)
     print_left_out(left, "found" if opt.check else "left out")
     for side in "AB":
         splits = [one.split for one in facts if one.side == side]
@@ -170,9 +168,11 @@ def main(argv=None):
     say(headline(findings))
     for finding in findings:
         say(f"{'problem' if finding.is_problem else 'note'}: {describe(finding)}")
-    say(f"report with pictures: {shown(report)}")
     say("to train on it:")
     say(f"    {command}")
+    if opt.check:  # last, because the folder of the data set may be read-only
+        write_report(report, opt.name, facts, left, findings, command, opt.size, lambda one: one.path, True)
+    say(f"report with pictures: {shown(report)}")
 
 
 if __name__ == "__main__":

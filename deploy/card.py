@@ -15,7 +15,7 @@ import string
 import cyclegan
 from command_line.printable import printable
 from deploy.weights import set_name
-from measuring.results import MEASURES, arrow, with_unit
+from measuring.results import MEASURES, arrow, is_of_run, with_unit
 from media.reading import check_regular
 from utils import InputError
 from variants.stored_options import accepts
@@ -169,8 +169,8 @@ def changed_options(options):
     return found
 
 
-def newest_results(path, epoch):
-    """The last line of a metrics.jsonl that measures the generators of an epoch -> dict, or None
+def newest_results(path, epoch, dataset_name=None):
+    """The last line of a metrics.jsonl that measures the generators of an epoch on their data set -> dict, or None
 
     epoch: None if it is unknown, as in the lines of files that do not know it"""
     try:
@@ -185,7 +185,9 @@ def newest_results(path, epoch):
             record = json.loads(line)
         except (ValueError, RecursionError):
             continue
-        if isinstance(record, dict) and record.get("epoch") == epoch and isinstance(record.get("results"), dict):
+        if not isinstance(record, dict) or not isinstance(record.get("results"), dict):
+            continue
+        if record.get("epoch") == epoch and is_of_run(record, dataset_name):
             return record
     return None
 

@@ -71,7 +71,8 @@ def write_folder(found, folder, images):
         write_onnx(one, os.path.join(folder, f"G_{direction}.onnx"), images)
     shows = write_sample(trained, os.path.join(folder, "sample.png"))
     beside = os.path.dirname(trained.path)
-    results = newest_results(os.path.join(beside, "metrics.jsonl"), trained.epoch)
+    name = os.path.basename(str(trained.options.get("dataset_name") or "")) or None
+    results = newest_results(os.path.join(beside, "metrics.jsonl"), trained.epoch, name)
     with open(os.path.join(folder, "README.md"), "w", encoding="utf-8") as file:
         file.write(card(found, {*os.listdir(folder)}, results, shows))
 

@@ -72,6 +72,10 @@ def make_folder(path):
         with open(index, "rb") as file:
             if MARK not in file.read(10_000):
                 raise InputError(f"--output {path}: contains another index.html. Name another folder")
+    elif os.path.isdir(path):
+        for name in (*sorted(os.listdir(PAGE)), "networks.json", "runtime"):
+            if os.path.lexists(os.path.join(path, name)):
+                raise InputError(f"--output {path}: contains another {name}. Name another folder")
     os.makedirs(path, exist_ok=True)
 
 

@@ -29,7 +29,8 @@ class FixedNorm(nn.Module):
 
     def __init__(self, norm, mean, var):
         super().__init__()
-        self.eps, self.weight, self.bias = norm.eps, norm.weight, norm.bias
+        self.eps = norm.eps
+        self.weight, self.bias = (None if value is None else value.float() for value in (norm.weight, norm.bias))
         if isinstance(norm, nn.GroupNorm):  # the channels of a group have one mean and variance
             means, variances = mean.view(norm.num_groups, -1), var.view(norm.num_groups, -1)
             mean = means.mean(1, keepdim=True).expand_as(means).flatten()

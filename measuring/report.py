@@ -14,6 +14,7 @@ import base64
 import io
 import json
 import os
+import re
 
 import numpy as np
 from PIL import Image
@@ -25,7 +26,7 @@ from command_line.run import run_script
 from datasets import find_folder
 from inference import load_translator
 from measuring.logs import conditions_of, draw_plots, read_log
-from measuring.results import MEASURES, arrow, best_epochs, with_unit
+from measuring.results import MEASURES, arrow, best_epochs, is_of_run, with_unit
 from media.folders import ImageFiles
 from media.images import load_image
 from media.reading import check_regular
@@ -85,8 +86,8 @@ def curves(logs, smooth):
 def sample_grids(name, width):
     """-> list of (step, data URI), evenly spaced over the training"""
     folder = os.path.join("images", name)
-    found = sorted(file for file in os.listdir(folder) if file[:-4].isdecimal() and file.endswith(".png")) \
-        if os.path.isdir(folder) else []  # fmt: skip
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    found = sorted((name for name in names if re.fullmatch(r"[0-9]+\.png", name)), key=lambda name: int(name[:-4]))
     if len(found) > N_GRIDS:
         found = [found[round(i)] for i in np.linspace(0, len(found) - 1, N_GRIDS)]
     return [(int(file[:-4]), embed_file(os.path.join(folder, file), width)) for file in found]
@@ -182,7 +183,8 @@ def costs_of(name, records, options):
     seconds, before = 0.0, 0
     for record in records:
         if record.get("images_per_s"):
-            seconds += 2 * options.get("batch_size", 1) * (record["step"] - before) / record["images_per_s"]
+            n_images = 2 * options.get("batch_size", 1) * options.get("accumulate", 1)  # of a step, in one process
+            seconds += n_images * (record["step"] - before) / record["images_per_s"]
             before = record["step"]
     memory = [record["memory_gib"] for record in records if "memory_gib" in record]
     folder = f"saved_models/{name}"
@@ -192,8 +194,9 @@ def costs_of(name, records, options):
     return costs + [("files", f"{len(files)}, {sum(files) / 1e6:.0f} MB in {folder}")]
 
 
-def measured_of(name):
-    """-> {epoch: {direction: {measure: value}}}, the newest line of metrics.jsonl for each epoch"""
+def measured_of(name, dataset_name):
+    """-> {epoch: {direction: {measure: value}}} of this run on its data set, the newest lines of metrics.jsonl for each
+    epoch"""
     path, history = f"saved_models/{name}/metrics.jsonl", {}
     if not os.path.isfile(path):
         return history
@@ -202,6 +205,8 @@ def measured_of(name):
         for line in file:
             try:
                 record = json.loads(line)
+                if not is_of_run(record, dataset_name):
+                    continue
                 results = {
                     str(d): {m: float(v) for m, v in values.items() if m in MEASURES and isinstance(v, (int, float))}
                     for d, values in record["results"].items() if d in ("AB", "BA")
@@ -232,7 +237,8 @@ def results_of(history):
 
 def describe_run(name, records, opt, width):
     """-> dict for the template"""
-    record, history = read_options(name), measured_of(name)
+    record = read_options(name)
+    history = measured_of(name, record["options"].get("dataset_name"))
     rows, best = results_of(history)
     return {
         "name": name, "facts": facts_of(name, record, records), "grids": sample_grids(name, 4 * width),

@@ -9,6 +9,7 @@ import textwrap
 
 from torchvision.transforms.functional import to_pil_image
 
+from inference.exported import is_exported
 from media.sheets import draw_sheet
 from utils import whole_file
 
@@ -45,6 +46,17 @@ MEASURES = {
 IN_VALUES = {"cycle_l1": 0, "identity_l1": 1, "paired_l1": 1}
 BETTER = {True: "  (higher is better)", False: "  (lower is better)", None: ""}
 N_CASES = 4  # number of best cases in a sheet, and of worst cases
+
+
+def is_of_run(record, dataset_name):
+    """Whether a line of metrics.jsonl measures a generator of the run itself, on its own data set. evaluate.py appends
+    the results of exported files and of other data to the same file.
+
+    record: dict; dataset_name: as trained, None if unknown"""
+    checkpoint, data = record.get("checkpoint"), record.get("data")
+    if isinstance(checkpoint, str) and is_exported(checkpoint):
+        return False
+    return not dataset_name or not isinstance(data, str) or os.path.basename(os.path.normpath(data)) == dataset_name
 
 
 def arrow(direction):

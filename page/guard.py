@@ -15,7 +15,7 @@ GET = re.compile(
 POST = re.compile(r"/gradio_api/(queue/join/?|upload/?|component_server/?|cancel/?|reset/?)")
 FILE = "/gradio_api/file="
 JSON_BYTES = 2_000_000  # of a request that is no upload
-MASK_BYTES = 40_000_000  # of a layer of a painted mask
+MASK_BYTES = 10_000_000  # of a layer of a painted mask
 HEADERS = {
     # nothing comes from other hosts. Gradio's own scripts are inline and compile templates
     "content-security-policy": "default-src 'self'; img-src 'self' data: blob:; media-src 'self' data: blob:; "
@@ -83,6 +83,8 @@ class Guard:
         host = re.sub(r":\d+$", "", header(scope, b"host"))
         if self.hosts is not None and host not in self.hosts:
             raise Refused(403, "this page is for this machine only")
+        if header(scope, b"sec-fetch-site") == "cross-site" and method != "GET":
+            raise Refused(403, "another site must not use this page")
         if path.startswith(FILE) and method in ("GET", "HEAD"):
             return self.check_file(path[len(FILE) :], 404)
         allowed = {"GET": GET, "HEAD": GET, "POST": POST}.get(method)
@@ -119,6 +121,8 @@ class Guard:
                 raise Refused(413, f"larger than {limit // 10**6} MB")
         if is_json:
             self.check_json(body)
+        elif header(scope, b"content-type").startswith("multipart/form-data"):
+            await check_layer(scope, body)
         return replayed(body, receive)
 
     def check_json(self, body):
@@ -142,6 +146,23 @@ class Guard:
                 todo.extend(value.values())
             elif isinstance(value, list):
                 todo.extend(value)
+
+
+async def check_layer(scope, body):
+    """Raises Refused unless a form is a layer of a painted mask with a small number: Gradio makes room for as many layers
+    as the number says. Parsed as Gradio does."""
+    from starlette.datastructures import Headers
+    from starlette.formparsers import MultiPartException, MultiPartParser
+
+    async def stream():
+        yield body
+
+    try:
+        form = await MultiPartParser(Headers(scope=scope), stream()).parse()
+    except (MultiPartException, KeyError, ValueError):
+        raise Refused(400, "not a form")
+    if not all(isinstance(n, str) and re.fullmatch("[0-9]?|null", n) for n in form.getlist("index")):
+        raise Refused(400, "no such layer")
 
 
 def header(scope, name):

@@ -60,13 +60,23 @@ class Models:
         """-> names of the checkpoints of a run: "latest", "epoch 75", "epoch 70", ..., then files of other names.
         Raises InputError if there is no such run."""
         if run == COMMAND_LINE and self.files:
-            return list(self.files)
+            return list(self.named_files())
         files = listing(self.folder_of(run))
         matches = [match for pattern in (GENERATOR, FULL) for file in files if (match := pattern.fullmatch(file))]
         epochs = sorted({int(match.groups()[-1]) for match in matches}, reverse=True)
         known = {match.string for match in matches} | {"latest.pth"}
         others = [file for file in files if file.endswith(WEIGHTS) and file not in known]
         return [LATEST] * ("latest.pth" in files) + [f"epoch {epoch}" for epoch in epochs] + others
+
+    def named_files(self):
+        """-> {name: path} of the files of the command line. Visitors see names only; equal ones are numbered."""
+        named = {}
+        for path in self.files:
+            name, n = os.path.basename(os.path.normpath(path)), 1
+            while (unique := name if n == 1 else f"{name} ({n})") in named:
+                n += 1
+            named[unique] = path
+        return named
 
     def folder_of(self, run):
         """The folder of a run. Raises InputError unless `run` is the name of one."""
@@ -90,7 +100,7 @@ class Models:
         if not isinstance(checkpoint, str) or checkpoint not in names:
             raise InputError(f"{shown(checkpoint)}: {run} has no such checkpoint. Choose one from the list")
         if run == COMMAND_LINE:
-            return checkpoint
+            return self.named_files()[checkpoint]
         folder = self.folder_of(run)
         if checkpoint == LATEST:
             return os.path.join(folder, "latest.pth")
@@ -135,7 +145,7 @@ class Models:
 
     def kept(self, run, direction):
         """-> names of the checkpoints of a run that hold a generator of this direction, the oldest first: one an epoch,
-        and latest.pth if no epoch was kept"""
+        latest.pth if no epoch was kept, and files of other names if that is missing, too"""
         found = []
         for name in reversed(self.checkpoints(run)):
             try:
@@ -143,7 +153,8 @@ class Models:
             except InputError:
                 continue
             found += [name] if name.startswith("epoch ") else []
-        return found or [name for name in self.checkpoints(run) if name == LATEST]
+        names = self.checkpoints(run)
+        return found or [name for name in names if name == LATEST] or names
 
 
 HOW_TO_TRAIN = "There is no trained run yet. Train one in a few minutes with: python cyclegan.py"

@@ -89,7 +89,10 @@ class Translators:
         with self.lock:
             if self.kept.get(key, (None,))[0] != state:
                 self.kept.pop(key, None)  # frees its memory first
-                self.kept[key] = state, load_generator(path, direction)
+                try:
+                    self.kept[key] = state, load_generator(path, direction)
+                except InputError as error:
+                    raise InputError(without_folders(str(error), path))
             self.kept.move_to_end(key)
             while len(self.kept) > self.n_kept:
                 self.kept.popitem(last=False)

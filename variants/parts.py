@@ -163,7 +163,7 @@ def add_projections(generator, n_out=256):
 
 def freeze_first(discriminator, n):
     """Keeps the first n convolutions of a discriminator fixed, of a DiscriminatorMultiscale those of each scale, and the
-    gains of their batch norms (Mo et al., 2020, Freeze-D, arXiv:2002.10964). No gradients are computed for their
+    gains of their norms (Mo et al., 2020, Freeze-D, arXiv:2002.10964). No gradients are computed for their
     weights, and optimizers do not change them. With --spectral_norm, the estimate of the singular value that these
     weights are divided by is still updated.
     """
@@ -171,7 +171,7 @@ def freeze_first(discriminator, n):
         n_seen = 0
         for part in scale.modules():
             n_seen += isinstance(part, nn.Conv2d)
-            if n_seen <= n and isinstance(part, nn.Conv2d | nn.BatchNorm2d):
+            if n_seen <= n and isinstance(part, nn.Conv2d | nn.BatchNorm2d | nn.GroupNorm):
                 part.requires_grad_(False)
 
 

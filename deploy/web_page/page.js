@@ -37,7 +37,7 @@ function startWorker() {
   const code = `import ${JSON.stringify(new URL("worker.js", document.baseURI).href)};`;
   const url = URL.createObjectURL(new Blob([code], { type: "text/javascript" }));
   const started = new Worker(url, { type: "module" });
-  started.onerror = () => finish(() => sayError(FAILURES.download()));
+  started.onerror = () => { stop(); sayError(FAILURES.download()); };  // the next one starts anew
   return started;
 }
 

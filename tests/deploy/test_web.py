@@ -183,15 +183,18 @@ def test_the_policy_of_the_page():
     (["--format", "web", "--benchmark"], "--format web: writes a folder of its own"),
     (["--format", "web", "--output", "file"], "--output file: is a file. Name a folder"),
     (["--format", "web", "--output", "other"], "--output other: contains another index.html. Name another folder"),
+    (["--format", "web", "--output", "site"], "--output site: contains another style.css. Name another folder"),
 ])  # fmt: skip
 def test_options_that_are_refused(checkpoint, quick, options, message):
     os.mkdir("other")
-    for path in ("file", "other/index.html"):
+    os.mkdir("site")
+    for path in ("file", "other/index.html", "site/style.css"):
         pathlib.Path(path).write_text("mine")
     with pytest.raises(InputError, match=re.escape(message)) as error:
         export.main(["--checkpoint", checkpoint, *options])
     assert "\n" not in str(error.value)
     assert pathlib.Path("other/index.html").read_text() == pathlib.Path("file").read_text() == "mine"
+    assert pathlib.Path("site/style.css").read_text() == "mine" and os.listdir("site") == ["style.css"]
     assert os.listdir("other") == ["index.html"] and not os.path.exists("saved_models/horse2zebra/web")
 
 

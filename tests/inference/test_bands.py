@@ -54,6 +54,8 @@ def test_layer_norm():
             part.bias.normal_(0, 0.5)
     assert goes_in_bands(G)
     assert (translate_in_bands(G, x, 64 * 64) - G(x)).abs().max() < 1e-4
+    G, x = G.bfloat16(), x.bfloat16()
+    assert (translate_in_bands(G, x, 64 * 64).float() - G(x).float()).abs().mean() < 0.02
 
 
 @torch.no_grad()

@@ -99,6 +99,11 @@ def test_the_results_of_evaluate(run):
         for epoch, value in ((1, 20.0), (2, 12.5)):
             results = {"AB": {"cycle_l1": value, "unknown": 1.0}, "XX": {"cycle_l1": 0.0}}
             file.write(json.dumps({"epoch": epoch, "results": results}) + "\n")
+        for more in (
+            {"checkpoint": "saved_models/tiny/G_AB_2_int8.onnx"},
+            {"data": "data/others"},
+        ):  # of something else
+            file.write(json.dumps({"epoch": 2, "results": {"AB": {"cycle_l1": 99.0}}} | more) + "\n")
         file.write('{"epoch": 3, "results": 7}\n{"epoch"\n')
     page = run()
     assert "cycle reconstruction, L1, of 255" in page.texts and "12.5" in page.texts and "20" not in page.texts
@@ -160,3 +165,11 @@ def test_a_report_at_the_end_of_a_training(make_set, tmp_path, monkeypatch):
     assert not os.path.exists("images/tiny/report.html")
     cyclegan.main([*SMALL, "--n_epochs", "1", "--run_name", "other", "--report"])
     assert "data/tiny: 4 images of A, 5 of B" in Page("images/other/report.html").texts
+
+
+def test_sample_grids_are_in_the_order_of_steps(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.makedirs("images/long")
+    for name in ("999000", "1000000", "000500", "²"):
+        Image.new("RGB", (8, 8)).save(f"images/long/{name}.png")
+    assert [step for step, _ in report.sample_grids("long", 100)] == [500, 999000, 1000000]

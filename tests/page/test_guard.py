@@ -14,7 +14,8 @@ def ask(tmp_path):
     """ask(method, path, body=..., ...) -> (HTTP status, the body that the application saw, or None, headers)"""
     os.makedirs(tmp_path / "uploads")
 
-    def request(method, path, body=b"", hosts=None, host="127.0.0.1:7860", length=None, max_upload=1000, kind="http"):
+    def request(method, path, body=b"", hosts=None, host="127.0.0.1:7860", length=None, max_upload=1000, kind="http",
+                more=()):  # fmt: skip
         seen, sent = [], []
 
         async def application(scope, receive, send):
@@ -33,6 +34,7 @@ def ask(tmp_path):
         chunks = [body[i : i + 400] for i in range(0, len(body), 400)] or [b""]
         messages = [{"type": "http.request", "body": c, "more_body": i < len(chunks)} for i, c in enumerate(chunks, 1)]
         headers = [(b"host", host.encode())] + [(b"content-length", str(length).encode())] * (length is not None)
+        headers += more
         scope = {"type": kind, "method": method, "path": path, "headers": headers}
 
         async def receive():
@@ -133,3 +135,41 @@ def test_an_error_of_gradio_is_one_line(ask, capsys):
     status, _, headers = ask("POST", "/gradio_api/component_server", b"fail")
     assert status == 400 and headers[b"content-type"].startswith(b"text/plain")
     assert capsys.readouterr().out == "note: a request for /gradio_api/component_server failed (KeyError)\n"
+
+
+def layer(index):
+    """The body of a form with a layer of a mask, and its header"""
+    fields = {
+        "type": "layer",
+        "index": index,
+        "id": "x",
+        "component_id": "9",
+        "session_hash": "s",
+        "fn_name": "accept_blobs",
+    }
+    parts = [
+        f'--b\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n' for name, value in fields.items()
+    ]
+    parts.append('--b\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\nPNG\r\n--b--\r\n')
+    return "".join(parts).encode(), [(b"content-type", b"multipart/form-data; boundary=b")]
+
+
+@pytest.mark.parametrize("index, status", [("0", 200), ("9", 200), ("null", 200), ("", 200), ("10", 400), ("2000000000", 400),
+                                           ("-1", 400), ("1e9", 400)])  # fmt: skip
+def test_layers_of_a_mask_have_small_numbers(ask, index, status):
+    pytest.importorskip("multipart")
+    body, headers = layer(index)
+    answer, seen, _ = ask("POST", "/gradio_api/component_server", body, more=headers)
+    assert answer == status and seen == (body if status == 200 else None)
+
+
+def test_a_form_that_is_none_is_refused(ask):
+    pytest.importorskip("multipart")
+    assert ask("POST", "/gradio_api/component_server", b"x", more=[(b"content-type", b"multipart/form-data")])[0] == 400
+
+
+def test_other_sites_cannot_send_anything(ask):
+    headers = [(b"sec-fetch-site", b"cross-site")]
+    assert ask("POST", "/gradio_api/upload", b"x", more=headers)[0] == 403
+    assert ask("GET", "/", more=headers)[0] == 200  # a link to the page
+    assert ask("POST", "/gradio_api/upload", b"x", more=[(b"sec-fetch-site", b"same-origin")])[0] == 200

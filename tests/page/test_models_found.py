@@ -50,9 +50,12 @@ def test_files_of_the_command_line(files):
     files("a/latest.pth")
     models = Models(files=("/elsewhere/G.pth",))
     assert models.translators() == [COMMAND_LINE, "a"]
-    assert models.file(COMMAND_LINE, "/elsewhere/G.pth", "AB") == "/elsewhere/G.pth"
+    assert models.checkpoints(COMMAND_LINE) == ["G.pth"]  # no folder is shown to visitors
+    assert models.file(COMMAND_LINE, "G.pth", "AB") == "/elsewhere/G.pth"
+    several = Models(files=("/one/G.pth", "/two/G.pth", "/three/hub/")).named_files()
+    assert several == {"G.pth": "/one/G.pth", "G.pth (2)": "/two/G.pth", "hub": "/three/hub/"}
     with pytest.raises(InputError):
-        models.file(COMMAND_LINE, "/elsewhere/H.pth", "AB")
+        models.file(COMMAND_LINE, "/elsewhere/G.pth", "AB")
     with pytest.raises(InputError):
         Models().checkpoints(COMMAND_LINE)
 

@@ -52,6 +52,7 @@ def convolutions(D):
         ("--discriminator pixel", 1, 1),
         ("--spectral_norm", 2, 1),
         ("--norm batch --batch_size 2 --clip_grad 0.1", 2, 1),
+        ("--norm_D layer", 3, 1),
         ("--accumulate 2 --batch_size 2", 2, 1),
     ],
 )
@@ -103,3 +104,10 @@ def test_it_costs_nothing_when_off():
     gan, _ = build(options())
     assert all(p.requires_grad for network in gan.networks().values() for p in network.parameters())
     assert all(o.trained == o.parameters for o in gan.optimizers().values())
+
+
+def test_the_norms_between_frozen_convolutions_are_frozen():
+    gan, before, after = trained(options("--norm_D", "layer", "--freeze_D", "3"))
+    changed = [key for key in before["D_A"] if not torch.equal(before["D_A"][key], after["D_A"][key])]
+    norms = [f"model.{i}.{kind}" for i in (3, 6, 9) for kind in ("weight", "bias")]  # of the second to the fourth layer
+    assert {*norms} & {*changed} == {*norms[4:]}
