@@ -11,6 +11,8 @@ there is left out: without matplotlib there are no curves, and without the data 
 
 import argparse
 import base64
+import contextlib
+import hashlib
 import io
 import json
 import os
@@ -30,7 +32,7 @@ from measuring.results import MEASURES, arrow, best_epochs, is_of_run, with_unit
 from media.folders import ImageFiles
 from media.images import load_image
 from media.reading import check_regular
-from training.options import as_typed
+from training.options import as_typed, check_name
 from utils import InputError, whole_file
 from variants.stored_options import check_options, confirm_paths
 
@@ -62,10 +64,15 @@ def embed(image, width, quality=85):
     return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
 
 
-def embed_file(path, width):
-    check_regular(path)
-    with Image.open(path, formats=["PNG"]) as image:
-        return embed(image, width)
+def read_pictures(titled):
+    """[(title, path)] -> [(title, PIL image)]; without those that cannot be read, which are named"""
+    found = []
+    for title, path in titled:
+        try:
+            found.append((title, Image.fromarray(load_image(path, 3))))
+        except InputError as error:
+            print(f"note: {error}")
+    return found
 
 
 def curves(logs, smooth):
@@ -83,30 +90,30 @@ def curves(logs, smooth):
             os.remove(path)
 
 
-def sample_grids(name, width):
-    """-> list of (step, data URI), evenly spaced over the training"""
+def sample_grids(name):
+    """-> list of (step, PIL image), evenly spaced over the training"""
     folder = os.path.join("images", name)
     names = os.listdir(folder) if os.path.isdir(folder) else []
     found = sorted((name for name in names if re.fullmatch(r"[0-9]+\.png", name)), key=lambda name: int(name[:-4]))
     if len(found) > N_GRIDS:
         found = [found[round(i)] for i in np.linspace(0, len(found) - 1, N_GRIDS)]
-    return [(int(file[:-4]), embed_file(os.path.join(folder, file), width)) for file in found]
+    return read_pictures([(int(file[:-4]), os.path.join(folder, file)) for file in found])
 
 
-def case_sheets(name, width):
-    """-> list of (title, data URI) of the sheets of best and worst cases that evaluate.py has written last"""
+def case_sheets(name):
+    """-> list of (title, PIL image) of the sheets of best and worst cases that evaluate.py has written last"""
     folder, sheets = os.path.join("images", name), []
     for direction in ("AB", "BA"):
         found = [f for f in os.listdir(folder) if f.startswith("evaluate_") and f.endswith(f"_{direction}.png")] \
             if os.path.isdir(folder) else []  # fmt: skip
         if found:
             newest = max(found, key=lambda file: os.path.getmtime(os.path.join(folder, file)))
-            sheets.append((arrow(direction), embed_file(os.path.join(folder, newest), width)))
-    return sheets
+            sheets.append((arrow(direction), os.path.join(folder, newest)))
+    return read_pictures(sheets)
 
 
-def before_and_after(name, options, data_dir, width):
-    """Translates a few test images now -> {direction: [(file name, data URI of the image, of its translation)]}"""
+def before_and_after(name, options, data_dir):
+    """Translates a few test images now -> {direction: [(file name, image, translation)]}, both PIL images"""
     checkpoint, found = f"saved_models/{name}/latest.pth", {}
     if not os.path.exists(checkpoint):
         return found
@@ -119,19 +126,20 @@ def before_and_after(name, options, data_dir, width):
     for direction in ("AB", "BA"):
         try:
             files = ImageFiles(find_folder(root, "test", direction[0]))
-            translate = load_translator(checkpoint, direction, device="cpu", size=options.get("img_height"))
+            size = min((options[side] for side in ("img_height", "img_width") if side in options), default=None)
+            translate = load_translator(checkpoint, direction, device="cpu", size=size)
             chosen = [files[round(i)] for i in np.linspace(0, len(files) - 1, min(N_TESTS, len(files)))]
-            found[direction] = [pair_of(path, translate, width) for path in chosen]
+            found[direction] = [pair_of(path, translate) for path in chosen]
         except InputError as error:
             print(f"note: no test images {arrow(direction)}: {error}")
     return found
 
 
-def pair_of(path, translate, width):
-    """-> (file name, data URI of an image, of its translation)"""
+def pair_of(path, translate):
+    """-> (file name, PIL image, its translation)"""
     image = Image.fromarray(load_image(path, 3))
     translation = translate(image)
-    return os.path.basename(path), embed(image.resize(translation.size), width), embed(translation, width)
+    return os.path.basename(path), image.resize(translation.size), translation
 
 
 ##############################
@@ -182,16 +190,20 @@ def costs_of(name, records, options):
     """-> list of (what, value): the time, memory and disk space of a run"""
     seconds, before = 0.0, 0
     for record in records:
-        if record.get("images_per_s"):
+        if record.get("images_per_s", 0) > 1e-6:
             n_images = 2 * options.get("batch_size", 1) * options.get("accumulate", 1)  # of a step, in one process
             seconds += n_images * (record["step"] - before) / record["images_per_s"]
             before = record["step"]
     memory = [record["memory_gib"] for record in records if "memory_gib" in record]
     folder = f"saved_models/{name}"
-    files = [os.path.getsize(os.path.join(folder, file)) for file in os.listdir(folder)]
+    sizes = []
+    for inside, _, files in os.walk(folder):
+        for file in files:
+            with contextlib.suppress(FileNotFoundError):  # a training renames and removes files
+                sizes.append(os.path.getsize(os.path.join(inside, file)))
     costs = [("training time", duration(seconds))] if seconds else []
     costs += [("memory", f"{max(memory):.1f} GiB")] if memory else []
-    return costs + [("files", f"{len(files)}, {sum(files) / 1e6:.0f} MB in {folder}")]
+    return costs + [("files", f"{len(sizes)}, {sum(sizes) / 1e6:.0f} MB in {folder}")]
 
 
 def measured_of(name, dataset_name):
@@ -235,23 +247,36 @@ def results_of(history):
 ##############################
 
 
-def describe_run(name, records, opt, width):
-    """-> dict for the template"""
+def describe_run(name, records, opt):
+    """-> dict for the template, with PIL images, see embedded"""
     record = read_options(name)
     history = measured_of(name, record["options"].get("dataset_name"))
     rows, best = results_of(history)
     return {
-        "name": name, "facts": facts_of(name, record, records), "grids": sample_grids(name, 4 * width),
+        "name": name, "facts": facts_of(name, record, records), "grids": sample_grids(name),
         "health": [(condition, steps[:5], advice) for condition, steps, advice in conditions_of(records)],
-        "rows": rows, "best": best, "sheets": case_sheets(name, 4 * width),
-        "pairs": {arrow(d): pairs for d, pairs in before_and_after(name, record["options"], opt.data_dir, width).items()},
+        "rows": rows, "best": best, "sheets": case_sheets(name),
+        "pairs": {arrow(d): pairs for d, pairs in before_and_after(name, record["options"], opt.data_dir).items()},
     }  # fmt: skip
+
+
+def embedded(run, width):
+    """A dict of describe_run with data URIs instead of PIL images. width: of a test image; grids and sheets are wider"""
+    return run | {
+        "grids": [(step, embed(image, 4 * width)) for step, image in run["grids"]],
+        "sheets": [(title, embed(image, 4 * width)) for title, image in run["sheets"]],
+        "pairs": {
+            direction: [(file, embed(before, width), embed(after, width)) for file, before, after in pairs]
+            for direction, pairs in run["pairs"].items()
+        },
+    }
 
 
 def write_report(opt):
     """Writes the report of the runs opt.names -> its path"""
     try:
         import jinja2
+        import markupsafe  # comes with it
     except ImportError:
         raise InputError("measuring.report: requires Jinja2: pip install jinja2")
     logs = {}
@@ -263,9 +288,14 @@ def write_report(opt):
     folder = os.path.dirname(os.path.abspath(__file__))
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(folder), autoescape=True)
     template, plots = environment.get_template("report.html"), curves(logs, opt.smooth)
+    with open(os.path.join(folder, "report.js"), encoding="utf-8") as file:
+        script = file.read()
+    # the page may run this script only: it holds texts from files, and is made to be passed on
+    script_hash = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    runs = [describe_run(name, records, opt) for name, records in logs.items()]
     for width in (320, 200, 120):
-        runs = [describe_run(name, records, opt, width) for name, records in logs.items()]
-        text = template.render(runs=runs, curves=plots, title=", ".join(opt.names))
+        text = template.render(runs=[embedded(run, width) for run in runs], curves=plots, title=", ".join(opt.names),
+                               script=markupsafe.Markup(script), script_hash=script_hash)  # fmt: skip
         if len(text) <= LIMIT:
             break
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
@@ -277,8 +307,7 @@ def write_report(opt):
 def main(argv=None):
     opt = get_parser().parse_args(argv)
     for name in opt.names:
-        if os.path.basename(name) != name:
-            raise InputError(f"{name}: must be the name of a run, not a path")
+        check_name("NAME", name)
     path = write_report(opt)
     print(f"{path}: {os.path.getsize(path) / 1e6:.1f} MB, opens in any browser")
 

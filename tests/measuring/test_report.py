@@ -87,7 +87,7 @@ def test_what_is_not_there_is_left_out_and_two_runs_are_side_by_side(run, monkey
     page = run("other")
     out = capsys.readouterr().out
     assert "note: saved_models/tiny/options.json cannot be used" in out
-    assert page.texts.count("No test images were at hand.") == 2
+    assert page.texts.count("There are no test images.") == 2
     assert "D too strong, at step 100" in page.texts
     assert "20 s" in page.texts or "0:20" in page.texts  # 2 * 100 images at 10 a second
     assert "1.5 GiB" in page.texts and page.texts.count("tiny") >= 5
@@ -130,7 +130,7 @@ def test_large_pictures_make_no_larger_file(run, monkeypatch):
     assert os.path.getsize("images/tiny/report.html") <= 700_000
 
 
-@pytest.mark.parametrize("name, words", [("../x", "must be the name of a run"), ("nothere", "no such file")])
+@pytest.mark.parametrize("name, words", [("../x", "must be the name of a folder"), ("nothere", "no such file")])
 def test_names_that_are_no_runs(tmp_path, monkeypatch, name, words):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=words):
@@ -149,7 +149,7 @@ def test_options_of_a_file_choose_no_folder_and_break_nothing(run, tmp_path, cap
                                ("batch_size", "many", "damaged, its option batch_size is 'many'")):  # fmt: skip
         json.dump(record | {"options": record["options"] | {name: value}}, open(path, "w"))
         page = run()
-        assert "No test images were at hand." in page.texts
+        assert "There are no test images." in page.texts
         assert words in capsys.readouterr().out
     json.dump(record, open(path, "w"))
     assert len([a for tag, a in run("--data_dir", "elsewhere").tags if tag == "img" and "alt" in a]) >= 8
@@ -172,4 +172,6 @@ def test_sample_grids_are_in_the_order_of_steps(tmp_path, monkeypatch):
     os.makedirs("images/long")
     for name in ("999000", "1000000", "000500", "²"):
         Image.new("RGB", (8, 8)).save(f"images/long/{name}.png")
-    assert [step for step, _ in report.sample_grids("long", 100)] == [500, 999000, 1000000]
+    with open("images/long/000700.png", "wb") as file:  # named, and left out
+        file.write(open("images/long/000500.png", "rb").read()[:40])
+    assert [step for step, _ in report.sample_grids("long")] == [500, 999000, 1000000]
