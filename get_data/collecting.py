@@ -103,7 +103,7 @@ def search(side, root, avoid, follow_links, found, left, seen):
         inner = []
         for name in names:
             path = os.path.join(folder, name)
-            if entries[name].is_symlink() and (why := why_not_followed(path, real, follow_links)):
+            if entries[name].is_symlink() and (why := why_not_followed(path, follow_links)):
                 left.append(LeftOut(side, path, "link", why))
             elif os.path.isdir(path):
                 inner.append(path)
@@ -112,8 +112,8 @@ def search(side, root, avoid, follow_links, found, left, seen):
         folders += reversed(inner)
 
 
-def why_not_followed(path, folder, follow_links):
-    """Why a symbolic link in a folder, given by its real path, is not used; None if it is."""
+def why_not_followed(path, follow_links):
+    """Why a symbolic link in a folder is not used; None if it is."""
     if not os.path.exists(path):
         return "leads nowhere, or to itself"
     if follow_links:

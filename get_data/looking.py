@@ -300,7 +300,7 @@ def look_at_image(source, how, key):
         sha = sha256_of(source.path)
     seen = see(source.path, how.size)
     check_worth(seen, how)
-    fits = seen.format == "array" or min(seen.width, seen.height) <= how.size
+    fits = min(seen.width, seen.height) <= how.size
     small = shrunk(seen.image, how.size)
     facts = facts_of(source, seen, small)
     facts.sha = sha

@@ -13,6 +13,7 @@ from inference.exported import Exported, is_exported, load_exported
 from inference.generator import TrainedGenerator
 from inference.weights import Weights, model_file, read_weights
 from media.files import load_file
+from media.reading import check_regular
 from media.tensors import is_safetensors
 from models import GeneratorResNet
 from utils import InputError
@@ -157,8 +158,8 @@ def load_generators(path, direction=None, counterpart=None, trust=False):
     """Loads the generators of both directions, as far as they can be found -> {direction: TrainedGenerator}, direction
     being "AB" and "BA", or one of them.
 
-    A full checkpoint holds both, and so may a file of safetensors. For a file with one generator, the other one is loaded from the file `counterpart`, or
-    from a file with the matching name in the same folder."""
+    A full checkpoint holds both, and so may a file of safetensors. For a file with one generator, the other one is loaded
+    from the file `counterpart`, or from a file with the matching name in the same folder."""
     path = model_file(path)
     if is_exported(path):
         generator, state = load_exported(path, direction, trust), {}
@@ -197,10 +198,12 @@ def options_beside(path):
 
 def provenance_beside(path):
     """What options.json in the same folder says of the making of a plain generator. {} if there is none."""
+    beside = os.path.join(os.path.dirname(path), "options.json")
     try:
-        with open(os.path.join(os.path.dirname(path), "options.json"), encoding="utf-8") as file:
+        check_regular(beside)  # opening a pipe would wait for ever
+        with open(beside, encoding="utf-8") as file:
             record = json.loads(file.read(1_000_000))
-    except (OSError, ValueError, RecursionError):  # the user did not name this file
+    except (OSError, ValueError, RecursionError):  # InputError is a ValueError; the user did not name this file
         return {}
     return {k: v for k, v in record.items() if k != "options"} if isinstance(record, dict) else {}
 

@@ -85,7 +85,7 @@ def add_networks(parser):
         help="architecture of the generators")
     add("--num_downs", type=between(3, 14), default=8, help="unet: number of downsamplings")
     add("--encoder_weights", metavar="FILE", help="pretrained: torchvision's resnet18 weights (default: download them)")
-    add("--norm", default="instance", choices=NORMS, help="normalisation of all networks")
+    add("--norm", default="instance", choices=NORMS, help="normalisation of the generators and, without --norm_D, the discriminators")
     add("--norm_D", choices=NORMS, help="normalisation of the discriminators (default: --norm)")
     add("--attention", action=switch, default=False, help="self-attention in the middle of the generators")
     add("--separable", action=switch, default=False, help="depthwise separable residual blocks, a ninth of the work")

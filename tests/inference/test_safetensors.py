@@ -492,3 +492,10 @@ def test_without_the_package(folder, monkeypatch):
     for kind in ("safetensors", "hub"):
         with pytest.raises(InputError, match="requires safetensors: pip install safetensors"):
             export.main(["--checkpoint", "saved_models/tiny/latest.pth", "--format", kind])
+
+
+def test_a_pipe_beside_a_generator_does_not_block(tmp_path):
+    from inference.load import provenance_beside
+
+    os.mkfifo(tmp_path / "options.json")
+    assert provenance_beside(str(tmp_path / "G_AB_1.pth")) == {}
