@@ -168,11 +168,11 @@ def main(argv=None):
     say(headline(findings))
     for finding in findings:
         say(f"{'problem' if finding.is_problem else 'note'}: {describe(finding)}")
-    say("to train on it:")
-    say(f"    {command}")
-    if opt.check:  # last, because the folder of the data set may be read-only
+    if opt.check:  # after the findings, because the folder of the data set may be read-only
         write_report(report, opt.name, facts, left, findings, command, opt.size, lambda one: one.path, True)
     say(f"report with pictures: {shown(report)}")
+    say("to train on it:")
+    say(f"    {command}")
 
 
 if __name__ == "__main__":

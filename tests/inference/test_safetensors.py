@@ -281,7 +281,7 @@ def test_the_page_offers_them(folder, monkeypatch):
     monkeypatch.setattr(serve, "serve", lambda build, opt, device, folder: seen.append(opt.checkpoint))
     app.main(["--checkpoint", "saved_models/downloaded", "--device", "cpu"])
     assert seen == [["saved_models/downloaded/model.safetensors"]]
-    assert Models(files=tuple(seen[0])).file(COMMAND_LINE, seen[0][0], "AB") == seen[0][0]
+    assert Models(files=tuple(seen[0])).file(COMMAND_LINE, "model.safetensors", "AB") == seen[0][0]
 
 
 def test_commands_that_need_more_than_generators(folder):
