@@ -20,6 +20,7 @@ from command_line.run import run_script
 from inference.load import load_generator
 from inference.weights import model_file
 from media.limits import decoding
+from media.sheets import GRID
 from utils import InputError, choose_device
 
 
@@ -133,7 +134,7 @@ def watch_tab(gr, do, tab):
     plots = gr.HTML(elem_id="plots")
     at = gr.Slider(0, 1, step=1, label="Sample grids over time", visible=False, elem_id="at")
     grid = gr.Image(interactive=False, visible=False, label="Sample grid", elem_id="grid", buttons=["fullscreen"])
-    gr.HTML("<p>Columns: real A, fake B, recovered A, real B, fake A, recovered B.</p>")
+    gr.HTML(f"<p>Columns: {', '.join(GRID)}.</p>")
     before, timer = gr.State(), gr.Timer(3)
 
     tab.select(do.watched_listed, run, run, **LIGHT)

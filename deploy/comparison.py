@@ -11,7 +11,7 @@ from deploy.formats import FORMATS
 from inference.translator import pad_to_multiple
 from measuring.images import stack_images, to_float
 from measuring.metrics import psnr
-from media.folders import ImageFiles
+from media.folders import ImageFiles, evenly_spaced
 from utils import InputError
 from variants.distances import ssim
 from variants.stored_options import confirm_paths
@@ -96,12 +96,6 @@ def list_images(folder, root, mode, domain):
         if folder:
             raise
         return []
-
-
-def evenly_spaced(paths, n):
-    """Returns n of the paths, or all of them if there are fewer."""
-    n = min(n, len(paths))
-    return [paths[i * len(paths) // n] for i in range(n)]
 
 
 def without(paths, others):

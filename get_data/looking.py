@@ -17,7 +17,7 @@ from media.containers import is_video
 from media.depth import is_array
 from media.files import sha256_of
 from media.frames import content_frames
-from media.images import apply_orientation, as_seen, open_image, scale_to_8_bit
+from media.images import apply_orientation, as_seen, open_image, orientation_of, scale_to_8_bit
 from media.reading import reading
 from utils import InputError, whole_file
 
@@ -130,7 +130,7 @@ def see(path, size):
         is_single = getattr(image, "n_frames", 1) == 1
         if not is_single and image.format in ("PNG", "TIFF"):
             image.seek(content_frames(image)[0])
-        turned = orientation_of(image) in range(2, 9)
+        turned = orientation_of(image) > 1
         whole = apply_orientation(image)
         is_plain = plain and is_single and not turned and not image.has_transparency_data
         channels = 1 if whole.mode in ("1", "L", "LA", "La") or whole.mode[0] in "IF" else 3
@@ -138,15 +138,6 @@ def see(path, size):
         is_lying = (whole.width > whole.height) != (image.width > image.height)
         width, height = before[0][::-1] if is_lying else before[0]
         return Seen(seen, width, height, image.format, is_plain, turned, channels, taken=time_of(image))
-
-
-def orientation_of(image):
-    """The orientation in the EXIF data of an open PIL image; 1 if there is none"""
-    image.load()  # a PNG may hold it after its pixels; outside the try block, as in images.apply_orientation
-    try:
-        return image.getexif().get(0x0112, 1)
-    except Exception:  # invalid EXIF
-        return 1
 
 
 def time_of(image):

@@ -2,8 +2,6 @@
 The report of prepare.py: one HTML file without scripts, which needs no network and no other file.
 """
 
-import base64
-import io
 import os
 
 import numpy as np
@@ -13,7 +11,9 @@ from get_data.collecting import REASONS, shown
 from get_data.judging import crop_of, headline, is_squashed
 from get_data.looking import BINS, see
 from get_data.preparing import quiet_decoders
+from media.folders import evenly_spaced
 from media.limits import PIXELS, decoding
+from media.sheets import data_uri
 from media.survey import covering
 from utils import InputError, whole_file
 
@@ -56,7 +56,7 @@ def domain_of(side, facts, left, size, file_of):
         "n_train": n_train,
         "n_test": len(those) - n_train,
         "n_left": sum(one.side == side for one in left),
-        "sheet": contact_sheet(spread(those, ON_SHEET), file_of),
+        "sheet": contact_sheet(evenly_spaced(those, ON_SHEET), file_of),
         "crops": crops_of(examples(those), size, file_of),
     }
 
@@ -67,14 +67,9 @@ def grouped(left):
     return [(text, those) for text, those in groups if those]
 
 
-def spread(items, n):
-    """n items, evenly spaced; all, if there are fewer"""
-    return [items[i * len(items) // n] for i in range(n)] if len(items) > n else items
-
-
 def examples(facts):
     """CROPPED images; the last one is the widest or highest, if training would squash it much"""
-    chosen = spread(facts, CROPPED)
+    chosen = evenly_spaced(facts, CROPPED)
     longest = max(facts, key=lambda one: max(one.width, one.height) / min(one.width, one.height))
     if is_squashed(longest) and longest not in chosen:
         chosen = [*chosen[: CROPPED - 1], longest]
@@ -84,13 +79,6 @@ def examples(facts):
 ##############################
 #   Pictures
 ##############################
-
-
-def data_uri(image):
-    """PIL image -> JPEG in the text of a page"""
-    encoded = io.BytesIO()
-    image.save(encoded, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode()
 
 
 def seen(path, size):

@@ -1,14 +1,18 @@
 """
-The logs of training runs, log.jsonl: reading them, and plotting their curves.
+The logs of training runs, log.jsonl: reading them, plotting their curves, and what they say on the time of a run.
 """
 
+import argparse
+import contextlib
 import json
 import os
+import types
 
 from command_line.suggestions import name_runs
 from media.reading import check_regular
 from training.health import ADVICE, USUAL
 from utils import InputError, whole_file
+from variants.schedules import count_A, ratio_by_epoch
 
 # Title of each plot -> the values of log.jsonl to draw in it. Plots without any logged value are omitted
 PLOTS = {
@@ -24,6 +28,7 @@ PLOTS = {
 # where the name of a value is not what to call it
 LABELS = {"tells": "D accuracy", "lr": "learning rate", "images_per_s": "images/s", "change": "gray levels",
           "val_cycle": "cycle, test images", "val_identity": "identity, test images"}  # fmt: skip
+RECENT = 10  # records of the log that the pace is the mean of
 STYLES = ("-", "--", ":", "-.")  # of the values in one plot, if there are several runs
 
 
@@ -77,6 +82,20 @@ def curve(records, name, smooth=0):
     return [step for step, _ in points], means
 
 
+def label_of(name):
+    """What a logged value is called in a plot"""
+    return LABELS.get(name, name.removeprefix("loss_"))
+
+
+def names_by_plot(records):
+    """-> {title of a plot: names of the logged values to draw in it}, without plots of which nothing was logged"""
+    logged = {name for record in records for name in record}
+    shown = {"loss_G", *(name for names in PLOTS.values() for name in names or ())}  # loss_G is the sum of the others
+    others = sorted(name for name in logged - shown if name.startswith("loss_"))
+    plots = {title: [n for n in (others if names is None else names) if n in logged] for title, names in PLOTS.items()}
+    return {title: names for title, names in plots.items() if names}
+
+
 def draw_plots(logs, smooth, path):
     """Writes a PNG file with all plots of PLOTS for which there are values.
 
@@ -90,11 +109,7 @@ def draw_plots(logs, smooth, path):
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    logged = {name for records in logs.values() for record in records for name in record}
-    shown = {"loss_G", *(name for names in PLOTS.values() for name in names or ())}  # loss_G is the sum of the others
-    others = sorted(name for name in logged - shown if name.startswith("loss_"))
-    plots = {title: [n for n in (others if names is None else names) if n in logged] for title, names in PLOTS.items()}
-    plots = {title: names for title, names in plots.items() if names}
+    plots = names_by_plot(record for records in logs.values() for record in records)
     if not plots:
         raise InputError(f"{', '.join(logs)}: nothing has been logged that can be drawn")
     n_rows = -(-len(plots) // 2)
@@ -120,7 +135,7 @@ def draw_curves(axis, names, logs, smooth):
             steps, values = curve(records, name, smooth if name.startswith("loss_") else 0)
             if steps:
                 several = len(logs) > 1
-                words = [LABELS.get(name, name.removeprefix("loss_"))] * (len(names) > 1 or not several)
+                words = [label_of(name)] * (len(names) > 1 or not several)
                 label = ", ".join(words + [run_name] * several)
                 colour, style = f"C{(i if several else j) % 10}", STYLES[j % len(STYLES)] if several else "-"
                 lines += axis.plot(steps, values, label=label, color=colour, linestyle=style, marker=".")
@@ -142,3 +157,83 @@ def conditions_of(records):
             if condition in ADVICE:
                 steps_of.setdefault(condition, []).append(int(record["step"]))
     return [(condition, steps, ADVICE[condition]) for condition, steps in steps_of.items()]
+
+
+##############################
+#   The time of a run
+##############################
+
+
+def last_step(record, records):
+    """The step at which a run ends, None if that is unknown.
+
+    record:  contents of options.json, a dict with "options"; its values may be anything
+    records: of read_log
+    """
+    options = record["options"]
+    if positive(options.get("n_iters")):
+        return options["n_iters"]
+    n_epochs, steps = options.get("n_epochs"), steps_per_epoch(record, records)
+    return n_epochs * steps if positive(n_epochs) and steps else None
+
+
+def steps_per_epoch(record, records):
+    """None if unknown. It depends on the number of processes, which options.json does not hold, but which follows from the
+    log: that says the epoch of each step."""
+    options, data = record["options"], record.get("data")
+    counts = [data.get(domain) for domain in "AB"] if isinstance(data, dict) else [None]
+    batch = [options.get("batch_size"), options.get("accumulate", 1)]
+    if not all(map(positive, counts + batch)):
+        return None
+    epochs = [(one["step"], int(one["epoch"])) for one in records if "epoch" in one and one["step"] > 0]
+    for n_processes in range(1, 257):
+        steps = max(counts) // (batch[0] * batch[1] * n_processes)
+        # epoch e, counted from 0, has the steps e * steps + 1 to (e + 1) * steps
+        if steps and all(epoch * steps < step <= (epoch + 1) * steps for step, epoch in epochs if step):
+            return steps
+    return None
+
+
+def positive(value):
+    return type(value) is int and 0 < value < 10**9
+
+
+def images_per_step(record, records):
+    """-> function (epoch) -> how many images a step of it sees, of both domains, in all processes; as far as is known"""
+    options, n_steps = record["options"], steps_per_epoch(record, records)
+    known = {name: options[name] for name in ("batch_size", "accumulate", "n_epochs") if positive(options.get(name))}
+    opt = types.SimpleNamespace(**dict(batch_size=1, accumulate=1, n_epochs=1, ratio_A=None) | known)
+    with contextlib.suppress(argparse.ArgumentTypeError, AttributeError, TypeError):
+        opt.ratio_A = ratio_by_epoch(options["ratio_A"]) if options.get("ratio_A") else None
+    n_B, n_processes = opt.batch_size * opt.accumulate, 1
+    if n_steps:
+        n_processes = max(1, max(record["data"]["A"], record["data"]["B"]) // (n_B * n_steps))
+    return lambda epoch: (count_A(opt, epoch) + n_B) * n_processes
+
+
+def paces_of(record, records):
+    """-> list of (record of the log, seconds of a step), of the records that say how fast the training was"""
+    n_images = images_per_step(record, records)
+    # a pace of almost 0 would make the time infinite
+    timed = [one for one in records if one.get("images_per_s", 0) > 1e-6]
+    return [(one, n_images(int(one.get("epoch", 0))) / one["images_per_s"]) for one in timed]
+
+
+def seconds_left(record, records, since=0.0):
+    """The seconds that a run will still take; None if that is unknown.
+
+    since: seconds since the last record
+    """
+    last, paces = last_step(record, records), [pace for _, pace in paces_of(record, records)]
+    if not last or not steps_per_epoch(record, records) or len(paces) < 2:
+        return None
+    recent = paces[1:][-RECENT:]  # the first step is a warm-up
+    return max(0.0, (last - records[-1]["step"]) * sum(recent) / len(recent) - since)
+
+
+def seconds_taken(record, records):
+    """The seconds that a run has trained, without samples, checkpoints and pauses between two commands"""
+    seconds, before = 0.0, 0
+    for one, pace in paces_of(record, records):
+        seconds, before = seconds + pace * (one["step"] - before), one["step"]
+    return seconds

@@ -13,12 +13,10 @@ import argparse
 import base64
 import contextlib
 import hashlib
-import io
 import json
 import os
 import re
 
-import numpy as np
 from PIL import Image
 
 import cyclegan
@@ -27,11 +25,12 @@ from command_line.progress import duration
 from command_line.run import run_script
 from datasets import find_folder
 from inference import load_translator
-from measuring.logs import conditions_of, draw_plots, read_log
+from measuring.logs import conditions_of, draw_plots, read_log, seconds_taken
 from measuring.results import MEASURES, arrow, best_epochs, is_of_run, with_unit
-from media.folders import ImageFiles
+from media.folders import ImageFiles, evenly_spaced
 from media.images import load_image
 from media.reading import check_regular
+from media.sheets import GRID, data_uri
 from training.options import as_typed, check_name
 from utils import InputError, whole_file
 from variants.stored_options import check_options, confirm_paths
@@ -52,16 +51,6 @@ def get_parser():
 ##############################
 #   Pictures
 ##############################
-
-
-def embed(image, width, quality=85):
-    """A PIL image -> a data URI of a JPEG that is at most `width` pixels wide"""
-    image = image.convert("RGB")
-    if image.width > width:
-        image = image.resize((width, round(image.height * width / image.width)), Image.Resampling.LANCZOS)
-    data = io.BytesIO()
-    image.save(data, "JPEG", quality=quality)
-    return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
 
 
 def read_pictures(titled):
@@ -95,9 +84,8 @@ def sample_grids(name):
     folder = os.path.join("images", name)
     names = os.listdir(folder) if os.path.isdir(folder) else []
     found = sorted((name for name in names if re.fullmatch(r"[0-9]+\.png", name)), key=lambda name: int(name[:-4]))
-    if len(found) > N_GRIDS:
-        found = [found[round(i)] for i in np.linspace(0, len(found) - 1, N_GRIDS)]
-    return read_pictures([(int(file[:-4]), os.path.join(folder, file)) for file in found])
+    shown = evenly_spaced(found, N_GRIDS, with_last=True)
+    return read_pictures([(int(file[:-4]), os.path.join(folder, file)) for file in shown])
 
 
 def case_sheets(name):
@@ -128,7 +116,7 @@ def before_and_after(name, options, data_dir):
             files = ImageFiles(find_folder(root, "test", direction[0]))
             size = min((options[side] for side in ("img_height", "img_width") if side in options), default=None)
             translate = load_translator(checkpoint, direction, device="cpu", size=size)
-            chosen = [files[round(i)] for i in np.linspace(0, len(files) - 1, min(N_TESTS, len(files)))]
+            chosen = evenly_spaced(files, N_TESTS, with_last=True)
             found[direction] = [pair_of(path, translate) for path in chosen]
         except InputError as error:
             print(f"note: no test images {arrow(direction)}: {error}")
@@ -183,17 +171,12 @@ def facts_of(name, record, records):
     facts.append(("options other than the defaults", changed))
     made = [f"{what} {record[what]}" for what in ("version", "commit", "torch", "date") if record.get(what)]
     facts.append(("made by", ", ".join(made) or "unknown"))
-    return facts + costs_of(name, records, options)
+    return facts + costs_of(name, record, records)
 
 
-def costs_of(name, records, options):
+def costs_of(name, run, records):
     """-> list of (what, value): the time, memory and disk space of a run"""
-    seconds, before = 0.0, 0
-    for record in records:
-        if record.get("images_per_s", 0) > 1e-6:
-            n_images = 2 * options.get("batch_size", 1) * options.get("accumulate", 1)  # of a step, in one process
-            seconds += n_images * (record["step"] - before) / record["images_per_s"]
-            before = record["step"]
+    seconds = seconds_taken(run, records)
     memory = [record["memory_gib"] for record in records if "memory_gib" in record]
     folder = f"saved_models/{name}"
     sizes = []
@@ -263,10 +246,10 @@ def describe_run(name, records, opt):
 def embedded(run, width):
     """A dict of describe_run with data URIs instead of PIL images. width: of a test image; grids and sheets are wider"""
     return run | {
-        "grids": [(step, embed(image, 4 * width)) for step, image in run["grids"]],
-        "sheets": [(title, embed(image, 4 * width)) for title, image in run["sheets"]],
+        "grids": [(step, data_uri(image, 4 * width)) for step, image in run["grids"]],
+        "sheets": [(title, data_uri(image, 4 * width)) for title, image in run["sheets"]],
         "pairs": {
-            direction: [(file, embed(before, width), embed(after, width)) for file, before, after in pairs]
+            direction: [(file, data_uri(before, width), data_uri(after, width)) for file, before, after in pairs]
             for direction, pairs in run["pairs"].items()
         },
     }
@@ -295,7 +278,7 @@ def write_report(opt):
     runs = [describe_run(name, records, opt) for name, records in logs.items()]
     for width in (320, 200, 120):
         text = template.render(runs=[embedded(run, width) for run in runs], curves=plots, title=", ".join(opt.names),
-                               script=markupsafe.Markup(script), script_hash=script_hash)  # fmt: skip
+                               columns=GRID, script=markupsafe.Markup(script), script_hash=script_hash)  # fmt: skip
         if len(text) <= LIMIT:
             break
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)

@@ -87,6 +87,14 @@ class ImageFiles:
         return os.path.join(self.folder, os.fsdecode(self.names[i]))
 
 
+def evenly_spaced(items, n, with_last=False):
+    """-> list of n of the items, all if there are fewer. with_last: the last one is among them, as the first always is"""
+    n = min(n, len(items))
+    if with_last:
+        return [items[round(i * (len(items) - 1) / max(1, n - 1))] for i in range(n)]
+    return [items[i * len(items) // n] for i in range(n)]
+
+
 def count_of(n, noun):
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 

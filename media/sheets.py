@@ -2,6 +2,7 @@
 Contact sheets: rows of captioned images in one image file. And captions for the sample grids of a training.
 """
 
+import base64
 import io
 import os
 
@@ -12,6 +13,16 @@ from utils import whole_file
 LINE = 14  # height of a line of text, in pixels
 # the columns of utils.sample_images, and what is written above narrow ones
 GRID = {"real A": "A", "fake B": "A>B", "recovered A": "A>B>A", "real B": "B", "fake A": "B>A", "recovered B": "B>A>B"}
+
+
+def data_uri(image, width=None):
+    """A PIL image -> JPEG in the text of a page. It is made smaller if it is more than `width` pixels wide."""
+    image = image.convert("RGB")
+    if width and image.width > width:
+        image = image.resize((width, round(image.height * width / image.width)), Image.Resampling.LANCZOS)
+    encoded = io.BytesIO()
+    image.save(encoded, "JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode()
 
 
 def draw_sheet(path, rows, title, kind="PNG"):

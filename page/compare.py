@@ -5,24 +5,16 @@ One picture through every kept checkpoint of a run, so that a person sees when i
 import dataclasses
 import os
 
-import numpy as np
-
+from media.folders import evenly_spaced
 from page.translate import preview, translate_file
 
 N_SHOWN = 24  # checkpoints at most
 
 
-def chosen(names):
-    """At most N_SHOWN names, evenly spaced, with the first and the last"""
-    if len(names) <= N_SHOWN:
-        return names
-    return [names[round(i)] for i in np.linspace(0, len(names) - 1, N_SHOWN)]
-
-
 def through_checkpoints(source, settings, translators, folder):
     """Translates a picture by the checkpoints of settings.run, the oldest first. Yields (name of the checkpoint, number of
     it, how many there are, PIL image). Raises InputError."""
-    names = chosen(translators.models.kept(settings.run, settings.direction))
+    names = evenly_spaced(translators.models.kept(settings.run, settings.direction), N_SHOWN, with_last=True)
     for number, name in enumerate(names, 1):
         place = os.path.join(folder, str(number))
         os.makedirs(place)

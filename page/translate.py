@@ -19,7 +19,7 @@ from inference.load import load_generator
 from inference.ranges import read_in_range
 from inference.translator import Translator
 from media.containers import is_video
-from media.images import open_image
+from media.images import open_image, orientation_of
 from media.pictures import make_resize
 from media.targets import default_output, plan_jobs
 from page.models_found import Models, shown
@@ -234,7 +234,7 @@ def write_mask(mask, source, path):
     """Writes a painted mask as translate.py --mask reads it: as large as the picture that it belongs to."""
     with open_image(source) as image:
         width, height = image.size
-        if image.getexif().get(0x0112, 1) > 4:  # the orientation swaps the axes
+        if orientation_of(image) > 4:  # it swaps the axes
             width, height = height, width
     Image.fromarray(mask).resize((width, height), Image.Resampling.BILINEAR).save(path)
     return path

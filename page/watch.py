@@ -3,19 +3,25 @@ What a training run has logged so far.
 """
 
 import dataclasses
-import math
 import os
 import time
 
 from command_line.progress import roughly
-from measuring.logs import LABELS, PLOTS, conditions_of, curve, read_log
+from measuring.logs import (
+    conditions_of,
+    curve,
+    label_of,
+    last_step,
+    names_by_plot,
+    read_log,
+    seconds_left,
+)  # fmt: skip
 from media.images import load_image
 from page.models_found import Models, is_running, modified
 from training.health import SETTLED, Health
 from utils import InputError
 
 N_POINTS = 400  # of a curve, at most
-RECENT = 10  # records that the pace is the mean of
 
 
 @dataclasses.dataclass
@@ -69,78 +75,19 @@ def describe(run, running, step, last, left):
 
 
 ##############################
-#   The remaining time
-##############################
-
-
-def last_step(record, records):
-    """The step at which a run ends, None if that is unknown. Its options and its number of images are in the `record` of
-    options.json. The number of processes is not, but follows from the log: it says the epoch of each step."""
-    options = record["options"]
-    if positive(options.get("n_iters")):
-        return options["n_iters"]
-    n_epochs, steps = options.get("n_epochs"), steps_per_epoch(record, records)
-    return n_epochs * steps if positive(n_epochs) and steps else None
-
-
-def steps_per_epoch(record, records):
-    options, data = record["options"], record.get("data")
-    counts = [data.get(domain) for domain in "AB"] if isinstance(data, dict) else [None]
-    batch = [options.get("batch_size"), options.get("accumulate", 1)]
-    if not all(map(positive, counts + batch)):
-        return None
-    epochs = [(one["step"], int(one["epoch"])) for one in records if "epoch" in one and one["step"] > 0]
-    for n_processes in range(1, 257):
-        steps = max(counts) // (batch[0] * batch[1] * n_processes)
-        # epoch e, counted from 0, has the steps e * steps + 1 to (e + 1) * steps
-        if steps and all(epoch * steps < step <= (epoch + 1) * steps for step, epoch in epochs if step):
-            return steps
-    return None
-
-
-def positive(value):
-    return type(value) is int and 0 < value < 10**9
-
-
-def seconds_left(record, records, since=0.0):
-    """The seconds that a run will still take; None if that is unknown.
-
-    since: seconds since the last record
-    """
-    last, options = last_step(record, records), record["options"]
-    n_steps, paces = (
-        steps_per_epoch(record, records),
-        [one["images_per_s"] for one in records if one.get("images_per_s")],
-    )
-    batch = [options.get("batch_size"), options.get("accumulate", 1)]
-    if not last or not n_steps or len(paces) < 2 or not all(map(positive, batch)):
-        return None
-    n_processes = max(record["data"]["A"], record["data"]["B"]) // (batch[0] * batch[1] * n_steps)
-    images_per_step = 2 * batch[0] * batch[1] * max(1, n_processes)
-    recent = paces[1:][-RECENT:]  # the first step is a warm-up
-    seconds_per_step = images_per_step * sum(1 / pace for pace in recent) / len(recent)
-    left = (last - records[-1]["step"]) * seconds_per_step - since
-    return max(0.0, left) if math.isfinite(left) else None
-
-
-##############################
 #   Curves and health
 ##############################
 
 
 def plots_of(records, smooth):
     """-> {title: list of (label, steps, values)}, the plots of measuring.plot, thinned out to N_POINTS a curve"""
-    logged = {name for record in records for name in record}
-    shown = {"loss_G", *(name for names in PLOTS.values() for name in names or ())}  # loss_G is the sum of the others
-    others = sorted(name for name in logged - shown if name.startswith("loss_"))
-    plots = {}
-    for title, names in PLOTS.items():
-        for name in others if names is None else names:
-            steps, values = curve(records, name, smooth if name.startswith("loss_") else 0)
-            if steps:
-                label = LABELS.get(name, name.removeprefix("loss_"))
-                plots.setdefault(title, []).append((label, *thinned(steps, values)))
-    return plots
+    return {
+        title: [
+            (label_of(name), *thinned(*curve(records, name, smooth if name.startswith("loss_") else 0)))
+            for name in names
+        ]
+        for title, names in names_by_plot(records).items()
+    }
 
 
 def thinned(steps, values):

@@ -12,7 +12,7 @@ from helpers import SMALL
 from PIL import Image
 
 import cyclegan
-from measuring import report
+from measuring import logs, report
 from utils import InputError
 
 
@@ -175,3 +175,22 @@ def test_sample_grids_are_in_the_order_of_steps(tmp_path, monkeypatch):
     with open("images/long/000700.png", "wb") as file:  # named, and left out
         file.write(open("images/long/000500.png", "rb").read()[:40])
     assert [step for step, _ in report.sample_grids("long")] == [500, 999000, 1000000]
+
+
+def test_the_training_time_counts_all_images_of_a_step():
+    """40 images of A, 20 of B; batches of 2, over which gradients are summed twice: 10 steps an epoch. At 8 images a second,
+    a step of 8 images takes 1 s; with two processes, an epoch has 5 steps of 16 images, 2 s each."""
+    run = {"options": {"batch_size": 2, "accumulate": 2, "n_epochs": 4}, "data": {"A": 40, "B": 20}}
+    records = [{"step": step, "epoch": float((step - 1) // 10), "images_per_s": 8.0} for step in (1, 10, 20, 40)]
+    assert logs.seconds_taken(run, records) == 40.0
+    records = [{"step": step, "epoch": float((step - 1) // 5), "images_per_s": 8.0} for step in (1, 5, 10, 20)]
+    assert logs.seconds_taken(run, records) == 40.0
+    half_of_A = run | {"options": run["options"] | {"ratio_A": "0.5"}}  # 2 + 4 images
+    records = [{"step": step, "epoch": float((step - 1) // 10), "images_per_s": 6.0} for step in (1, 10, 20, 40)]
+    assert logs.seconds_taken(half_of_A, records) == 40.0
+    assert logs.seconds_left(half_of_A, records[:3]) == 20.0
+    nothing_known = {"options": {"ratio_A": ["x"], "batch_size": "many"}}
+    assert (
+        logs.seconds_taken(nothing_known, [{"step": 100, "images_per_s": 10.0}, {"step": 200, "images_per_s": 1e-300}])
+        == 20
+    )

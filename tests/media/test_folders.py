@@ -16,7 +16,7 @@ from get_data.split import split_data_set
 from inference.ranges import read_in_range, write_in_range
 from media import folders, survey
 from media.arrays import load_array
-from media.folders import ImageFiles, pair_by_stem, stems
+from media.folders import ImageFiles, evenly_spaced, pair_by_stem, stems
 from media.targets import plan_jobs
 from training.data import fixed_images
 from utils import InputError
@@ -360,3 +360,12 @@ def test_flat_folders_have_no_system_call_per_file(tmp_path, monkeypatch):
 def test_split_says_how_it_is_used(tmp_path):
     run = subprocess.run([sys.executable, "-m", "get_data.split"], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 2 and "usage: python -m get_data.split" in run.stderr
+
+
+def test_evenly_spaced():
+    hundred = list(range(100))
+    chosen = evenly_spaced(hundred, 24, with_last=True)
+    assert chosen[:2] == [0, 4] and chosen[-1] == 99 and len(chosen) == 24
+    assert evenly_spaced([1, 2], 24, with_last=True) == evenly_spaced([1, 2], 24) == [1, 2]
+    assert evenly_spaced(hundred, 4) == [0, 25, 50, 75] and evenly_spaced(hundred, 1, with_last=True) == [0]
+    assert evenly_spaced([], 3) == evenly_spaced([], 3, with_last=True) == []

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from measuring import logs
 from page import curves, watch
 from page.models_found import Models
 from utils import InputError
@@ -34,25 +35,25 @@ RECORDS = [{"step": step, "epoch": (step - 1) // 10, "loss_D": 0.2, "images_per_
 
 def test_the_remaining_time(log):
     models = log(*RECORDS, options=OPTIONS)
-    record, records = models.record("a"), watch.read_log("saved_models/a/log.jsonl")[0]
-    assert watch.steps_per_epoch(record, records) == 10 and watch.last_step(record, records) == 50
+    record, records = models.record("a"), logs.read_log("saved_models/a/log.jsonl")[0]
+    assert logs.steps_per_epoch(record, records) == 10 and logs.last_step(record, records) == 50
     # a step has an image of each domain, 2 of 4 a second; 30 steps are left
-    assert watch.seconds_left(record, records) == 15.0
-    assert watch.seconds_left(record, records, since=3.0) == 12.0
-    assert watch.seconds_left(record, records, since=100.0) == 0.0
+    assert logs.seconds_left(record, records) == 15.0
+    assert logs.seconds_left(record, records, since=3.0) == 12.0
+    assert logs.seconds_left(record, records, since=100.0) == 0.0
     # the first step is a warm-up, and the mean is that of the seconds
     paces = [dict(one, images_per_s=pace) for one, pace in zip(records, (0.01, 2.0, 4.0, 4.0))]
-    assert watch.seconds_left(record, paces) == pytest.approx(30 * 2 * (1 / 2 + 1 / 4 + 1 / 4) / 3)
+    assert logs.seconds_left(record, paces) == pytest.approx(30 * 2 * (1 / 2 + 1 / 4 + 1 / 4) / 3)
 
 
 def test_the_number_of_processes_follows_from_the_log(log):
     records = [{"step": step, "epoch": (step - 1) // 5, "images_per_s": 4.0} for step in (1, 4, 6, 10, 13)]
     record = log(*records, options=OPTIONS).record("a")
-    assert watch.steps_per_epoch(record, records) == 5  # of two processes
-    assert watch.last_step(record, records) == 25
-    assert watch.seconds_left(record, records) == (25 - 13) * 4 / 4.0
+    assert logs.steps_per_epoch(record, records) == 5  # of two processes
+    assert logs.last_step(record, records) == 25
+    assert logs.seconds_left(record, records) == (25 - 13) * 4 / 4.0
     record["options"]["n_iters"] = 40
-    assert watch.last_step(record, records) == 40
+    assert logs.last_step(record, records) == 40
 
 
 @pytest.mark.parametrize("options, A", [
@@ -61,8 +62,8 @@ def test_the_number_of_processes_follows_from_the_log(log):
 ])  # fmt: skip
 def test_an_unknown_remaining_time_is_not_invented(log, options, A):
     models = log(*RECORDS, options=options, A=A)
-    record, records = models.record("a"), watch.read_log("saved_models/a/log.jsonl")[0]
-    assert watch.seconds_left(record, records) is None
+    record, records = models.record("a"), logs.read_log("saved_models/a/log.jsonl")[0]
+    assert logs.seconds_left(record, records) is None
     assert watch.look_at(models, "a").status.startswith("a: training, step 20")
 
 
