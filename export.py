@@ -124,12 +124,13 @@ def output_path(opt, trained, kind):
     return path
 
 
-def export_file(kind, path, trained, images, compared, int8, size=None, public=False):
+def export_file(kind, path, trained, images, compared, int8, size=None, public=None):
     """Exports one file and checks it. The file only gets its name if it is accurate enough.
 
     images:   ExportImages; compared: {size: batch} to compare on
     int8:     (calibration, validation, least_psnr), see formats.export
     size:     (height, width) of the only images that the file takes, None for any size
+    public:   see formats.metadata
     """
     replaced = ", replaces an earlier file" if os.path.exists(path) else ""
     with whole_file(path) as temporary:
@@ -172,7 +173,7 @@ def export_page(opt):
     for trained, path, chosen in zip(generators, paths, images):
         sizes = comparison_sizes(trained.network, *trained_size(trained))
         compared = {each: chosen.load(chosen.compared, each) for each in sizes}
-        export_file("onnx", path, trained, chosen, compared, ([], [], opt.psnr), public=True)
+        export_file("onnx", path, trained, chosen, compared, ([], [], opt.psnr), public={})
     write_page(folder, list(zip(generators, paths)))
     print(f"    python -m http.server --directory {shlex.quote(folder)}")
 

@@ -14,7 +14,7 @@ import string
 
 import cyclegan
 from command_line.printable import printable
-from deploy.weights import set_name
+from deploy.formats import set_name
 from measuring.results import MEASURES, arrow, is_of_run, with_unit
 from media.reading import check_regular
 from utils import InputError

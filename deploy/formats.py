@@ -143,13 +143,19 @@ def trained_size(trained):
     return trained.options.get("img_height", 256), trained.options.get("img_width", 256)
 
 
-def metadata(trained, precision, size=None, public=False):
+def set_name(options):
+    """The name of the data set of a training, without folders. None if it is unknown."""
+    return re.split(r"[/\\\\]", options.get("dataset_name") or "")[-1] or None
+
+
+def metadata(trained, precision, size=None, public=None):
     """Returns the metadata that an exported file stores, for users of the file and for inference/exported.py.
 
     trained:   TrainedGenerator
     precision: "float32", "float16" or "int8"
     size:      (height, width) of the only images that the file takes, None for any size
-    public:    leave out how the generator was trained and exported: commands and names of folders
+    public:    for files that are published: what to say in place of exported_by and trained_by, a dict of two dicts or
+               none. By default these hold commands, which name files of this machine
     """
     G, (height, width) = trained.network, trained_size(trained)
     more = {"height": size[0], "width": size[1]} if size else {}
@@ -158,16 +164,17 @@ def metadata(trained, precision, size=None, public=False):
             more[name] = "{!r} {!r}".format(*value_range)
     if trained.options.get("keep_aspect"):
         more["keep_aspect"] = 1
-    made = {"exported_by": json.dumps(provenance()), "trained_by": json.dumps(trained.provenance, default=str)}
+    made = {"exported_by": provenance(), "trained_by": trained.provenance} if public is None else public
+    name = trained.options.get("dataset_name", "") if public is None else set_name(trained.options) or ""
     return more | {
         "channels": G.channels, "out_channels": G.out_channels, "multiple": G.multiple, "smallest": G.smallest,
         "direction": trained.direction or "", "epoch": trained.epoch or "", "value_range": "-1 to 1",
         "colours": {1: "gray", 3: "RGB"}.get(G.channels, ""), "img_height": height, "img_width": width,
-        "dataset_name": trained.options.get("dataset_name", ""), "precision": precision,
-    } | ({} if public else made)  # fmt: skip
+        "dataset_name": name, "precision": precision,
+    } | {key: json.dumps(value, default=str) for key, value in made.items()}  # fmt: skip
 
 
-def export(kind, trained, calibration=None, validation=None, least_psnr=35.0, size=None, public=False):
+def export(kind, trained, calibration=None, validation=None, least_psnr=35.0, size=None, public=None):
     """Exports a TrainedGenerator to a format of FORMATS -> the bytes of the file.
 
     calibration: int8 only: list of images (1, channels, H, W) in the training or fixed size, to measure ranges on

@@ -18,7 +18,7 @@ from deploy import formats
 from deploy.card import card, newest_results
 from deploy.comparison import ExportImages, check_accuracy, compare, comparison_sizes, comparison_table
 from deploy.weights import check_package, facts_of, options_of, public, write_weights
-from inference.exported import CHECKSUM, Exported
+from inference.exported import Exported
 from inference.load import load_generators, options_beside
 from inference.weights import MODEL
 from media.images import load_image
@@ -71,8 +71,7 @@ def write_folder(found, folder, images):
         write_onnx(one, os.path.join(folder, f"G_{direction}.onnx"), images)
     shows = write_sample(trained, os.path.join(folder, "sample.png"))
     beside = os.path.dirname(trained.path)
-    name = os.path.basename(str(trained.options.get("dataset_name") or "")) or None
-    results = newest_results(os.path.join(beside, "metrics.jsonl"), trained.epoch, name)
+    results = newest_results(os.path.join(beside, "metrics.jsonl"), trained.epoch, formats.set_name(trained.options))
     with open(os.path.join(folder, "README.md"), "w", encoding="utf-8") as file:
         file.write(card(found, {*os.listdir(folder)}, results, shows))
 
@@ -101,7 +100,8 @@ def write_onnx(trained, path, images):
             size: chosen.load(chosen.compared, size)
             for size in comparison_sizes(trained.network, *formats.trained_size(trained))
         }
-        formats.write_bytes(without_commands(formats.export("onnx", trained)), path)
+        made = {"exported_by": public(provenance()), "trained_by": public(trained.provenance)}
+        formats.write_bytes(formats.export("onnx", trained, public=made), path)
         rows = compare(trained.network, Exported(path), compared)
         print("\n".join(comparison_table("onnx", rows, chosen.compared)))
         check_accuracy("onnx", rows, None)
@@ -109,17 +109,6 @@ def write_onnx(trained, path, images):
         if os.path.exists(path):
             os.remove(path)
         print(f"note: G_{trained.direction}: {way_out}: {error}")
-
-
-def without_commands(data):
-    """The bytes of an .onnx file, without the commands in its metadata, which name files of this machine."""
-    import onnx
-
-    model = onnx.load_from_string(data)
-    facts = {entry.key: entry.value for entry in model.metadata_props if entry.key != CHECKSUM}
-    trained_by = json.loads(facts["trained_by"])
-    facts["exported_by"], facts["trained_by"] = json.dumps(public(provenance())), json.dumps(public(trained_by))
-    return formats.with_metadata(model, facts)
 
 
 def write_sample(trained, path):

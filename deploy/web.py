@@ -12,7 +12,7 @@ import shutil
 
 import torch
 
-from deploy.formats import trained_size
+from deploy.formats import set_name, trained_size
 from utils import InputError, whole_file
 
 PAGE = os.path.join(os.path.dirname(__file__), "web_page")
@@ -154,7 +154,7 @@ def write_page(folder, found):
     found:  list of (TrainedGenerator, path of its ONNX file), in the order of the page
     """
     runtimes, version = copy_runtime(folder)
-    name = found[0][0].options.get("dataset_name") or ""
+    name = set_name(found[0][0].options) or ""
     facts = {"name": name, "networks": [describe_network(*each) for each in found], "runtimes": runtimes}
     with whole_file(os.path.join(folder, "networks.json")) as temporary, open(temporary, "w") as file:
         json.dump(facts, file, indent=1)

@@ -6,13 +6,12 @@ import copy
 import importlib.util
 import json
 import os
-import re
 import shlex
 
 import torch
 
 from command_line.provenance import provenance
-from deploy.formats import Format, write_bytes
+from deploy.formats import Format, set_name, write_bytes
 from inference.samples import dropout_of
 from inference.weights import KEY, KNOWN, VERSION
 from media.tensors import EXTENSION, HINT, read_tensors
@@ -79,11 +78,6 @@ def facts_of(found):
         "options": {name: options[name] for name in KNOWN if options.get(name) is not None},
         "trained_by": public(trained.provenance), "exported_by": public(provenance()),
     }  # fmt: skip
-
-
-def set_name(options):
-    """The name of the data set of a training, without folders. None if it is unknown."""
-    return re.split(r"[/\\\\]", options.get("dataset_name") or "")[-1] or None
 
 
 def public(made):

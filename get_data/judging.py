@@ -15,9 +15,7 @@ from media.survey import SQUASHED
 FEW, VERY_FEW = 100, 20  # training images of a domain
 TOO_SMALL = 0.1  # noted if more images than this share of those that are used are too small
 LOPSIDED = 4  # one domain has more than so many times as many images as the other
-SPREAD = (
-    4  # the largest images of a domain are more than so many times as large as the smallest, without 5% at each end
-)
+SPREAD = 4  # noted if the largest images of a domain are so many times as large as the smallest, without 5% at each end
 MUCH_SMALLER = 1.5  # images of one domain are so many times as large as those of the other, at the size of training
 CLIPPED, MANY = 0.25, 0.2  # an image is clipped if so much of it is at a limit; noted if so many images are
 SQUASHED_SHARE = 0.1  # --keep_aspect is advised if more images than this have another shape than the crop
@@ -27,7 +25,7 @@ ENOUGH_TO_COMPARE, ALIKE = 30, 0.6  # images of each domain; the accuracy below 
 @dataclasses.dataclass
 class Finding:
     """kind: one of "few", "small", "lopsided", "no test", "sizes", "overlap", "alike", "clipped", "mixed channels",
-    "mixed kinds", "shape", "turned", "leak", "duplicates", "clips"; is_problem: whether it should be put right;
+    "mixed kinds", "shape", "turned", "leak", "clips"; is_problem: whether it should be put right;
     files: those that it is about"""
 
     kind: str
@@ -102,7 +100,7 @@ def judge_numbers(both, small):
 
 
 def judge_split(both):
-    """Duplicates in a data set that is there: within train and within test of a domain, and across."""
+    """Test images of a data set that nearly equal training images"""
     findings = []
     for side, those in both.items():
         train, test = ([one for one in those if one.split == split] for split in ("train", "test"))

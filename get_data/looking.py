@@ -17,8 +17,9 @@ from media.containers import is_video
 from media.depth import is_array
 from media.files import sha256_of
 from media.frames import content_frames
-from media.images import apply_orientation, as_seen, open_image, orientation_of, scale_to_8_bit
+from media.images import apply_orientation, as_seen, open_image, scale_to_8_bit
 from media.reading import reading
+from media.survey import orientation_of
 from utils import InputError, whole_file
 
 BINS = 16  # of the histograms of brightness, red, green and blue

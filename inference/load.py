@@ -13,14 +13,13 @@ from inference.exported import Exported, is_exported, load_exported
 from inference.generator import TrainedGenerator
 from inference.weights import Weights, model_file, read_weights
 from media.files import load_file
-from media.reading import check_regular
 from media.tensors import is_safetensors
 from models import GeneratorResNet
 from utils import InputError
 from variants.build import GENERATOR_OPTIONS, described_generator, generator_file, is_papers, make_generator
 from variants.ranges import parse_range
 from variants.schema import check_described, check_generator, is_count
-from variants.stored_options import check_options
+from variants.stored_options import check_options, read_record
 
 FULL_CHECKPOINT = {"version", "options", "epoch"}  # besides G_AB, G_BA or both
 
@@ -198,14 +197,8 @@ def options_beside(path):
 
 def provenance_beside(path):
     """What options.json in the same folder says of the making of a plain generator. {} if there is none."""
-    beside = os.path.join(os.path.dirname(path), "options.json")
-    try:
-        check_regular(beside)  # opening a pipe would wait for ever
-        with open(beside, encoding="utf-8") as file:
-            record = json.loads(file.read(1_000_000))
-    except (OSError, ValueError, RecursionError):  # InputError is a ValueError; the user did not name this file
-        return {}
-    return {k: v for k, v in record.items() if k != "options"} if isinstance(record, dict) else {}
+    record = read_record(os.path.join(os.path.dirname(path), "options.json"))
+    return {name: value for name, value in record.items() if name != "options"}
 
 
 def rebuild_generator(state, path):

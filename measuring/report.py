@@ -33,7 +33,7 @@ from media.reading import check_regular
 from media.sheets import GRID, data_uri
 from training.options import as_typed, check_name
 from utils import InputError, whole_file
-from variants.stored_options import check_options, confirm_paths
+from variants.stored_options import check_options, confirm_paths, read_record
 
 N_GRIDS, N_TESTS = 24, 4  # sample grids that are shown, and test images of each direction
 LIMIT = 15_000_000  # bytes of a report; above it, pictures are made smaller
@@ -136,21 +136,17 @@ def pair_of(path, translate):
 
 
 def read_options(name):
-    """-> (options.json of a run, as a dict; {} if there is none, and why)"""
+    """-> what options.json says of a run; without its options, and with a note, if these are damaged or missing"""
     path = f"saved_models/{name}/options.json"
+    record = read_record(path)
     try:
-        check_regular(path)
-        with open(path, encoding="utf-8") as file:
-            record = json.loads(file.read(1_000_000))
-        if not isinstance(record, dict):
-            raise ValueError("no options")
-        check_options(record.get("options"), path, cyclegan.get_parser())
-        return record
+        check_options(record["options"], path, cyclegan.get_parser())
     except InputError as error:
         print(f"note: {error}")
-    except (OSError, ValueError, RecursionError) as error:
-        print(f"note: {path} cannot be used ({type(error).__name__})")
-    return {"options": {}}
+        record["options"] = {}
+    if not record["options"]:
+        print(f"note: {path} cannot be used")
+    return record
 
 
 def facts_of(name, record, records):

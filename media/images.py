@@ -107,17 +107,6 @@ def as_seen(image, channels):
     return seen.convert(mode), alpha, colours.convert(mode)
 
 
-def orientation_of(image):
-    """The EXIF orientation of an open PIL image, 1 to 8; 1 if there is none, or an invalid one. Decodes the image: a PNG
-    may hold its EXIF data after its pixels."""
-    image.load()  # outside the try block: a broken image is an error
-    try:
-        orientation = image.getexif().get(0x0112, 1)
-    except Exception:  # Pillow raises many kinds of errors on invalid EXIF
-        return 1
-    return orientation if orientation in range(1, 9) else 1
-
-
 def apply_orientation(image):
     """Decodes an image and rotates it as its EXIF orientation says. Invalid EXIF is ignored."""
     image.load()  # outside the try block: a broken image is an error

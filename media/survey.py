@@ -142,10 +142,21 @@ def look_at(files, channels, is_float):
     return sample
 
 
+def orientation_of(image):
+    """The EXIF orientation of an open PIL image, 1 to 8; 1 if there is none, or an invalid one. Decodes the image: a PNG
+    may hold its EXIF data after its pixels."""
+    image.load()  # outside the try block: a broken image is an error
+    try:
+        orientation = image.getexif().get(0x0112, 1)
+    except Exception:  # invalid EXIF, as in images.apply_orientation
+        return 1
+    return orientation if orientation in range(1, 9) else 1
+
+
 def upright_shape(image):
     """(height, width) of an open PIL image, with its orientation applied"""
     try:
-        turned = Image.Image.getexif(image).get(0x0112, 1) > 4
+        turned = Image.Image.getexif(image).get(0x0112, 1) in range(5, 9)
     except Exception:  # invalid EXIF, as in images.apply_orientation
         turned = False
     return image.size if turned else image.size[::-1]

@@ -4,7 +4,6 @@ listing, and anything else is refused.
 """
 
 import dataclasses
-import json
 import os
 import re
 import struct
@@ -12,9 +11,9 @@ import sys
 import time
 
 from command_line.suggestions import close_to
-from media.reading import check_regular
 from training.folders import LOCK, OPTIONS
 from utils import InputError
+from variants.stored_options import read_record
 
 COMMAND_LINE = "--checkpoint"  # the name under which the files of the command line are offered
 LATEST = "latest"
@@ -115,15 +114,7 @@ class Models:
 
     def record(self, run):
         """-> what options.json says of a run, {} if there is none; "options" is a dict in any case"""
-        path = os.path.join(self.folder_of(run), OPTIONS)
-        try:
-            check_regular(path)
-            with open(path, encoding="utf-8") as file:
-                record = json.loads(file.read(1_000_000))
-        except (OSError, ValueError, RecursionError):  # InputError is a ValueError
-            record = {}
-        record = record if isinstance(record, dict) else {}
-        return record | {"options": record["options"] if isinstance(record.get("options"), dict) else {}}
+        return read_record(os.path.join(self.folder_of(run), OPTIONS))
 
     def trained_size(self, run):
         """-> the shorter side of the images that a run was trained on, 256 if unknown"""

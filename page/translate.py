@@ -19,8 +19,9 @@ from inference.load import load_generator
 from inference.ranges import read_in_range
 from inference.translator import Translator
 from media.containers import is_video
-from media.images import open_image, orientation_of
+from media.images import open_image
 from media.pictures import make_resize
+from media.survey import orientation_of
 from media.targets import default_output, plan_jobs
 from page.models_found import Models, shown
 from utils import InputError

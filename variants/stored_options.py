@@ -4,11 +4,13 @@ checks them, and what a file says of other files and folders is only used if it 
 """
 
 import argparse
+import json
 import os
 import reprlib
 import shlex
 
 from command_line.parser import between
+from media.reading import check_regular
 from utils import InputError
 from variants.options import add_variants
 
@@ -31,6 +33,19 @@ def actions_of(parser=None):
             parser.add_argument(f"--{name}", **details)
         add_variants(parser)
     return {action.dest: action for action in parser._actions}
+
+
+def read_record(path):
+    """The contents of an options.json as a dict, in which "options" is a dict, too. Both are empty if the file is missing
+    or damaged; their values may be anything."""
+    try:
+        check_regular(path)  # opening a pipe would wait for ever
+        with open(path, encoding="utf-8") as file:
+            record = json.loads(file.read(1_000_000))
+    except (OSError, ValueError, RecursionError):  # InputError is a ValueError
+        record = {}
+    record = record if isinstance(record, dict) else {}
+    return record | {"options": record["options"] if isinstance(record.get("options"), dict) else {}}
 
 
 def check_options(options, path, parser=None):
