@@ -56,12 +56,14 @@ def build_page(do):
     """do: page.handlers.Handlers, what the buttons do -> gr.Blocks"""
     import gradio as gr
 
+    from page.watch_handlers import WatchHandlers
+
     with gr.Blocks(title="CycleGAN", analytics_enabled=False, delete_cache=(600, 3600)) as page:
         gr.HTML("<h1>CycleGAN</h1>")
         with gr.Tab("Translate") as tab:
             translate_tab(gr, do, page, tab)
         with gr.Tab("Watch") as tab:
-            watch_tab(gr, do, tab)
+            watch_tab(gr, WatchHandlers(do.models), tab)
         with gr.Tab("Compare") as tab:
             compare_tab(gr, do, tab)
     return page.queue(max_size=20)
@@ -137,7 +139,7 @@ def watch_tab(gr, do, tab):
     gr.HTML(f"<p>Columns: {', '.join(GRID)}.</p>")
     before, timer = gr.State(), gr.Timer(3)
 
-    tab.select(do.watched_listed, run, run, **LIGHT)
+    tab.select(do.runs_listed, run, run, **LIGHT)
     for now in (timer.tick, run.change, tab.select):
         now(do.watch, [run, before, at], [before, status, plots, health, at, grid], **LIGHT)
     at.input(do.grid, [run, at], grid, **LIGHT)

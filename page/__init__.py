@@ -6,9 +6,10 @@ The page of app.py: translating, watching and comparing in a browser.
     watch         what a run has logged so far: curves, health, remaining time, sample grids
     compare       one picture through every kept checkpoint of a run
     curves        plots as SVG
-    handlers      what the buttons do: connects the modules above with Gradio
+    handlers, watch_handlers   what the buttons do: connect the modules above with Gradio
+    messages      errors and notes, as visitors see them
     guard         which requests of a browser are answered
     serve         starts the page; slider.js moves a slider of it by keys
 
-Only handlers, serve and app.py know Gradio. May import deploy and everything below it.
+Only handlers, watch_handlers, messages, serve and app.py know Gradio. May import deploy and everything below it.
 """

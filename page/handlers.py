@@ -3,8 +3,6 @@ What the buttons of the page do. Values arrive as a browser has sent them (prepr
 the function that it is passed to, and Gradio opens none of the files itself.
 """
 
-import contextlib
-import html
 import os
 import shutil
 import threading
@@ -13,12 +11,10 @@ import uuid
 
 import gradio as gr
 
-from command_line.errors import explain
-from command_line.run import out_of_memory
 from media.containers import is_video
-from page import curves, watch
 from page.compare import through_checkpoints
-from page.models_found import HOW_TO_TRAIN, LATEST, is_running, shown
+from page.messages import paragraphs, readable_errors
+from page.models_found import HOW_TO_TRAIN, LATEST, shown
 from page.translate import (
     before_and_after,
     number,
@@ -34,31 +30,8 @@ PROGRESS = gr.Progress()  # as a default, Gradio replaces it by one that draws o
 OLD = 600  # seconds after which the files of a translation are deleted; Gradio has copied them long before
 
 
-@contextlib.contextmanager
-def readable_errors():
-    """Shows an error that a person can do something about as one sentence. It is text: the page would take it as HTML."""
-    try:
-        yield
-    except InputError as error:
-        message = str(error)
-    except OSError as error:
-        message = explain(error)
-    except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
-            raise
-        message = "out of memory. Try a smaller size"
-    else:
-        return
-    raise gr.Error(html.escape(message, quote=False), print_exception=False, duration=20)
-
-
-def paragraphs(lines):
-    """Lines of text -> HTML"""
-    return "".join(f"<p>{html.escape(line)}</p>" for line in lines)
-
-
 class Handlers:
-    """The page's functions.
+    """The functions of the tabs "Translate" and "Compare".
 
     translators: page.translate.Translators
     folder:      for uploads and results; nothing outside of it is taken for an upload
@@ -128,12 +101,6 @@ class Handlers:
         choices = [("none", ""), *((name, name) for name in names)]
         return gr.Dropdown(choices=choices, value=chosen if chosen in names else "")
 
-    def watched_listed(self, chosen=None):
-        """-> dropdown of the runs to watch; those that are training say so"""
-        names = self.models.runs()
-        labels = [(name + " (training)" * is_running(os.path.join(self.models.folder, name)), name) for name in names]
-        return gr.Dropdown(choices=labels, value=chosen if chosen in names else names[0] if names else None)
-
     def checkpoints_of(self, run, chosen=None):
         """-> dropdown of the checkpoints of a run. What was chosen before stays so."""
         with readable_errors():
@@ -159,54 +126,15 @@ class Handlers:
             return None  # said when it is translated
         return {"background": image, "layers": [], "composite": image}
 
-    def picture(
-        self,
-        data,
-        painted,
-        run,
-        checkpoint,
-        direction,
-        size,
-        keep_size,
-        strength,
-        mix_run,
-        mix_checkpoint,
-        mix,
-        progress=PROGRESS,
-    ):
-        """-> (before and after, video, text, download button)"""  # fmt: skip
-        with readable_errors():
-            source, folder = self.upload(data), self.new_folder()
-            settings = read_settings(
-                run, checkpoint, direction, size, keep_size, strength, mix_run, mix_checkpoint, mix
-            )
-            progress(0.1, desc="loading the checkpoint")
-            self.translators.open(settings)
-            progress(0.3, desc="translating")
-            started = time.monotonic()
-            mask = self.mask_of(painted, source, folder)
-            target, notes = translate_file(source, settings, self.translators, folder, mask)
-            seconds = time.monotonic() - started
-            progress(0.9, desc="drawing the preview")
-            return self.results(source, target, [f"Translated in {seconds:.1f} s.", *notes])
+    def picture(self, data, painted, run, checkpoint, direction, size, keep_size, strength, mix_run, mix_checkpoint, mix,
+                progress=PROGRESS):  # fmt: skip
+        """-> (before and after, video, text, download button)"""
+        values = run, checkpoint, direction, size, keep_size, strength, mix_run, mix_checkpoint, mix
+        return self.translate(data, values, progress, painted=painted)
 
-    def clip(
-        self,
-        data,
-        smooth,
-        run,
-        checkpoint,
-        direction,
-        size,
-        keep_size,
-        strength,
-        mix_run,
-        mix_checkpoint,
-        mix,
-        progress=PROGRESS,
-        request: gr.Request = None,
-    ):
-        """As `picture`, for a file in any format."""  # fmt: skip
+    def clip(self, data, smooth, run, checkpoint, direction, size, keep_size, strength, mix_run, mix_checkpoint, mix,
+             progress=PROGRESS, request: gr.Request = None):  # fmt: skip
+        """As `picture`, for a file in any format."""
         session = request.session_hash if request else None
         self.stopped.discard(session)
 
@@ -215,16 +143,22 @@ class Handlers:
                 raise InputError("stopped")
             progress((done, total), desc="translating", unit="frames")
 
+        values = run, checkpoint, direction, size, keep_size, strength, mix_run, mix_checkpoint, mix
+        return self.translate(data, values, progress, smooth=smooth, show=show)
+
+    def translate(self, data, values, progress, painted=None, smooth=0, show=None):
+        """values: the arguments of read_settings; show: called with the number of frames done, and of all frames"""
         with readable_errors():
             source, folder = self.upload(data), self.new_folder()
-            settings = read_settings(
-                run, checkpoint, direction, size, keep_size, strength, mix_run, mix_checkpoint, mix
-            )
+            settings, smooth = read_settings(*values), number("smooth", smooth, 0, 1)
             progress(0.1, desc="loading the checkpoint")
             self.translators.open(settings)
-            smooth, started = number("smooth", smooth, 0, 1), time.monotonic()
-            target, notes = translate_file(source, settings, self.translators, folder, None, smooth, show)
+            progress(0.3, desc="translating")
+            started = time.monotonic()
+            mask = self.mask_of(painted, source, folder)
+            target, notes = translate_file(source, settings, self.translators, folder, mask, smooth, show)
             seconds = time.monotonic() - started
+            progress(0.9, desc="drawing the preview")
             return self.results(source, target, [f"Translated in {seconds:.1f} s.", *notes])
 
     def results(self, source, target, words):
@@ -246,52 +180,6 @@ class Handlers:
         self.stopped.add(request.session_hash)
 
     leave = stop  # its browser has left
-
-    ##############################
-    #   Watch
-    ##############################
-
-    def watch(self, run, before, at):
-        """What is new of a run -> (signature, status, curves, health, slider of the grids, grid); gr.skip() for what is
-        not. before: the last signature; at: position of the slider"""
-        if not run:
-            text = "" if self.models.runs() else HOW_TO_TRAIN
-            return (None, paragraphs([text]), "", "", gr.skip(), gr.skip())
-        with readable_errors():
-            now = watch.signature(self.models, run)
-            if now == before and not now[3]:
-                return (gr.skip(),) * 6
-            seen = watch.look_at(self.models, run)
-            status = paragraphs([seen.status])
-            if now == before:  # only the remaining time has changed
-                return gr.skip(), status, *(gr.skip(),) * 4
-            steps = self.models.grids(run)
-            is_new = not before or before[0] != run or before[4] != len(steps)
-            grid = self.grids(run, None if not before or before[0] != run else at, before) if is_new else None
-        return now, status, curves.draw_all(seen.plots), paragraphs(seen.health), *(grid or (gr.skip(), gr.skip()))
-
-    def grids(self, run, at, before):
-        """-> (slider, grid) after grids were added. A slider at its end stays there."""
-        steps = self.models.grids(run)
-        if not steps:
-            return gr.Slider(visible=False), gr.Image(value=None, visible=False)
-        at = len(steps) - 1 if type(at) not in (int, float) or at >= before[4] - 1 else int(at)
-        slider = gr.Slider(minimum=0, maximum=max(1, len(steps) - 1), value=at, visible=len(steps) > 1)
-        return slider, self.picture_of_grid(run, at)
-
-    def grid(self, run, at):
-        """A position of the slider -> the grid"""
-        with readable_errors():
-            return self.picture_of_grid(run, int(number("position", at, 0, 10**9))) if run else None
-
-    def picture_of_grid(self, run, at):
-        steps = self.models.grids(run)
-        if not steps:
-            return None
-        step = steps[min(at, len(steps) - 1)]
-        return gr.Image(
-            value=watch.grid_of(self.models, run, step), label=f"Sample grid of step {step:,}", visible=True
-        )
 
     ##############################
     #   Compare

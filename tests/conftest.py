@@ -1,4 +1,6 @@
+import contextlib
 import os
+import shutil
 
 # before torch is imported; several workers with several threads each would wait for each other's cores
 os.environ.setdefault("OMP_NUM_THREADS", "2")
@@ -76,3 +78,22 @@ def translate(tmp_path, monkeypatch, make_generator):
         )
 
     return run
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """chromium(option, ...) starts a browser, for a `with` block"""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if not path:
+        pytest.skip("there is no chromium")
+    with sync_api.sync_playwright() as playwright:
+        yield lambda *options: contextlib.closing(
+            playwright.chromium.launch(executable_path=path, args=["--no-sandbox", *options])
+        )
+
+
+@pytest.fixture(scope="module")
+def browser(chromium):
+    with chromium() as started:
+        yield started

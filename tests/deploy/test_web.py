@@ -27,7 +27,6 @@ from models import weights_init_normal
 from utils import InputError
 from variants.build import make_generator
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or "/usr/bin/chromium"
 NODE_MODULES = os.environ.get("NODE_MODULES") or os.path.join(ROOT, "node_modules")
 OURS = sorted(os.listdir(web.PAGE))
 URL = re.compile(rb"""\b(?:https?|wss?|ftp):|["'(=\s]//\w""")
@@ -278,24 +277,6 @@ def site(exported, monkeypatch):
     yield made
     made.server.shutdown()
     made.server.server_close()
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    """chromium(option, ...) starts a browser"""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
-    if not os.path.exists(CHROMIUM):
-        pytest.skip("there is no chromium")
-    with sync_api.sync_playwright() as playwright:
-        yield lambda *options: contextlib.closing(
-            playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *options])
-        )
-
-
-@pytest.fixture(scope="module")
-def browser(chromium):
-    with chromium() as started:
-        yield started
 
 
 @contextlib.contextmanager

@@ -22,7 +22,6 @@ from utils import InputError
 gradio = pytest.importorskip("gradio", reason="pip install gradio")
 httpx = pytest.importorskip("httpx")
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or "/usr/bin/chromium"
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # of other packages
 SCRIPT = "<img src=x onerror=alert(1)>"
 
@@ -85,17 +84,6 @@ def site(trained, tmp_path_factory):
             yield Site(page, folder)
         finally:
             page.close(verbose=False)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
-    if not os.path.exists(CHROMIUM):
-        pytest.skip("there is no chromium")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -389,12 +377,13 @@ def test_without_a_run_it_says_how_to_make_one(tmp_path, monkeypatch):
     from page.handlers import Handlers
     from page.models_found import Models
     from page.translate import Translators
+    from page.watch_handlers import WatchHandlers
 
     monkeypatch.chdir(tmp_path)
     do = Handlers(Translators(Models(), app.choose_device("cpu")), tmp_path)
     _, hint = do.translators_listed()
     assert "python cyclegan.py" in hint.value and hint.visible
-    assert "python cyclegan.py" in do.watch(None, None, 0)[1]
+    assert "python cyclegan.py" in WatchHandlers(do.models).watch(None, None, 0)[1]
 
 
 def test_stopping_a_video(site, tmp_path):

@@ -1,0 +1,67 @@
+"""
+What the tab "Watch" of the page does: the curves, the health and the sample grids of a run.
+"""
+
+import os
+
+import gradio as gr
+
+from page import curves, watch
+from page.messages import paragraphs, readable_errors
+from page.models_found import HOW_TO_TRAIN, is_running
+from page.translate import number
+
+
+class WatchHandlers:
+    """models: page.models_found.Models"""
+
+    def __init__(self, models):
+        self.models = models
+
+    def runs_listed(self, chosen=None):
+        """-> dropdown of the runs to watch; those that are training say so"""
+        names = self.models.runs()
+        labels = [(name + " (training)" * is_running(os.path.join(self.models.folder, name)), name) for name in names]
+        return gr.Dropdown(choices=labels, value=chosen if chosen in names else names[0] if names else None)
+
+    def watch(self, run, before, at):
+        """What is new of a run -> (signature, status, curves, health, slider of the grids, grid); gr.skip() for what is
+        not. before: the last signature; at: position of the slider"""
+        if not run:
+            text = "" if self.models.runs() else HOW_TO_TRAIN
+            return (None, paragraphs([text]), "", "", gr.skip(), gr.skip())
+        with readable_errors():
+            now = watch.signature(self.models, run)
+            if now == before and not now[3]:
+                return (gr.skip(),) * 6
+            seen = watch.look_at(self.models, run)
+            status = paragraphs([seen.status])
+            if now == before:  # only the remaining time has changed
+                return gr.skip(), status, *(gr.skip(),) * 4
+            steps = self.models.grids(run)
+            is_new = not before or before[0] != run or before[4] != len(steps)
+            grid = self.grids(run, None if not before or before[0] != run else at, before) if is_new else None
+        return now, status, curves.draw_all(seen.plots), paragraphs(seen.health), *(grid or (gr.skip(), gr.skip()))
+
+    def grids(self, run, at, before):
+        """-> (slider, grid) after grids were added. A slider at its end stays there."""
+        steps = self.models.grids(run)
+        if not steps:
+            return gr.Slider(visible=False), gr.Image(value=None, visible=False)
+        at = len(steps) - 1 if type(at) not in (int, float) or at >= before[4] - 1 else int(at)
+        slider = gr.Slider(minimum=0, maximum=max(1, len(steps) - 1), value=at, visible=len(steps) > 1)
+        return slider, self.picture_of_grid(run, at)
+
+    def grid(self, run, at):
+        """A position of the slider -> the grid"""
+        with readable_errors():
+            return self.picture_of_grid(run, int(number("position", at, 0, 10**9))) if run else None
+
+    def picture_of_grid(self, run, at):
+        steps = self.models.grids(run)
+        if not steps:
+            return None
+        step = steps[min(at, len(steps) - 1)]
+        return gr.Image(
+            value=watch.grid_of(self.models, run, step), label=f"Sample grid of step {step:,}", visible=True
+        )
