@@ -20,10 +20,11 @@ import os
 import shutil
 
 from command_line.parser import argument_parser, between
+from command_line.paths import check_name, is_inside
 from command_line.run import run_script
 from command_line.terminal import say
 from datasets import find_folder
-from get_data.collecting import REASONS, LeftOut, collect, is_inside, search, shown
+from get_data.collecting import REASONS, LeftOut, collect, search, shown
 from get_data.judging import crop_of, describe, headline, judge, training_command
 from get_data.looking import How, require_imagehash
 from get_data.preparing import choose, finish, look_at_all, put_together, split, unfinished_set
@@ -57,8 +58,9 @@ def get_parser():
 
 def check_options(opt):
     """Raises InputError for options that do not go together."""
-    if os.path.basename(opt.name) != opt.name or opt.name in ("", ".", "..") or not opt.name.isprintable():
-        raise InputError(f"{opt.name!r}: must be the name of a folder, not a path; --data_dir takes a path")
+    check_name("NAME", opt.name)
+    if not opt.name.isprintable():
+        raise InputError(f"NAME {opt.name!r}: has characters that cannot be printed")
     if opt.check and (opt.A or opt.B):
         raise InputError(
             "--check: looks at a data set that is there. Omit --A and --B, or omit --check to make a new one"

@@ -10,13 +10,13 @@ import shlex
 import torch
 
 import cyclegan
+from command_line.paths import check_name
 from inference.exported import is_exported
 from measuring.evaluation import evaluate
 from measuring.results import before_and_after
 from measuring.timing import COUNTING, costs, in_rounds, noise
 from media.files import file_size, load_file
 from media.tensors import is_safetensors
-from training.options import check_name
 from utils import InputError
 from variants.schema import NETWORKS, check_distillation, check_training
 from variants.stored_options import check_options, confirm_paths

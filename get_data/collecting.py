@@ -5,6 +5,7 @@ Finds the images and videos that a data set is to be made of, in folders at any 
 import dataclasses
 import os
 
+from command_line.paths import is_inside
 from command_line.printable import printable
 from media.containers import AMBIGUOUS, VIDEO_EXTENSIONS, is_mpeg
 from media.images import IMAGE_EXTENSIONS
@@ -75,10 +76,6 @@ def collect(side, paths, avoid=(), follow_links=False):
         else:
             add_file(side, path, os.path.basename(path), found, left, seen)
     return found, left
-
-
-def is_inside(path, folder):
-    return path == folder or path.startswith(os.path.join(folder, ""))
 
 
 def search(side, root, avoid, follow_links, found, left, seen):

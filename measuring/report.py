@@ -11,7 +11,6 @@ there is left out: without matplotlib there are no curves, and without the data 
 
 import argparse
 import base64
-import contextlib
 import hashlib
 import json
 import os
@@ -21,6 +20,7 @@ from PIL import Image
 
 import cyclegan
 from command_line.parser import argument_parser, between
+from command_line.paths import check_name, sizes_in
 from command_line.progress import duration
 from command_line.run import run_script
 from datasets import find_folder
@@ -31,7 +31,7 @@ from media.folders import ImageFiles, evenly_spaced
 from media.images import load_image
 from media.reading import check_regular
 from media.sheets import GRID, data_uri
-from training.options import as_typed, check_name
+from training.options import as_typed
 from utils import InputError, whole_file
 from variants.stored_options import check_options, confirm_paths, read_record
 
@@ -175,11 +175,7 @@ def costs_of(name, run, records):
     seconds = seconds_taken(run, records)
     memory = [record["memory_gib"] for record in records if "memory_gib" in record]
     folder = f"saved_models/{name}"
-    sizes = []
-    for inside, _, files in os.walk(folder):
-        for file in files:
-            with contextlib.suppress(FileNotFoundError):  # a training renames and removes files
-                sizes.append(os.path.getsize(os.path.join(inside, file)))
+    sizes = sizes_in(folder)
     costs = [("training time", duration(seconds))] if seconds else []
     costs += [("memory", f"{max(memory):.1f} GiB")] if memory else []
     return costs + [("files", f"{len(sizes)}, {sum(sizes) / 1e6:.0f} MB in {folder}")]

@@ -8,12 +8,13 @@ import re
 
 WIDTH, HEIGHT = 420, 230
 LEFT, RIGHT, TOP, BOTTOM = 52, 10, 10, 24  # margins
+SMALLEST = 1e-30  # range of a plot: a smaller one is a single value
 COLOURS = ("#3b82f6", "#e07b00", "#159a68", "#c2579a", "#8a6d3b", "#7c6ff0")
 
 
 def ticks(low, high, n=4):
     """About n round numbers between low and high: multiples of 1, 2 or 5 times a power of ten"""
-    if not high > low:
+    if not high - low > SMALLEST:
         return [low]
     step = 10.0 ** math.floor(math.log10((high - low) / n))
     step *= next(factor for factor in (1, 2, 5, 10) if (high - low) / (factor * step) <= n)
@@ -35,7 +36,7 @@ def draw(title, lines):
     """
     first, last = min(steps[0] for _, steps, _ in lines), max(steps[-1] for _, steps, _ in lines)
     low, high = min(0.0, *(min(values) for *_, values in lines)), max(max(values) for *_, values in lines)
-    high = high if high > low else low + 1
+    high = high if high - low > SMALLEST else low + 1
     span = max(1, last - first)
 
     def x(step):

@@ -3,10 +3,13 @@ Which requests are answered. Gradio offers more than this page needs, such as fe
 not in the lists below is refused before Gradio sees it.
 """
 
+import asyncio
 import json
 import os
 import re
 from urllib.parse import unquote
+
+from command_line.paths import is_inside, sizes_in
 
 GET = re.compile(
     r"/|/config/?|/theme\.css|/favicon\.ico|/manifest\.json|/robots\.txt|/(static|assets|svelte)/[^?]*|/gradio_api/"
@@ -15,6 +18,7 @@ GET = re.compile(
 POST = re.compile(r"/gradio_api/(queue/join/?|upload/?|component_server/?|cancel/?|reset/?)")
 FILE = "/gradio_api/file="
 JSON_BYTES = 2_000_000  # of a request that is no upload
+BLOCK = 4096  # bytes of a disk that a small file takes
 MASK_BYTES = 10_000_000  # of a layer of a painted mask
 HEADERS = {
     # nothing comes from other hosts. Gradio's own scripts are inline and compile templates
@@ -39,26 +43,36 @@ class Guard:
 
     folder:     of uploads and results; no other file is served or taken for an upload
     max_upload: bytes of an upload
+    most_kept:  bytes of all files in the folder and of the uploads on their way; None for any number
     counts:     {number of a function: how many values it takes}, the only functions that are called
     hosts:      names by which the page may be called, None for any. A site that a visitor of it has open could otherwise
                 call a page on 127.0.0.1 by a name of its own (DNS rebinding)
     """
 
-    def __init__(self, app, folder, max_upload, counts, hosts=None):
+    def __init__(self, app, folder, max_upload, counts, hosts=None, most_kept=None):
         self.app, self.folder, self.max_upload = app, os.path.realpath(folder), max_upload
-        self.counts, self.hosts = counts, hosts
+        self.counts, self.hosts, self.most_kept = counts, hosts, most_kept
+        self.arriving = 0  # bytes of the uploads on their way
 
     async def __call__(self, scope, receive, send):
         if scope["type"] == "lifespan":
             return await self.app(scope, receive, send)
         if scope["type"] != "http":
             return await send({"type": "websocket.close", "code": 1008})
+        n_bytes = 0
         try:
             self.check_request(scope)
-            receive = await self.checked_body(scope, receive)
+            n_bytes = self.size_of_upload(scope)
+            self.arriving += n_bytes
+            await self.check_room(n_bytes)
+            await self.answer(scope, await self.checked_body(scope, receive), send)
         except Refused as error:
-            return await refuse(send, error)
+            await refuse(send, error)
+        finally:
+            self.arriving -= n_bytes
 
+    async def answer(self, scope, receive, send):
+        """Has Gradio answer a request, and adds HEADERS."""
         begun = False
 
         async def send_with_headers(message):
@@ -97,28 +111,34 @@ class Guard:
             raise Refused(status, "no such file")
 
     def is_inside(self, path):
-        return os.path.isabs(path) and os.path.realpath(path).startswith(os.path.join(self.folder, ""))
+        real = os.path.realpath(path)
+        return os.path.isabs(path) and real != self.folder and is_inside(real, self.folder)
+
+    def size_of_upload(self, scope):
+        """-> the most bytes that a request may add to the folder, 0 unless it is an upload. Raises Refused."""
+        if not is_upload(scope):
+            return 0
+        limit = self.max_upload + 100_000  # of the form around the file
+        return content_length(scope, limit) or limit
+
+    async def check_room(self, n_bytes):
+        """Raises Refused if an upload, which is among those on their way, may take more room than there is."""
+        if not n_bytes or self.most_kept is None:
+            return
+        sizes = await asyncio.to_thread(sizes_in, self.folder)
+        if sum(max(size, BLOCK) for size in sizes) + self.arriving > self.most_kept:
+            raise Refused(507, "there is no room for more uploads. Try again in an hour")
 
     async def checked_body(self, scope, receive):
         """-> `receive` for the application. JSON is read here and checked; the bytes of others are counted."""
         if scope["method"] != "POST":
             return receive
         is_json = scope["path"].startswith("/gradio_api/queue/join")
-        is_upload = scope["path"].startswith("/gradio_api/upload")
-        limit = self.max_upload + 100_000 if is_upload else JSON_BYTES if is_json else MASK_BYTES
-        length = header(scope, b"content-length")
-        if length and (not length.isdecimal() or int(length) > limit):
-            raise Refused(413, f"larger than {limit // 10**6} MB")
-        if is_upload:
-            return counted(receive, limit)
-        body, more = b"", True
-        while more:
-            message = await receive()
-            if message["type"] != "http.request":
-                raise Refused(400, "incomplete")
-            body, more = body + message.get("body", b""), message.get("more_body", False)
-            if len(body) > limit:
-                raise Refused(413, f"larger than {limit // 10**6} MB")
+        if is_upload(scope):
+            return counted(receive, self.size_of_upload(scope))
+        limit = JSON_BYTES if is_json else MASK_BYTES
+        content_length(scope, limit)
+        body = await read_all(receive, limit)
         if is_json:
             self.check_json(body)
         elif header(scope, b"content-type").startswith("multipart/form-data"):
@@ -148,6 +168,20 @@ class Guard:
                 todo.extend(value)
 
 
+async def read_all(receive, limit):
+    """-> the body of a request, bytes. Raises Refused if it is longer than `limit`."""
+    body, more = bytearray(), True
+    while more:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise Refused(400, "incomplete")
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+        if len(body) > limit:
+            raise Refused(413, f"larger than {limit // 10**6} MB")
+    return bytes(body)
+
+
 async def check_layer(scope, body):
     """Raises Refused unless a form is a layer of a painted mask with a small number: Gradio makes room for as many layers
     as the number says. Parsed as Gradio does."""
@@ -167,6 +201,18 @@ async def check_layer(scope, body):
 
 def header(scope, name):
     return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")
+
+
+def is_upload(scope):
+    return scope["method"] == "POST" and scope["path"].startswith("/gradio_api/upload")
+
+
+def content_length(scope, limit):
+    """-> the length that the header says, None without. Raises Refused if it is more than `limit`."""
+    length = header(scope, b"content-length")
+    if length and (not length.isdecimal() or int(length) > limit):
+        raise Refused(413, f"larger than {limit // 10**6} MB")
+    return int(length) if length else None
 
 
 def counted(receive, limit):

@@ -11,6 +11,7 @@ import uuid
 
 import gradio as gr
 
+from command_line.paths import is_inside
 from media.containers import is_video
 from page.compare import through_checkpoints
 from page.messages import paragraphs, readable_errors
@@ -27,6 +28,7 @@ from page.translate import (
 from utils import InputError
 
 PROGRESS = gr.Progress()  # as a default, Gradio replaces it by one that draws on the page
+N_STOPPED = 1000  # sessions that are remembered as stopped; most of them have long ended
 OLD = 600  # seconds after which the files of a translation are deleted; Gradio has copied them long before
 
 
@@ -41,7 +43,7 @@ class Handlers:
 
     def __init__(self, translators, folder):
         self.translators, self.models, self.folder = translators, translators.models, os.path.realpath(folder)
-        self.stopped, self.lock = set(), threading.Lock()  # sessions whose video is to be stopped
+        self.stopped, self.lock = {}, threading.Lock()  # keys: sessions whose video is to be stopped, the oldest first
 
     ##############################
     #   Files
@@ -53,7 +55,7 @@ class Handlers:
             raise InputError("there is no picture yet. Drop one, paste one, or choose a file")
         path = data.get("path") if isinstance(data, dict) else None
         real = os.path.realpath(path) if isinstance(path, str) and "\0" not in path else ""
-        if not real.startswith(os.path.join(self.folder, "")) or not os.path.isfile(real):
+        if not is_inside(real, self.folder) or not os.path.isfile(real):
             raise InputError("the upload is no longer here. Send it again")
         return real
 
@@ -136,7 +138,7 @@ class Handlers:
              progress=PROGRESS, request: gr.Request = None):  # fmt: skip
         """As `picture`, for a file in any format."""
         session = request.session_hash if request else None
-        self.stopped.discard(session)
+        self.stopped.pop(session, None)
 
         def show(done, total):
             if session in self.stopped:
@@ -175,11 +177,12 @@ class Handlers:
 
     def stop(self, request: gr.Request):
         """Stops the video of a session."""
-        if len(self.stopped) > 1000:  # of sessions that have long ended
-            self.stopped.clear()
-        self.stopped.add(request.session_hash)
+        self.stopped.pop(request.session_hash, None)
+        self.stopped[request.session_hash] = True
+        while len(self.stopped) > N_STOPPED:
+            del self.stopped[next(iter(self.stopped))]
 
-    leave = stop  # its browser has left
+    leave = stop  # of a visitor who has closed the page. Gradio drops what still waits
 
     ##############################
     #   Compare

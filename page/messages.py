@@ -17,10 +17,8 @@ def readable_errors():
     """Shows an error that a person can do something about as one sentence. It is text: the page would take it as HTML."""
     try:
         yield
-    except InputError as error:
-        message = str(error)
-    except OSError as error:
-        message = explain(error)
+    except (InputError, OSError) as error:
+        message = in_words(error)
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
@@ -28,6 +26,11 @@ def readable_errors():
     else:
         return
     raise gr.Error(html.escape(message, quote=False), print_exception=False, duration=20)
+
+
+def in_words(error):
+    """The message of an InputError or OSError for a visitor"""
+    return explain(error) if isinstance(error, OSError) else str(error)
 
 
 def paragraphs(lines):

@@ -53,19 +53,15 @@ class Models:
 
     def translators(self):
         """-> names of the runs that have a checkpoint; files of the command line come first"""
-        return [COMMAND_LINE] * bool(self.files) + [name for name in self.runs() if self.checkpoints(name)]
+        with_checkpoint = [name for name in self.runs() if checkpoints_in(listing(os.path.join(self.folder, name)))]
+        return [COMMAND_LINE] * bool(self.files) + with_checkpoint
 
     def checkpoints(self, run):
         """-> names of the checkpoints of a run: "latest", "epoch 75", "epoch 70", ..., then files of other names.
         Raises InputError if there is no such run."""
         if run == COMMAND_LINE and self.files:
             return list(self.named_files())
-        files = listing(self.folder_of(run))
-        matches = [match for pattern in (GENERATOR, FULL) for file in files if (match := pattern.fullmatch(file))]
-        epochs = sorted({int(match.groups()[-1]) for match in matches}, reverse=True)
-        known = {match.string for match in matches} | {"latest.pth"}
-        others = [file for file in files if file.endswith(WEIGHTS) and file not in known]
-        return [LATEST] * ("latest.pth" in files) + [f"epoch {epoch}" for epoch in epochs] + others
+        return list(checkpoints_in(listing(self.folder_of(run))))
 
     def named_files(self):
         """-> {name: path} of the files of the command line. Visitors see names only; equal ones are numbered."""
@@ -79,7 +75,7 @@ class Models:
 
     def folder_of(self, run):
         """The folder of a run. Raises InputError unless `run` is the name of one."""
-        if not isinstance(run, str) or run not in self.runs():
+        if not isinstance(run, str) or run not in listing(self.folder) or not self.is_run(run):
             raise InputError(f"{shown(run)}: there is no such run. {self.hint(run)}")
         return os.path.join(self.folder, run)
 
@@ -95,22 +91,17 @@ class Models:
         """
         if direction not in ("AB", "BA"):
             raise InputError(f"direction {shown(direction)}: is neither AB nor BA")
-        names = self.checkpoints(run)
-        if not isinstance(checkpoint, str) or checkpoint not in names:
+        if run == COMMAND_LINE and self.files:
+            folder, found = "", {name: {"": path} for name, path in self.named_files().items()}
+        else:
+            folder = self.folder_of(run)
+            found = checkpoints_in(listing(folder))
+        if not isinstance(checkpoint, str) or checkpoint not in found:
             raise InputError(f"{shown(checkpoint)}: {run} has no such checkpoint. Choose one from the list")
-        if run == COMMAND_LINE:
-            return self.named_files()[checkpoint]
-        folder = self.folder_of(run)
-        if checkpoint == LATEST:
-            return os.path.join(folder, "latest.pth")
-        if not (epoch := re.fullmatch(r"epoch (\d+)", checkpoint)):
-            return os.path.join(folder, checkpoint)
-        files = listing(folder)
-        wanted = (f"G_{direction}_{epoch[1]}.pth", f"checkpoint_{epoch[1]}.pth")
-        found = next((file for file in wanted if file in files), None)
-        if found is None:
+        file = found[checkpoint].get(direction, found[checkpoint].get(""))
+        if file is None:
             raise InputError(f"{run}, {checkpoint}: has no generator for {direction[0]} -> {direction[1]}")
-        return os.path.join(folder, found)
+        return os.path.join(folder, file)
 
     def record(self, run):
         """-> what options.json says of a run, {} if there is none; "options" is a dict in any case"""
@@ -137,18 +128,28 @@ class Models:
     def kept(self, run, direction):
         """-> names of the checkpoints of a run that hold a generator of this direction, the oldest first: one an epoch,
         latest.pth if no epoch was kept, and files of other names if that is missing, too"""
-        found = []
-        for name in reversed(self.checkpoints(run)):
-            try:
-                self.file(run, name, direction)
-            except InputError:
-                continue
-            found += [name] if name.startswith("epoch ") else []
-        names = self.checkpoints(run)
-        return found or [name for name in names if name == LATEST] or names
+        if run == COMMAND_LINE and self.files:
+            return list(self.named_files())
+        found = checkpoints_in(listing(self.folder_of(run)))
+        epochs = [name for name in found if re.fullmatch(r"epoch \d+", name) and {direction, ""} & found[name].keys()]
+        return epochs[::-1] or [name for name in found if name == LATEST] or list(found)
 
 
 HOW_TO_TRAIN = "There is no trained run yet. Train one in a few minutes with: python cyclegan.py"
+
+
+def checkpoints_in(files):
+    """Names of files -> {name of a checkpoint: {direction, or "" for any: file}}, in the order of Models.checkpoints"""
+    epochs, others = {}, {}
+    for file in files:
+        if match := GENERATOR.fullmatch(file):
+            epochs.setdefault(int(match[2]), {})[match[1]] = file
+        elif match := FULL.fullmatch(file):
+            epochs.setdefault(int(match[1]), {})[""] = file
+        elif file.endswith(WEIGHTS) and file != "latest.pth":
+            others[file] = {"": file}
+    latest = {LATEST: {"": "latest.pth"}} if "latest.pth" in files else {}
+    return latest | {f"epoch {epoch}": epochs[epoch] for epoch in sorted(epochs, reverse=True)} | others
 
 
 def listing(folder):

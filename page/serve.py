@@ -16,6 +16,7 @@ from page.translate import Translators
 from utils import InputError
 
 LOCAL = {"127.0.0.1", "localhost", "::1", "[::1]"}
+MOST_UPLOADS = 20  # the largest uploads that there is room for at a time
 FONTS = dict(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])  # none from other hosts
 
 SCRIPT, STYLE = (os.path.join(os.path.dirname(__file__), name) for name in ("slider.js", "style.css"))
@@ -51,7 +52,8 @@ def start(build_page, opt, device, folder):
     hosts = LOCAL if opt.host in LOCAL and not opt.share else None
     page = build_page(do)
     counts = {number: len(fn.inputs) for number, fn in page.fns.items()}
-    guard = Middleware(Guard, folder=folder, max_upload=max_upload, counts=counts, hosts=hosts)
+    guard = Middleware(Guard, folder=folder, max_upload=max_upload, counts=counts, hosts=hosts,
+                       most_kept=MOST_UPLOADS * max_upload)  # fmt: skip
     with open(SCRIPT, encoding="utf-8") as file:
         head = f'<script type="module">{file.read()}</script>'
     try:

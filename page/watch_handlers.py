@@ -7,9 +7,10 @@ import os
 import gradio as gr
 
 from page import curves, watch
-from page.messages import paragraphs, readable_errors
+from page.messages import in_words, paragraphs, readable_errors
 from page.models_found import HOW_TO_TRAIN, is_running
 from page.translate import number
+from utils import InputError
 
 
 class WatchHandlers:
@@ -30,27 +31,34 @@ class WatchHandlers:
         if not run:
             text = "" if self.models.runs() else HOW_TO_TRAIN
             return (None, paragraphs([text]), "", "", gr.skip(), gr.skip())
-        with readable_errors():
+        try:
             now = watch.signature(self.models, run)
             if now == before and not now[3]:
                 return (gr.skip(),) * 6
             seen = watch.look_at(self.models, run)
-            status = paragraphs([seen.status])
-            if now == before:  # only the remaining time has changed
-                return gr.skip(), status, *(gr.skip(),) * 4
-            steps = self.models.grids(run)
-            is_new = not before or before[0] != run or before[4] != len(steps)
-            grid = self.grids(run, None if not before or before[0] != run else at, before) if is_new else None
-        return now, status, curves.draw_all(seen.plots), paragraphs(seen.health), *(grid or (gr.skip(), gr.skip()))
+        except (InputError, OSError) as error:  # the run is gone. A pop-up would come back every few seconds
+            none = gr.Slider(visible=False), gr.Image(value=None, visible=False)
+            return None, paragraphs([in_words(error)]), "", "", *none
+        status = paragraphs([seen.status])
+        if now == before:  # only the remaining time has changed
+            return gr.skip(), status, *(gr.skip(),) * 4
+        is_new = not before or before[0] != run or before[4] != now[4]
+        grid, words = (gr.skip(), gr.skip()), []
+        if is_new:
+            *grid, words = self.grids(run, None if not before or before[0] != run else at, before)
+        return now, status, curves.draw_all(seen.plots), paragraphs(seen.health + words), *grid
 
     def grids(self, run, at, before):
-        """-> (slider, grid) after grids were added. A slider at its end stays there."""
+        """-> (slider, grid, lines on what is wrong) after grids were added. A slider at its end stays there."""
         steps = self.models.grids(run)
         if not steps:
-            return gr.Slider(visible=False), gr.Image(value=None, visible=False)
+            return gr.Slider(visible=False), gr.Image(value=None, visible=False), []
         at = len(steps) - 1 if type(at) not in (int, float) or at >= before[4] - 1 else int(at)
         slider = gr.Slider(minimum=0, maximum=max(1, len(steps) - 1), value=at, visible=len(steps) > 1)
-        return slider, self.picture_of_grid(run, at)
+        try:
+            return slider, self.picture_of_grid(run, at), []
+        except (InputError, OSError) as error:
+            return slider, gr.Image(value=None, visible=False), [in_words(error)]
 
     def grid(self, run, at):
         """A position of the slider -> the grid"""

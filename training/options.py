@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 
+from command_line.paths import check_name
 from training.checkpoints import command_of, find_checkpoint
 from training.folders import OPTIONS
 from training.presets import preset_options
@@ -213,12 +214,6 @@ def architecture_of(checkpoint, known, given, flags):
                 f"new training without {flags}"
             )
     return trained
-
-
-def check_name(flag, name):
-    """Raises InputError unless `name` can be the name of a folder."""
-    if os.path.basename(name) != name or name in ("", ".", ".."):
-        raise InputError(f"{flag} {name!r}: must be the name of a folder, not a path; --data_dir takes a path")
 
 
 def as_typed(opt, defaults):

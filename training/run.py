@@ -12,6 +12,7 @@ import warnings
 
 import torch
 
+from command_line.paths import is_inside
 from command_line.progress import duration
 from command_line.terminal import say
 from command_line.threads import choose_threads
@@ -34,7 +35,6 @@ from training.signals import StopSignal
 from training.start import load_start, start_notes
 from utils import bfloat16_pays, choose_device, evaluating
 from variants.build import channels_of
-from variants.stored_options import is_inside
 
 
 class Run:

@@ -10,6 +10,7 @@ import reprlib
 import shlex
 
 from command_line.parser import between
+from command_line.paths import is_inside
 from media.reading import check_regular
 from utils import InputError
 from variants.options import add_variants
@@ -96,11 +97,3 @@ def confirm_paths(options, typed, path, data_dir="data", way_out=None):
             where = "the current folder" if folder == "." else folder
             way_out = way_out or f"confirm it with --{option} {shlex.quote(value)}"
             raise InputError(f"{path}: refers to {value}, which is outside of {where}. If that is right, {way_out}")
-
-
-def is_inside(path, folder):
-    """Whether a path is in a folder or is the folder itself, by its name alone."""
-    if ".." in path.replace("\\", "/").split("/"):
-        return os.path.normpath(path) == os.path.normpath(folder)
-    path, folder = os.path.abspath(path), os.path.abspath(folder)
-    return os.path.commonpath((path, folder)) == folder

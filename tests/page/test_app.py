@@ -322,7 +322,9 @@ def test_unknown_functions_and_too_few_values(site, photo):
     for at in (-1, 1e300, "x", None):
         assert site.call("grid", ["tiny", at])[0] is False
     assert site.call("grid", ["../tiny", 0])[0] is False
-    assert site.call("watch", [{"a": 1}, None, 0])[0] is False
+    for name in ({"a": 1}, "../tiny", SCRIPT):
+        ok, (before, status, *_) = site.call("watch", [name, None, 0])
+        assert ok and before is None and "there is no such run" in status and "<img" not in status
 
 
 def test_masks_of_a_visitor(site, photo):
@@ -409,3 +411,37 @@ def test_stopping_a_video(site, tmp_path):
 
     with pytest.raises(gradio.Error, match="stopped"):
         do.clip(clip, 0, *values, progress=progress, request=request)
+
+
+def test_a_thousand_other_sessions_do_not_undo_a_stop(site):
+    do = site.page.fns[site.numbers["clip"]].fn.__self__
+    for i in range(2000):
+        do.stop(types.SimpleNamespace(session_hash=f"other {i}"))
+        do.stop(types.SimpleNamespace(session_hash="mine")) if i == 1001 else None
+        assert i < 1001 or "mine" in do.stopped
+    assert len(do.stopped) == 1000
+
+
+def test_a_damaged_grid_or_a_missing_run_is_said_once_and_shown_in_the_page(tmp_path, monkeypatch):
+    """An error would come up again with each look, every three seconds, and nothing would be shown."""
+    from page.models_found import Models
+    from page.watch_handlers import WatchHandlers
+
+    monkeypatch.chdir(tmp_path)
+    os.makedirs("saved_models/a")
+    with open("saved_models/a/log.jsonl", "w") as file:
+        file.writelines(json.dumps({"step": step, "epoch": 0, "loss_D": 0.2}) + "\n" for step in (1, 20))
+    os.makedirs("images/a")
+    with open("images/a/000250.png", "w") as file:
+        file.write("not a picture")
+    do = WatchHandlers(Models())
+    before, status, plots, health, slider, grid = do.watch("a", None, 0)
+    assert before[4] == 1 and "a: training, step 20" in status and "<svg" in plots
+    assert "images/a/000250.png: broken" in health and not grid.visible
+    os.utime("saved_models/a/log.jsonl", (1000, 1000))
+    before = do.watch("a", None, 0)[0]
+    assert all(value == {"__type__": "update"} for value in do.watch("a", before, 0))  # nothing is new
+    os.rename("saved_models/a", "saved_models/b")
+    before, status, plots, health, slider, grid = do.watch("a", before, 0)
+    assert before is None and "&#x27;a&#x27;: there is no such run" in status and plots == health == ""
+    assert not slider.visible and not grid.visible

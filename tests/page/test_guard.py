@@ -3,10 +3,11 @@
 import asyncio
 import json
 import os
+import time
 
 import pytest
 
-from page.guard import Guard
+from page.guard import Guard, read_all
 
 
 @pytest.fixture
@@ -15,7 +16,7 @@ def ask(tmp_path):
     os.makedirs(tmp_path / "uploads")
 
     def request(method, path, body=b"", hosts=None, host="127.0.0.1:7860", length=None, max_upload=1000, kind="http",
-                more=()):  # fmt: skip
+                more=(), most_kept=None):  # fmt: skip
         seen, sent = [], []
 
         async def application(scope, receive, send):
@@ -43,7 +44,9 @@ def ask(tmp_path):
         async def send(message):
             sent.append(message)
 
-        asyncio.run(Guard(application, tmp_path / "uploads", max_upload, {0: 4, 1: 1}, hosts)(scope, receive, send))
+        guard = Guard(application, tmp_path / "uploads", max_upload, {0: 4, 1: 1}, hosts, most_kept)
+        asyncio.run(guard(scope, receive, send))
+        assert guard.arriving == 0
         status = sent[0].get("status") if sent else None
         return status, seen[0] if seen else None, dict(sent[0].get("headers", ())) if sent else {}
 
@@ -116,6 +119,54 @@ def test_sizes(ask):
     assert ask("POST", "/gradio_api/upload", length=10**12)[:2] == (413, None)
     assert ask("POST", "/gradio_api/upload", length=-1)[:2] == (413, None)
     assert ask("POST", "/gradio_api/queue/join", b" " * 2_000_001)[:2] == (413, None)
+
+
+def test_all_uploads_together_are_limited(ask, tmp_path):
+    os.makedirs(tmp_path / "uploads" / "hash")
+    (tmp_path / "uploads" / "hash" / "a.png").write_bytes(bytes(50_000))
+    (tmp_path / "uploads" / "small.png").write_bytes(b"x")  # takes a block of 4,096 bytes
+    room = 50_000 + 4096
+    assert ask("POST", "/gradio_api/upload", b"x" * 900, length=900, most_kept=room + 900)[0] == 200
+    assert ask("POST", "/gradio_api/upload", b"x" * 900, length=900, most_kept=room + 899)[:2] == (507, None)
+    # without saying how long it is, it may be as long as the limit
+    assert ask("POST", "/gradio_api/upload", b"x" * 900, most_kept=room + 101_000)[0] == 200
+    assert ask("POST", "/gradio_api/upload", b"x" * 900, most_kept=room + 100_999)[:2] == (507, None)
+    assert ask("POST", "/gradio_api/cancel", b"{}", most_kept=1)[0] == ask("GET", "/", most_kept=1)[0] == 200
+
+
+def test_uploads_on_their_way_are_counted(tmp_path):
+    """The second of two that come at the same time finds no room, although nothing has been written yet."""
+    answers = []
+
+    async def application(scope, receive, send):
+        await asyncio.gather(upload("second")) if len(answers) == 0 else None
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    guard = Guard(application, tmp_path, 1000, {}, most_kept=1500)
+
+    async def upload(name):
+        async def send(message):
+            if "status" in message:
+                answers.append((name, message["status"]))
+
+        headers = [(b"host", b"127.0.0.1"), (b"content-length", b"900")]
+        await guard({"type": "http", "method": "POST", "path": "/gradio_api/upload", "headers": headers}, None, send)
+
+    asyncio.run(upload("first"))
+    assert answers == [("second", 507), ("first", 200)] and guard.arriving == 0
+
+
+def test_a_body_in_many_parts_is_put_together_once():
+    """Of 4 MB in parts of 100 bytes, 80 GB would be copied if each part made a new body."""
+    parts = [{"type": "http.request", "body": b"x" * 100, "more_body": i < 40_000} for i in range(1, 40_001)]
+    left = iter(parts)
+
+    async def receive():
+        return next(left)
+
+    started = time.monotonic()
+    body = asyncio.run(read_all(receive, 5_000_000))
+    assert len(body) == 4_000_000 and type(body) is bytes and time.monotonic() - started < 2
 
 
 def test_names_of_the_host(ask):

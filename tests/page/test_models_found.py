@@ -46,6 +46,27 @@ def test_runs_and_checkpoints(files):
     assert models.kept("a", "BA") == ["epoch 5", "epoch 12"]
 
 
+def test_a_name_with_zeros_is_found_again(files):
+    models = files("a/G_AB_007.pth", "a/checkpoint_010.pth")
+    assert models.checkpoints("a") == ["epoch 10", "epoch 7"]
+    assert models.file("a", "epoch 7", "AB") == "saved_models/a/G_AB_007.pth"
+    assert models.file("a", "epoch 10", "BA") == "saved_models/a/checkpoint_010.pth"
+    assert models.kept("a", "AB") == ["epoch 7", "epoch 10"] and models.kept("a", "BA") == ["epoch 10"]
+
+
+def test_many_runs_are_listed_once_each(files, monkeypatch):
+    """The folder of the runs, and each run twice: is it a run, and does it have a checkpoint?"""
+    models = files(*(f"run{i}/G_AB_{i}.pth" for i in range(20)))
+    listed = []
+    real = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda folder: listed.append(folder) or real(folder))
+    assert len(models.translators()) == 20 and len(listed) == 1 + 2 * 20
+    listed.clear()
+    assert models.file("run3", "epoch 3", "AB").endswith("run3/G_AB_3.pth") and len(listed) == 3
+    listed.clear()
+    assert models.kept("run3", "AB") == ["epoch 3"] and len(listed) == 3
+
+
 def test_files_of_the_command_line(files):
     files("a/latest.pth")
     models = Models(files=("/elsewhere/G.pth",))

@@ -143,6 +143,12 @@ def test_a_single_point_and_a_constant():
     assert curves.draw_all({}) == ""
 
 
+def test_a_tiny_range_is_a_constant():
+    text = curves.draw("x", [("a", [7, 9], [0.0, 5e-324])])
+    assert "nan" not in text and curves.ticks(0.0, 5e-324) == [0.0] and curves.ticks(0.0, 1e-31) == [0.0]
+    assert curves.ticks(0.0, 3e-30) == pytest.approx([0.0, 1e-30, 2e-30, 3e-30], abs=1e-40)
+
+
 def test_ticks():
     assert curves.ticks(0, 3000) == [0, 1000, 2000, 3000]
     assert curves.ticks(0, 0.6) == pytest.approx([0, 0.2, 0.4, 0.6])

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import compress
 import cyclegan
+from command_line.paths import is_inside
 from deploy.comparison import ExportImages
 from deploy.compression import read_training
 from inference import load
@@ -192,9 +193,7 @@ def test_what_a_checkpoint_refers_to_must_be_confirmed(trained, capsys):
 
 
 def test_what_is_inside():
-    assert all(
-        stored_options.is_inside(path, "data") for path in ("data", "data/x", "./data/x/", os.path.abspath("data/x"))
-    )
+    assert all(is_inside(path, "data") for path in ("data", "data/x", "./data/x/", os.path.abspath("data/x")))
     outside = (
         "",
         ".",
@@ -209,8 +208,8 @@ def test_what_is_inside():
         "..\\x",
         "../data",
     )
-    assert not any(stored_options.is_inside(path, "data") for path in outside)
-    assert stored_options.is_inside("../sets", "../sets")
+    assert not any(is_inside(path, "data") for path in outside)
+    assert is_inside("../sets", "../sets") and is_inside("/data", "/")
 
 
 @pytest.mark.parametrize("name", stored_options.PAPER)
