@@ -25,10 +25,11 @@ from command_line.run import run_script
 from command_line.terminal import say
 from datasets import find_folder
 from get_data.collecting import REASONS, LeftOut, collect, search, shown
-from get_data.judging import crop_of, describe, headline, judge, training_command
+from get_data.judging import crop_of, describe, headline, judge, n_images, training_command
 from get_data.looking import How, require_imagehash
 from get_data.preparing import choose, finish, look_at_all, put_together, split, unfinished_set
 from get_data.report import write_report
+from media.containers import is_video
 from utils import InputError
 
 MOST_NAMED = 3  # files that the terminal names for each reason
@@ -43,7 +44,7 @@ def get_parser():
     add("name", metavar="NAME", help="name of the data set, a folder in --data_dir")
     add("--A", nargs="+", metavar="PATH", help="folders and files of domain A: images and videos")
     add("--B", nargs="+", metavar="PATH", help="those of domain B")
-    add("--check", action="store_true", help="look at a data set that is there, and change nothing in it")
+    add("--check", action="store_true", help="look at a data set that is there; only the report is written")
     add("--data_dir", default="data", metavar="DIR", help="folder of the data sets")
     add("--size", type=between(36, 16384), default=286, help="shorter side to shrink to; training crops 256/286 of it")
     add("--every", type=between(0.001), default=1.0, metavar="SECONDS", help="time between two frames of a video")
@@ -118,9 +119,10 @@ def look(opt, root):
                     raise
                 continue  # test images are optional
             search(side, folder, [], True, sources, left, set())
-        records = look_at_all(sources, how, None, opt.n_cpu)
-        found, skipped = choose(sources, records)
-        for one in found:
+        left += [LeftOut(one.side, one.path, "video") for one in sources if is_video(one.path)]
+        sources = [one for one in sources if not is_video(one.path)]
+        found, skipped = choose(sources, look_at_all(sources, how, None, opt.n_cpu))
+        for one in found + [one for one in skipped if one.reason in ("exact", "near", "empty")]:
             one.split = mode
         facts, left = facts + found, left + skipped
     check_some(facts, left)
@@ -165,8 +167,8 @@ def main(argv=None):
     command = training_command(facts, findings, opt.name, opt.data_dir, opt.size)
     print_left_out(left, "found" if opt.check else "left out")
     for side in "AB":
-        splits = [one.split for one in facts if one.side == side]
-        say(f"{side}: {splits.count('train')} training and {splits.count('test')} test images")
+        n_train, n_test = n_images(side, facts, left)
+        say(f"{side}: {n_train} training and {n_test} test images")
     say(headline(findings))
     for finding in findings:
         say(f"{'problem' if finding.is_problem else 'note'}: {describe(finding)}")

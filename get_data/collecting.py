@@ -23,17 +23,20 @@ REASONS = {
     "special": "not regular files",
     "result": "results of translate.py",
     "other": "neither images nor videos",
+    "video": "videos, which training does not read",  # in a data set that is there
 }
 
 
 @dataclasses.dataclass
 class LeftOut:
-    """A file that is not used. side: "A" or "B"; reason: one of REASONS; why: a few words on this file"""
+    """A file that is not used. side: "A" or "B"; reason: one of REASONS; why: a few words on this file; split: "train" or
+    "test" if training or evaluation reads it nevertheless, because it is in a data set that is only looked at"""
 
     side: str
     path: str
     reason: str
     why: str = ""
+    split: str = ""
 
 
 @dataclasses.dataclass

@@ -4,6 +4,7 @@ What a user should know about a data set before training on it: findings with ad
 
 import dataclasses
 import shlex
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from media.survey import SQUASHED
 
 FEW, VERY_FEW = 100, 20  # training images of a domain
 TOO_SMALL = 0.1  # noted if more images than this share of those that are used are too small
+MANY_COPIES = 0.1  # a problem if more images of a data set than this share are duplicates
 LOPSIDED = 4  # one domain has more than so many times as many images as the other
 SPREAD = 4  # noted if the largest images of a domain are so many times as large as the smallest, without 5% at each end
 MUCH_SMALLER = 1.5  # images of one domain are so many times as large as those of the other, at the size of training
@@ -24,8 +26,8 @@ ENOUGH_TO_COMPARE, ALIKE = 30, 0.6  # images of each domain; the accuracy below 
 
 @dataclasses.dataclass
 class Finding:
-    """kind: one of "few", "small", "lopsided", "no test", "sizes", "overlap", "alike", "clipped", "mixed channels",
-    "mixed kinds", "shape", "turned", "leak", "clips"; is_problem: whether it should be put right;
+    """kind: one of "few", "small", "lopsided", "no test", "duplicates", "sizes", "overlap", "alike", "clipped",
+    "mixed channels", "mixed kinds", "shape", "turned", "leak", "clips"; is_problem: whether it should be put right;
     files: those that it is about"""
 
     kind: str
@@ -41,9 +43,9 @@ def judge(facts, left, size, only_looking=False):
     size: of training before the crop, in pixels; only_looking: the data set was not made from them, but is there already"""
     findings = []
     both = {side: [one for one in facts if one.side == side] for side in "AB"}
-    findings += judge_numbers(both, [one for one in left if one.reason == "small"])
+    findings += judge_numbers(facts, left)
     if only_looking:
-        findings += judge_split(both)
+        findings += judge_split(both) + judge_duplicates(facts, left)
     findings += judge_overlap(both)
     if (accuracy := tells_apart(both["A"], both["B"])) is not None and accuracy < ALIKE:
         findings.append(Finding(
@@ -71,10 +73,16 @@ def judge(facts, left, size, only_looking=False):
     return findings
 
 
-def judge_numbers(both, small):
-    """small: list of LeftOut that are too small"""
+def n_images(side, facts, left):
+    """-> numbers of training and test images of a domain. Of a data set that is only looked at, duplicates and empty
+    ones are counted, too: training reads them."""
+    splits = [one.split for one in (*facts, *left) if one.side == side]
+    return splits.count("train"), splits.count("test")
+
+
+def judge_numbers(facts, left):
     findings = []
-    n = {side: sum(one.split == "train" for one in those) for side, those in both.items()}
+    n, n_test = ({side: n_images(side, facts, left)[i] for side in "AB"} for i in (0, 1))
     if min(n.values()) < FEW:
         text = (
             f"there are only {n['A']} training images of A and {n['B']} of B. A few hundred of each are a good start. "
@@ -82,11 +90,11 @@ def judge_numbers(both, small):
         text += "Collect more, or start from a trained model with --start_from"
         findings.append(Finding("few", text, min(n.values()) < VERY_FEW))
     for side in "AB":
-        if n[side] and n[side] == len(both[side]):
+        if n[side] and not n_test[side]:
             text = f"{side} has no test images; sample grids then show training images"
             findings.append(Finding("no test", text, False))
-        too_small = [one.path for one in small if one.side == side]
-        if len(too_small) > TOO_SMALL * len(both[side]):
+        too_small = [one.path for one in left if one.side == side and one.reason == "small"]
+        if len(too_small) > TOO_SMALL * sum(one.side == side for one in facts):
             text = f"{count_of(len(too_small), 'image')} of {side} are too small. A smaller --size uses them"
             findings.append(Finding("small", text, False, too_small))
     few, many = sorted("AB", key=n.get)
@@ -112,6 +120,21 @@ def judge_split(both):
                 "look too good"
             )
             findings.append(Finding("leak", text, True, pairs))
+    return findings
+
+
+def judge_duplicates(facts, left):
+    """Images of a data set that are there more than once"""
+    findings = []
+    for side in "AB":
+        copies = [one.path for one in left if one.side == side and one.reason in ("exact", "near")]
+        n = sum(n_images(side, facts, left))
+        if copies:
+            text = (
+                f"{len(copies)} of {n} images of {side} (nearly) equal another one. Training sees those more often than "
+                "others; keep one of each"
+            )
+            findings.append(Finding("duplicates", text, len(copies) > MANY_COPIES * n, copies))
     return findings
 
 
@@ -278,8 +301,13 @@ def channel_words(facts):
             words += [f"--channels_{side}", str(arrays[0].channels)]
         low, high = min(one.values[0] for one in arrays), max(one.values[1] for one in arrays)
         if low < 0 or high > max(one.values[2] for one in arrays):
-            words += [f"--range_{side}", f"{low:g}", f"{high:g}"]
+            words += [f"--range_{side}", short(low, ROUND_FLOOR), short(high, ROUND_CEILING)]
     return words
+
+
+def short(value, rounding):
+    """A number as text, rounded to 6 digits in a direction of the module decimal"""
+    return f"{float(Context(prec=6, rounding=rounding).create_decimal(repr(value))):g}"
 
 
 def headline(findings):

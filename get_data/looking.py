@@ -35,7 +35,7 @@ class Facts:
     kind:          "gray", "colour", or "array": .npy files, and more than 8 bits or other than 1 or 3 channels
     channels:      number of channels of an array; of others 1 or 3
     values:        lowest and highest value of an array, and that which counts as 1
-    sha:           SHA-256 of the file; of a frame, ""
+    sha:           SHA-256 of the file; of the first frame of a video, that of the video; of others, ""
     print:         perceptual hash of 64 bits
     thumb:         8 x 8 x 3 thumbnail, RGB
     levels:        4 x 16 histogram of brightness, red, green and blue: shares in 1/65535, uint16
@@ -78,7 +78,7 @@ class Facts:
 
 
 class Unused(Exception):
-    """An image is not used. args: one of collecting.REASONS, and a few words"""
+    """Raised for an image that is not used. args: the reason, one of collecting.REASONS; what is wrong, as a text"""
 
 
 ##############################
@@ -242,7 +242,7 @@ def look_at_clip(source, how, key):
         found.append(facts)
     if found:
         with reading(source.path):
-            found[0].sha = sha256_of(source.path)  # stands for the whole clip
+            found[0].sha = sha256_of(source.path)  # tells copies of the video apart, see preparing.choose
     return found, problem
 
 

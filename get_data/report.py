@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from get_data.collecting import REASONS, shown
-from get_data.judging import crop_of, headline, is_squashed
+from get_data.judging import crop_of, headline, is_squashed, n_images
 from get_data.looking import BINS
 from get_data.preparing import quiet_decoders
 from get_data.seeing import see
@@ -51,11 +51,11 @@ def write_report(path, name, facts, left, findings, command, size, file_of, only
 def domain_of(side, facts, left, size, file_of):
     """What the report shows of a domain -> dict"""
     those = [one for one in facts if one.side == side]
-    n_train = sum(one.split == "train" for one in those)
+    n_train, n_test = n_images(side, facts, left)
     return {
         "side": side,
         "n_train": n_train,
-        "n_test": len(those) - n_train,
+        "n_test": n_test,
         "n_left": sum(one.side == side for one in left),
         "sheet": contact_sheet(evenly_spaced(those, ON_SHEET), file_of),
         "crops": crops_of(examples(those), size, file_of),

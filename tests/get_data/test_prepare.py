@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 import weakref
 
 import av
@@ -20,7 +21,7 @@ import cyclegan
 import prepare
 from datasets import ImageDataset
 from get_data import looking, preparing
-from get_data.judging import crop_of
+from get_data.judging import channel_words, crop_of
 from get_data.preparing import names_for, safe
 from utils import InputError
 
@@ -496,7 +497,8 @@ def test_check_finds_leaks_and_changes_nothing(here, capsys, layout):
     facts, left, findings = prepare.look(opt, "data/there")
     assert [(one.reason, os.path.basename(one.path)) for one in left] == [("exact", "twice.png")]
     found = {f.kind: f.files for f in findings}
-    assert set(found) == {"few", "no test", "leak"}
+    assert set(found) == {"few", "no test", "leak", "duplicates"}
+    assert found["duplicates"] == [root + layout.format("train", "B") + "/twice.png"]
     assert found["leak"] == [f"{leak} and {root}{layout.format('train', 'A')}/007.png"]
     prepare.main(["there", "--check", *SMALL, "--report", "seen.html"])
     assert state_of("data") == before and "leak.jpg" in open("seen.html").read()
@@ -508,6 +510,48 @@ def test_check_finds_leaks_and_changes_nothing(here, capsys, layout):
         "there/report.html": after["there/report.html"]
     }
     assert os.path.exists("data/there/check.html")
+
+
+def test_check_counts_what_training_reads(here, capsys):
+    """Duplicates and empty images are in the set and are trained on; videos, small and broken files are not."""
+    save_pictures("data/there/trainA", range(15))
+    save_pictures("data/there/trainB", range(100, 110))
+    save_pictures("data/there/testB", range(200, 203))
+    for i in range(4):
+        shutil.copy("data/there/trainA/003.png", f"data/there/trainA/copy{i}.png")
+    picture(5, 96, 96).resize((80, 80)).save("data/there/trainA/near.jpg", quality=80)
+    picture(300, 50, 50).save("data/there/trainA/small.png")
+    Image.new("RGB", (90, 90), (250, 250, 255)).save("data/there/testB/empty.png")
+    with open("data/there/trainB/broken.jpg", "wb") as file:
+        file.write(b"\xff\xd8\xff\xe0 no picture")
+    save_video("data/there/trainA/clip.mp4", [picture(400 + i) for i in range(30)])
+    prepare.main(["there", "--check", *SMALL, "--report", "seen.html"])
+    out = capsys.readouterr().out
+    data = ImageDataset("data/there", img_size=(64, 64), load_size=(72, 72), skip_bad_images=True)
+    n_read = len(data.A.usable)
+    assert (n_read, len(data.B.usable)) == (15 + 4 + 1, 10) and f"A: {n_read} training and 0 test images" in out
+    assert "B: 10 training and 4 test images" in out
+    assert "found: 1 videos, which training does not read: data/there/trainA/clip.mp4" in out
+    report = open("seen.html", encoding="utf-8").read()
+    assert "20 training and 0 test images" in report and "10 training and 4 test images" in report
+    opt = prepare.get_parser().parse_args(["there", "--check", *SMALL])
+    facts, left, findings = prepare.look(opt, "data/there")
+    (copies,) = (one for one in findings if one.kind == "duplicates")
+    assert copies.is_problem and copies.text.startswith("5 of 20 images of A (nearly) equal another one")
+    assert "clips" not in {one.kind for one in findings} and not any(one.clip for one in facts)
+
+
+def test_a_range_is_rounded_outwards():
+    """With 6 digits, 1234564 would be 1.23456e+06, and the brightest values would be cut off."""
+    one = types.SimpleNamespace(side="A", kind="array", channels=3, values=[-1234564.0, 1234564.0, 255.0])
+    assert channel_words([one]) == ["--range_A", "-1.23457e+06", "1.23457e+06"]
+    one.values = [-0.1, 65535.0, 255.0]
+    assert channel_words([one]) == ["--range_A", "-0.1", "65535"]
+    for low, high in np.random.default_rng(0).normal(0, 10.0 ** np.arange(-5, 11)[:, None], (16, 2)):
+        one.values = [float(-abs(low)), float(abs(high)), 0.0]
+        _, start, end = channel_words([one])
+        assert float(start) <= -abs(low) < 0 < abs(high) <= float(end)
+        assert float(start) == pytest.approx(-abs(low), 1e-5) and float(end) == pytest.approx(abs(high), 1e-5)
 
 
 @pytest.mark.slow
