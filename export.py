@@ -24,23 +24,20 @@ ONNX needs optional packages: pip install onnx onnxscript onnxruntime. So do wei
 """
 
 import importlib.util
-import os
-import shlex
 
 from command_line.parser import argument_parser, between
 from command_line.run import run_script
 from command_line.sizes import parse_size
 from deploy.benchmark import benchmark
-from deploy.comparison import ExportImages, check_accuracy, compare, comparison_sizes, comparison_table
-from deploy.formats import FORMATS, check_fixed_size, export, trained_size, write_bytes
+from deploy.comparison import ExportImages, comparison_sizes
+from deploy.files import export_file, fix_noise, names_a_folder, output_path
+from deploy.formats import FORMATS, check_fixed_size, trained_size
 from deploy.hub import ONNX_PACKAGES, export_hub
 from deploy.weights import WEIGHTS, check_package, export_weights
-from inference.exported import PROGRAMS, Exported, is_exported
-from inference.load import load_generator, load_generators, options_beside
+from inference.exported import is_exported
+from inference.load import load_generator, options_beside
 from inference.weights import model_file
-from media.images import stem
-from utils import InputError, whole_file
-from variants.noise import without_noise
+from utils import InputError
 
 FOLDERS = ("web", "hub")  # formats that are folders
 
@@ -90,11 +87,6 @@ def check_options(opt):
         raise InputError(f"--output {opt.output}: names a single file; use it with one --format, or name a folder")
 
 
-def names_a_folder(path):
-    """Whether --output is a folder: one that exists, or a name that ends in a slash."""
-    return os.path.isdir(path) or path.endswith(("/", os.sep))
-
-
 def check_packages(opt):
     if WEIGHTS.keys() & {*opt.format}:
         check_package()
@@ -104,80 +96,6 @@ def check_packages(opt):
                 raise InputError(f"export.py: ONNX needs {package}: pip install {' '.join(ONNX_PACKAGES)}")
 
 
-def output_path(opt, trained, kind):
-    """Returns the path of the file to write, such as G_AB_200.onnx or G_AB_200_256x256_int8.onnx, and checks that it can
-    be written there."""
-    extension, _, suffix, _ = (FORMATS | WEIGHTS)[kind]
-    folder, file = os.path.dirname(opt.checkpoint), opt.output
-    if file and names_a_folder(file):
-        folder, file = file, None
-        os.makedirs(folder, exist_ok=True)
-    if file and os.path.splitext(file)[1] != extension:
-        raise InputError(f"--output {opt.output}: --format {kind} needs a file name that ends in {extension}")
-    name = stem(opt.checkpoint)
-    if trained.is_full:
-        name = f"G_{trained.direction}" + (f"_{trained.epoch}" if trained.epoch is not None else "")
-    name += "_{1}x{0}".format(*opt.size) if opt.size else ""
-    path = file or os.path.join(folder, name + suffix + extension)
-    if not os.path.isdir(os.path.dirname(path) or ".") or os.path.isdir(path):
-        raise InputError(f"--output {path}: must be a file in an existing folder")
-    return path
-
-
-def export_file(kind, path, trained, images, compared, int8, size=None, public=None):
-    """Exports one file and checks it. The file only gets its name if it is accurate enough.
-
-    images:   ExportImages; compared: {size: batch} to compare on
-    int8:     (calibration, validation, least_psnr), see formats.export
-    size:     (height, width) of the only images that the file takes, None for any size
-    public:   see formats.metadata
-    """
-    replaced = ", replaces an earlier file" if os.path.exists(path) else ""
-    with whole_file(path) as temporary:
-        write_bytes(export(kind, trained, *int8, size, public), temporary)
-        rows = compare(trained.network, Exported(temporary, FORMATS[kind].extension, trust=True), compared)
-        print("\n".join(comparison_table(kind, rows, images.compared)))
-        check_accuracy(kind, rows, int8[-1])
-    print(f"{path}: {os.path.getsize(path) / 1e6:.2f} MB{replaced}. To use it:")
-    resize = "{1}x{0}".format(*size) if size else min(trained_size(trained))
-    trust = " --trust" if os.path.splitext(path)[1] in PROGRAMS else ""
-    print(f"    python translate.py --checkpoint {shlex.quote(path)}{trust} --input photo.jpg --size {resize}")
-
-
-def fix_noise(trained):
-    """An exported file takes no noise."""
-    if getattr(trained.network, "noise_channels", 0):
-        print(
-            "note: exported without its noise: one translation of each image, that of translate.py without --n_samples"
-        )
-        without_noise(trained.network)
-
-
-def export_page(opt):
-    """--format web: both directions of a full checkpoint unless --direction names one, and the page."""
-    from deploy.web import check_generator, make_folder, write_page
-
-    check_packages(opt)
-    first = load_generator(opt.checkpoint, opt.direction)
-    both = first.is_full and not opt.direction
-    generators = list(load_generators(opt.checkpoint).values()) if both else [first]
-    for trained in generators:
-        check_generator(trained)
-        trained.options = trained.options or options_beside(trained.path)
-        fix_noise(trained)
-    images = [ExportImages(trained, opt.images) for trained in generators]
-    folder = opt.output or os.path.join(os.path.dirname(opt.checkpoint), "web")
-    make_folder(folder)
-    opt.output = os.path.join(folder, "")
-    paths = [output_path(opt, trained, "onnx") for trained in generators]
-    for trained, path, chosen in zip(generators, paths, images):
-        sizes = comparison_sizes(trained.network, *trained_size(trained))
-        compared = {each: chosen.load(chosen.compared, each) for each in sizes}
-        export_file("onnx", path, trained, chosen, compared, ([], [], opt.psnr), public={})
-    write_page(folder, list(zip(generators, paths)))
-    print(f"    python -m http.server --directory {shlex.quote(folder)}")
-
-
 def main(argv=None):
     opt = get_parser().parse_args(argv)
     opt.format, opt.checkpoint = opt.format or ["onnx"], model_file(opt.checkpoint)
@@ -185,6 +103,9 @@ def main(argv=None):
     if opt.format == ["hub"]:
         return export_hub(opt.checkpoint, opt.direction, opt.output, opt.images)
     if opt.format == ["web"]:
+        from deploy.web import export_page
+
+        check_packages(opt)
         return export_page(opt)
     trained = load_generator(opt.checkpoint, opt.direction)
     trained.options = trained.options or options_beside(trained.path)

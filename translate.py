@@ -20,14 +20,14 @@ import os
 import sys
 import time
 
-from command_line.errors import explain
 from command_line.parser import argument_parser, between, switch
-from command_line.progress import Progress, duration
+from command_line.progress import duration
 from command_line.run import run_script
 from command_line.sizes import parse_size
 from inference.detail import KeepSize
-from inference.jobs import check_jobs, is_too_large, translate_pictures, translate_video_file, write_features
+from inference.jobs import check_jobs, is_too_large
 from inference.load import describe, load_generator
+from inference.reporting import Report, translate_all
 from inference.samples import Sample, prepare_sampling
 from inference.translator import Translator, check_count
 from media.containers import is_camera, is_video
@@ -105,82 +105,6 @@ def check_options(opt):
         raise InputError("--seed: has no effect without --n_samples")
     if opt.keep_size and not opt.size:
         raise InputError("--keep_size: requires --size, at which images are translated")
-
-
-class Report:
-    """Counts what is written, collects what failed, and shows the progress.
-
-    n_images: number of images to translate. Videos come after them, and show their frames instead
-    failures: list of messages, on what failed before
-    notes:    list of messages, on what was found before
-    """
-
-    def __init__(self, n_images, failures, notes):
-        self.n_images, self.failures, self.notes, self.n_written = n_images, list(failures), list(notes), 0
-        self.progress, self.started = Progress(), time.monotonic()
-
-    def written(self):
-        self.n_written += 1
-        self.show()
-
-    def failed(self, message):
-        self.failures.append(message)
-        self.show()
-
-    def note(self, message):
-        self.notes.append(message)
-
-    def show(self):
-        done = self.n_written + len(self.failures)
-        if done <= self.n_images:
-            self.progress.tick(done, self.n_images, "images", self.started)
-
-
-def translate_one_video(source, target, translator, report, size, opt):
-    """Translates a video, and prints what was written."""
-    progress, started = Progress(), time.monotonic()
-
-    def show(done, total):
-        progress.tick(done, total, "frames", started)
-
-    if is_camera(source):
-        print("press Ctrl-C to stop", flush=True)
-    try:
-        result = translate_video_file(
-            source, target, translator, size=size, mask=opt.mask, smooth=opt.smooth, progress=show
-        )
-    except InputError as error:
-        progress.end_line()
-        return report.failed(str(error))
-    progress.end_line()
-    print("\n".join(result.describe(target)))
-    if result.broken:
-        return report.failed(f"{source}: broken ({result.broken}); its first {result.frames} frames are in {target}")
-    report.written()
-
-
-def translate_all(plan, translator, choose_sample, report, size, opt):
-    """Translates all jobs of a Plan -> True if Ctrl-C stopped it. choose_sample: called with the number of the sample that
-    comes next, or None"""
-    try:
-        for number, jobs in plan.rounds():
-            choose_sample(number)
-            videos = [job for job in jobs if is_video(job[1])]
-            images = [job for job in jobs if not is_video(job[1])]
-            if opt.features:
-                write_features(images, translator, report, size=size)
-            else:
-                translate_pictures(images, translator, report, size=size, mask=opt.mask, n_threads=opt.n_cpu)
-            report.progress.end_line()
-            for source, target in videos:
-                translate_one_video(source, target, translator, report, size, opt)
-    except KeyboardInterrupt:
-        report.progress.end_line()
-        return True
-    except OSError as error:  # a full disk
-        report.progress.end_line()
-        report.failures.append(f"{explain(error)}; stopped here. Continue with --resume")
-    return False
 
 
 def main(argv=None):

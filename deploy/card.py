@@ -230,8 +230,9 @@ def limits():
 
 
 def code(text):
-    """A version from a file, as code if it looks like one."""
-    return f"`{text}`" if re.fullmatch(r"[\w.+ -]{1,80}", text or "") else escape(text)
+    """A version from a file, as code if it looks like one. "" if it is no text."""
+    is_version = isinstance(text, str) and re.fullmatch(r"[\w.+ -]{1,80}", text)
+    return f"`{text}`" if is_version else escape(text)
 
 
 def escape(text):

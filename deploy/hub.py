@@ -113,8 +113,12 @@ def write_onnx(trained, path, images):
 
 def write_sample(trained, path):
     """Draws the newest sample grid of the training, or else sheet of evaluate.py, as a new file without metadata ->
-    what the picture shows, or None if there is none."""
-    folder = os.path.join("images", os.path.basename(os.path.dirname(os.path.abspath(trained.path))))
+    what the picture shows, or None if there is none. Without a picture if the checkpoint is not in saved_models: then
+    images/NAME may be of another run."""
+    run = os.path.dirname(os.path.realpath(trained.path))
+    if os.path.dirname(run) != os.path.realpath("saved_models"):
+        return None
+    folder = os.path.join("images", os.path.basename(run))
     try:
         names = os.listdir(folder)
     except OSError:
@@ -137,6 +141,8 @@ def say(folder, found):
     print(
         f"{folder}: {', '.join(sorted(os.listdir(folder)))}; {n_bytes / 1e6:.2f} MB. Enter the license in README.md, then:"
     )
+    if os.path.exists(os.path.join(folder, "sample.png")):
+        print("sample.png shows images of the data set. If they are private, delete it, and its lines in README.md")
     quoted = shlex.quote(folder)
     print(f"    python translate.py --checkpoint {quoted} --direction {min(found)} --input photo.jpg")
     print(f"    hf upload USER/NAME {quoted}")

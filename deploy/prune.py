@@ -19,6 +19,7 @@ from training.processes import random_state
 from training.run import Run
 from utils import InputError, choose_device
 from variants.build import GENERATOR_OPTIONS, generator_file, make_generator, with_projections
+from variants.options import check
 
 
 def prune(opt, _):
@@ -31,6 +32,7 @@ def prune(opt, _):
              "--noise_channels": options.noise_channels}  # fmt: skip
     if kind := next((kind for kind, is_on in fixed.items() if is_on), None):
         raise InputError(f"{opt.checkpoint}: trained with {kind}, whose widths are fixed; distill takes any teacher")
+    check(options)  # a new --batch_size may not fit
     generators = {d: generator_in(state, opt.checkpoint, d).network for d in ("AB", "BA")}
     small = argparse.Namespace(**vars(options) | {"ngf": max(1, round(opt.keep * options.ngf))})
     was = GENERATOR_OPTIONS | (begun["options"] if begun else {})  # an older file lacks the options that came later

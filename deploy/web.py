@@ -8,11 +8,15 @@ The page itself is in web_page/ and is copied as it is. networks.json tells it w
 import json
 import os
 import re
+import shlex
 import shutil
 
 import torch
 
+from deploy.comparison import ExportImages, comparison_sizes
+from deploy.files import export_file, fix_noise, output_path
 from deploy.formats import set_name, trained_size
+from inference.load import load_generator, load_generators, options_beside
 from utils import InputError, whole_file
 
 PAGE = os.path.join(os.path.dirname(__file__), "web_page")
@@ -166,3 +170,32 @@ def write_page(folder, found):
         print(f"{folder}: complete, with onnxruntime-web {version or 'of the earlier export'} ({total / 1e6:.0f} MB)")
     else:
         print(f"note: {folder} lacks onnxruntime-web. Run this, then export again: {HINT}")
+
+
+def export_page(opt):
+    """What export.py --format web does: exports both directions of a full checkpoint, unless --direction names one, and
+    writes the page."""
+    first = load_generator(opt.checkpoint, opt.direction)
+    both = first.is_full and not opt.direction
+    generators = list(load_generators(opt.checkpoint).values()) if both else [first]
+    for trained in generators:
+        check_generator(trained)
+        trained.options = trained.options or options_beside(trained.path)
+        fix_noise(trained)
+    images = [ExportImages(trained, opt.images) for trained in generators]
+    folder = opt.output or os.path.join(os.path.dirname(opt.checkpoint), "web")
+    make_folder(folder)
+    opt.output = os.path.join(folder, "")
+    paths = [output_path(opt, trained, "onnx") for trained in generators]
+    for trained, path, chosen in zip(generators, paths, images):
+        sizes = comparison_sizes(trained.network, *trained_size(trained))
+        compared = {each: chosen.load(chosen.compared, each) for each in sizes}
+        export_file("onnx", path, trained, chosen, compared, ([], [], opt.psnr), public={})
+    write_page(folder, list(zip(generators, paths)))
+    others = [name for name in sorted(os.listdir(folder)) if name.endswith(".onnx")]
+    others = [name for name in others if name not in map(os.path.basename, paths)]
+    if others:
+        print(
+            f"note: {folder} also holds {', '.join(others)}, which this page does not use. Delete them before you publish it"
+        )
+    print(f"    python -m http.server --directory {shlex.quote(folder)}")

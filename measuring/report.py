@@ -6,7 +6,8 @@ Writes a report of training runs: one HTML file that holds everything, for a bro
 
 The report says what was trained on what, by which command and version, and what it cost. It shows the curves, the
 sample grids over time, the health remarks, the results of evaluate.py, and test images before and after. What is not
-there is left out: without matplotlib there are no curves, and without the data set no test images.
+there is left out: without matplotlib there are no curves, and without the data set no test images. It names folders of
+this machine, in the commands and options, and shows images of the data set.
 """
 
 import argparse
@@ -42,7 +43,9 @@ LIMIT = 15_000_000  # bytes of a report; above it, pictures are made smaller
 def get_parser():
     parser = argument_parser("Write a report of training runs.", "python -m measuring.report NAME [NAME ...] [options]")
     parser.add_argument("names", nargs="+", metavar="NAME", help="name of a run, a folder in saved_models")
-    parser.add_argument("--output", metavar="FILE", help="HTML file to write (default: images/NAME/report.html)")
+    parser.add_argument(
+        "--output", metavar="FILE", help="HTML file; it names folders and commands (default: images/NAME/report.html)"
+    )
     parser.add_argument("--data_dir", metavar="DIR", help="folder of the data sets (default: as trained)")
     parser.add_argument("--smooth", type=between(0), default=200, help="number of steps to average losses over")
     return parser

@@ -18,10 +18,8 @@ class TensorBoard:
     def __init__(self, opt, run):
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer, self.options = (
-            SummaryWriter(f"{run.checkpoint_dir}/tensorboard", purge_step=run.step + 1),
-            vars(opt),
-        )
+        self.writer = SummaryWriter(f"{run.checkpoint_dir}/tensorboard", purge_step=run.step + 1)
+        self.options = vars(opt)
 
     def scalars(self, values, step):
         for name, value in values.items():

@@ -137,6 +137,7 @@ async function open(file) {
 
 async function download() {
   const blob = await new Promise((resolve) => $("after").toBlob(resolve, "image/png"));
+  if (!blob) return sayError("There is not enough memory to write the picture.");
   const link = document.createElement("a");
   link.href = URL.createObjectURL(blob);
   link.download = `${name.replace(/\.[^.]*$/, "")}_translated.png`;

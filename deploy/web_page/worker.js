@@ -34,8 +34,9 @@ const urlOf = (name, base) => new URL(name.split("/").map(encodeURIComponent).jo
 async function load({ network, runtimes, base }) {
   const on = !gpuFailed && (await hasGPU()) ? "webgpu" : "wasm", runtime = runtimes[on], at = (name) => urlOf(name, base);
   if (session?.file === network.file && session.on === on) return;
-  await session?.release();
+  const before = session;
   session = undefined;
+  await before?.release().catch(() => {});  // one on a GPU that was lost cannot be released
   let files, created;
   try {
     const wanted = [{ name: network.file, url: at(network.file), bytes: network.bytes }];

@@ -153,6 +153,14 @@ def test_prune(trained, capsys, monkeypatch):
     assert load_file("saved_models/tiny_pruned/latest.pth")["epoch"] == 0
 
 
+def test_a_batch_size_that_the_training_cannot_have_is_refused_at_once(trained, monkeypatch):
+    checkpoint = trained("--batch_deviation", "--batch_size", "2")
+    monkeypatch.setattr(prune, "quality", lambda *_: pytest.fail("it takes its time"))
+    with pytest.raises(InputError, match="--batch_deviation: a single image does not vary; use --batch_size 2 or more"):
+        compress.main(["prune", "--checkpoint", checkpoint, "--batch_size", "1", "--n_epochs", "1", *COMMON])
+    assert os.listdir("saved_models") == ["tiny"]
+
+
 def test_prune_starts_from_what_was_trained(trained):
     checkpoint = trained("--ema", "0.5")
     compress.main(["prune", "--checkpoint", checkpoint, "--keep", "1", "--n_epochs", "0", *COMMON])

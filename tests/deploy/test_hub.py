@@ -306,6 +306,24 @@ def test_without_a_grid_a_sheet_of_evaluate(folder):
         assert image.getpixel((3, 3)) == (0, 255, 0)
 
 
+def test_the_grid_of_another_run_of_this_name_is_not_published(folder, capsys):
+    """The checkpoint is of a folder elsewhere, whose name is that of a run here."""
+    write_run()
+    write_grid(100, "red")
+    export_hub()
+    assert "sample.png shows images of the data set. If they are private, delete it" in capsys.readouterr().out
+    os.makedirs("models")
+    os.rename("saved_models/tiny", "models/tiny")
+    export.main(["--checkpoint", "models/tiny/latest.pth", "--format", "hub", "--output", "elsewhere"])
+    assert "sample.png" not in os.listdir("elsewhere") and "sample.png" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("version", [2.9, ["2.9"], {"a": 1}, True, None])
+def test_a_version_that_is_no_text_is_left_out(folder, version):
+    write_run(made=MADE | {"torch": version})
+    assert "torch" not in rows_of(export_hub(), "Training")
+
+
 @pytest.mark.parametrize("damage", ["broken", "pipe", "text"])
 def test_a_bad_grid_is_left_out(damage, folder, capsys):
     write_run()
