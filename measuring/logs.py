@@ -12,7 +12,8 @@ from command_line.suggestions import name_runs
 from media.reading import check_regular
 from training.health import ADVICE, USUAL
 from utils import InputError, whole_file
-from variants.schedules import count_A, ratio_by_epoch
+from variants.by_epoch import ratio_by_epoch
+from variants.schedules import count_A
 
 # Title of each plot -> the values of log.jsonl to draw in it. Plots without any logged value are omitted
 PLOTS = {

@@ -9,9 +9,10 @@ import importlib.util
 from command_line.parser import between, not_divisible, switch
 from utils import InputError
 from variants.build import channels_of
+from variants.by_epoch import ratio_by_epoch, sizes_by_epoch
 from variants.losses import EXTRA_LOSSES, needs_vgg
 from variants.ranges import parse_range
-from variants.schedules import ratio_by_epoch, sizes_by_epoch, stages
+from variants.schedules import stages
 
 LOGGERS = ("tensorboard", "wandb", "trackio")  # names of the packages to install, see training/loggers.py
 NORMS = ("instance", "batch", "layer", "none")

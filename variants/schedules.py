@@ -2,7 +2,6 @@
 What changes during training: the learning rate, the image size, the ratio of the domains.
 """
 
-import argparse
 import math
 
 from utils import linear_decay
@@ -26,27 +25,6 @@ def decay_curve(schedule, n_epochs, decay_epoch):
     if schedule == "step":
         return lambda epoch: 1.0 if epoch < decay_epoch else 0.1 if line(epoch) > 0.5 else 0.01
     return line
-
-
-def sizes_by_epoch(text):
-    """Checks the value of --progressive, such as '128:50,256:150', and returns it unchanged."""
-    for stage in text.split(","):
-        size, _, epochs = stage.partition(":")
-        is_number = size.isdecimal() and epochs.isdecimal() and len(size) < 6 and len(epochs) < 10
-        if not (is_number and 32 <= int(size) <= 16384 and int(epochs) >= 1):
-            raise argparse.ArgumentTypeError(f"{text}: not of the form SIZE:EPOCHS,SIZE:EPOCHS, such as 128:50,256:150")
-    return text
-
-
-def ratio_by_epoch(text):
-    """Checks the value of --ratio_A, '0.5' or '0.5:1', and returns it unchanged."""
-    try:
-        values = [float(value) for value in text.split(":")]
-    except ValueError:
-        values = []
-    if len(values) not in (1, 2) or not all(0.01 <= value <= 100 for value in values):
-        raise argparse.ArgumentTypeError(f"{text}: neither a number from 0.01 to 100 nor two of them, such as 0.5:1")
-    return text
 
 
 def stages(opt):

@@ -53,6 +53,29 @@ def test_budgets_of_lines():
     assert count_lines("README.md") <= 180
 
 
+def imported(path, seen):
+    """Adds to `seen` the files of the project that are read when the one at `path` is imported, and itself."""
+    seen.add(path)
+    names = []
+    for node in parsed(path).body:  # not in functions, which import when they are called
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    for name in names:
+        place = pathlib.Path(*name.split("."))
+        for file in (place.with_suffix(".py"), place.parent / "__init__.py", place / "__init__.py"):
+            if pathlib.Path(ROOT, file).is_file() and file not in seen:
+                imported(file, seen)
+    return seen
+
+
+def test_import_cyclegan_reads_little():
+    files = imported(pathlib.Path("cyclegan.py"), set())
+    assert {pathlib.Path("training/update.py"), pathlib.Path("media/__init__.py")} <= files
+    assert pathlib.Path("variants/options.py") not in files and count_lines(*files) <= 2000
+
+
 def test_every_folder_says_what_it_is_for():
     for name in LEVEL:
         if pathlib.Path(ROOT, name).is_dir():
