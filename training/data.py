@@ -62,6 +62,11 @@ class TrainingData:
             raise problem from error
         run.epoch, run.batch = epoch + 1, 0
 
+    def close(self):
+        """Ends the processes that load images. At the end of the program that would take ten seconds: by then, PyTorch
+        has lost what it tells them with."""
+        self.loader = None
+
     def test_files(self, domain):
         """The test images of a domain, ImageFiles, or () if there are none."""
         try:

@@ -235,12 +235,14 @@ class Run:
         """Saves what is left and prints the last lines -> exit status"""
         if self.stopped:
             self.save_checkpoint()
+            self.data.close()
             monitor.close()
             first_says(True)  # the others wait until it is saved: once one process has ended, torchrun ends all
             command = shlex.join(["python", *self.command_to_resume()])
             self.say(f"stopped by a signal after step {self.step}, which is saved; to continue:\n    {command}")
             return 128 + self.stopped
         self.stop.restore()
+        self.data.close()
         monitor.sample_images(last=True)
         monitor.close()
         self.say(f"done in {duration(time.monotonic() - self.started)}, {self.what_was_written()}")

@@ -1,6 +1,7 @@
 """The real main([...]) on small data: what is learnt, saved, resumed, refused."""
 
 import json
+import multiprocessing
 import os
 import re
 import signal
@@ -38,10 +39,12 @@ WORKERS = [("--n_cpu", "2"), ("--no-cache", "--n_cpu", "2")]
     "options", [(), *(pytest.param(o, marks=pytest.mark.slow) for o in [("--no-cache",), ("--amp",), *WORKERS])]
 )
 def test_interrupted_and_resumed_is_bit_for_bit_uninterrupted(tiny, monkeypatch, options):
+    before = multiprocessing.active_children()
     tiny("--n_epochs", "4", "--run_name", "whole", *options)
     with monkeypatch.context() as patch:
         interrupt_at(patch, step=8)  # in the middle of the second epoch of 5 steps
         assert tiny("--n_epochs", "4", *options) == 128 + signal.SIGINT
+    assert {*multiprocessing.active_children()} <= {*before}  # those that loaded images have ended, in both cases
     stopped = load()
     assert (stopped["epoch"], stopped["batch"], stopped["step"]) == (1, 3, 8)
     tiny("--resume", *options)
