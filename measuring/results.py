@@ -7,8 +7,6 @@ import math
 import os
 import textwrap
 
-from torchvision.transforms.functional import to_pil_image
-
 from inference.exported import is_exported
 from media.sheets import draw_sheet
 from utils import whole_file
@@ -204,6 +202,8 @@ class Cases:
 
     def save_sheet(self, path):
         """Writes a PNG file with one row per case, best first."""
+        from torchvision.transforms.functional import to_pil_image  # here, because it takes seconds
+
         rows = []
         for which, _, error, name, images in self.ordered():
             value = f"{error:.4g} {self.unit}".rstrip()

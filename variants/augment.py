@@ -7,8 +7,6 @@ import math
 
 import numpy as np
 import torch
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms import functional as transforms
 
 
 class ImageAugmentation:
@@ -19,6 +17,8 @@ class ImageAugmentation:
     """
 
     def __init__(self, color_jitter, rotate):
+        import torchvision.transforms  # noqa: F401  takes seconds, so before processes that load images are started
+
         self.color_jitter, self.rotate = color_jitter, rotate
 
     def before_crop(self, image, dice):
@@ -32,6 +32,9 @@ class ImageAugmentation:
 
 def rotated(image, angle):
     """Rotates (H, W, C) by `angle` degrees about its centre and fills the corners by reflection."""
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms import functional as transforms
+
     height, width = image.shape[:2]
     # the diagonal may become a side. Padding by numpy, which can reflect more than once
     rows, columns = (math.ceil((math.hypot(height, width) - side) / 2) for side in (height, width))
@@ -48,6 +51,8 @@ def jittered(image, factors):
     image = (image * brightness).clamp(0, 1)
     image = (image.mean() + (image - image.mean()) * contrast).clamp(0, 1)
     if len(image) == 3:
+        from torchvision.transforms import functional as transforms
+
         image = transforms.adjust_saturation(image, saturation)
     return image * 2 - 1
 

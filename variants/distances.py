@@ -7,7 +7,6 @@ Images are (N, channels, H, W) in [-1, 1]. All distances are means and computed 
 import functools
 
 import torch
-import torchvision
 from torch import nn
 
 from utils import InputError
@@ -191,11 +190,13 @@ def load_vgg(path, device):
     """VGG-16 up to relu3_3 -> function: images to the activations of VGG_LAYERS. Gray images become RGB.
 
     path: state dict of torchvision's vgg16; None downloads the ImageNet weights. Raises InputError."""
+    import torchvision  # here, because it takes as long as importing torch
+
     from variants.networks import ForImageNet
-    from variants.weights import published_weights
+    from variants.weights import vgg_weights
 
     layers = torchvision.models.vgg16().features[: VGG_LAYERS[-1] + 1]
-    weights = published_weights(torchvision.models.VGG16_Weights.IMAGENET1K_V1, path, "--vgg_weights")
+    weights = vgg_weights(path)
     try:
         layers.load_state_dict({key: weights[f"features.{key}"] for key in layers.state_dict()})
     except (KeyError, TypeError, RuntimeError, AttributeError):

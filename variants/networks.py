@@ -7,7 +7,6 @@ Shapes in comments are for 3 x 256 x 256 images and the default widths.
 """
 
 import torch
-import torchvision
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -164,6 +163,8 @@ class GeneratorPretrained(nn.Module):
     multiple, smallest = 16, 64
 
     def __init__(self, channels=3, ngf=64, upsample="transpose", out_channels=None):
+        import torchvision  # here, because it takes as long as importing torch
+
         super().__init__()
         if channels not in (1, 3):
             raise ValueError(f"the pretrained encoder requires 1 or 3 channels, not {channels}")

@@ -1,8 +1,7 @@
 """
-Published weights of other networks, from a file or downloaded.
+Published weights of other networks, from a file or downloaded. torchvision, which knows their addresses, takes as long to
+import as torch, and is only imported where it is needed.
 """
-
-import torchvision
 
 from media.files import load_published
 from utils import InputError
@@ -10,12 +9,19 @@ from utils import InputError
 
 def load_encoders(generators, path):
     """Loads the ImageNet weights into each GeneratorPretrained. Raises InputError."""
-    weights = published_weights(torchvision.models.ResNet18_Weights.IMAGENET1K_V1, path, "--encoder_weights")
+    weights = encoder_weights(path)
     for generator in generators:
         try:
             generator.load_encoder(weights)
         except (ValueError, TypeError, AttributeError, RuntimeError) as error:
             raise InputError(f"--encoder_weights {path}: {str(error).splitlines()[0]}")
+
+
+def encoder_weights(path):
+    """The state dict of torchvision's resnet18. path: of a file; None downloads the ImageNet weights. Raises InputError."""
+    from torchvision.models import ResNet18_Weights
+
+    return published_weights(ResNet18_Weights.IMAGENET1K_V1, path, "--encoder_weights")
 
 
 def published_weights(weights, path, flag):
@@ -28,11 +34,18 @@ def published_weights(weights, path, flag):
         raise InputError(f"{weights.url}: cannot be downloaded ({error}). Download it elsewhere and pass it as {flag}")
 
 
+def vgg_weights(path):
+    """As encoder_weights, of vgg16."""
+    from torchvision.models import VGG16_Weights
+
+    return published_weights(VGG16_Weights.IMAGENET1K_V1, path, "--vgg_weights")
+
+
 def download_weights(opt):
     """Downloads the published weights that a training will load, so that only one of several processes does."""
     from variants.losses import needs_vgg
 
     if needs_vgg(opt):
-        published_weights(torchvision.models.VGG16_Weights.IMAGENET1K_V1, opt.vgg_weights, "--vgg_weights")
+        vgg_weights(opt.vgg_weights)
     if opt.generator == "pretrained" and not (opt.resume or opt.epoch or opt.start_from):
-        published_weights(torchvision.models.ResNet18_Weights.IMAGENET1K_V1, opt.encoder_weights, "--encoder_weights")
+        encoder_weights(opt.encoder_weights)
