@@ -12,8 +12,9 @@ from datasets import CACHE_LIMIT_GIB, find_folder
 from media.folders import match_domains, pair_by_stem
 from media.volumes import VolumeDomain
 from training.loading import EpochSampler, loader_options
+from utils import evaluating
 from variants.build import channels_of, dataset_options
-from variants.volumes import crop_of
+from variants.volumes import by_slices, crop_of
 
 MIDDLE = (0.5, 0.5, 0.5)  # the place of a sub-volume
 GAP = 2  # between slices in a picture, in pixels
@@ -145,3 +146,21 @@ def shown(opt, columns):
     if opt.dims == 3:
         return [as_picture(column) for column in columns]
     return [column[:, opt.slices // 2, None] for column in columns]
+
+
+def score_demo(opt, gan, root, device):
+    """Scores translations of the whole test volumes of demo_volumes, see get_data.volumes.score."""
+    from get_data.volumes import score
+
+    def translator(G):
+        @torch.no_grad()
+        def translate(volume):
+            x = torch.from_numpy(volume)[None, None].to(device).float() / 127.5 - 1
+            fake = by_slices(G, x, opt.slices) if opt.slices else G(x)
+            return ((fake[0, 0].float().cpu() + 1) * 127.5).round().clamp(0, 255).byte().numpy()
+
+        return translate
+
+    generators = {"AB": gan.sample_G_AB, "BA": gan.sample_G_BA}
+    with evaluating(*generators.values()):
+        return score({direction: translator(G) for direction, G in generators.items()}, root)

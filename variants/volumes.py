@@ -6,6 +6,7 @@ With --dims 3 the networks are those of models.py and variants/networks.py with 
 and take N neighbouring slices of a volume as the channels of an image, (N, slices, H, W).
 """
 
+import torch
 from torch import nn
 
 from utils import InputError
@@ -16,7 +17,7 @@ SMALLEST = {"patch": 24, "multiscale": 24, "pixel": 8}  # side that leaves a dis
 
 
 def is_volumetric(options):
-    """Whether a training reads volumes. options: {name: value}"""
+    """Whether a training, or a generator, takes volumes. options: {name: value}, of a generator its attributes"""
     return options.get("dims", 2) == 3 or options.get("slices", 0) > 0
 
 
@@ -94,6 +95,19 @@ def use_3d(network):
             use_3d(part)
 
 
+def by_slices(translate, volume, n, batch_size=1):
+    """Translates a volume with a network that takes `n` neighbouring slices as channels: each slice is the middle one of a
+    translation. The outermost slices have themselves as further neighbours.
+
+    translate: function (N, n, H, W) -> the same
+    volume:    (1, 1, D, H, W) -> the same
+    """
+    depth, half = volume.shape[2], n // 2
+    numbers = (torch.arange(depth)[:, None] + torch.arange(-half, half + 1)).clamp(0, depth - 1)  # (D, n)
+    slices = [translate(volume[0, 0, part.to(volume.device)])[:, half] for part in numbers.split(batch_size)]
+    return torch.cat(slices)[None, None]
+
+
 ##############################
 #   Options
 ##############################
@@ -139,8 +153,10 @@ def crop_of(opt):
     return opt.slices or opt.img_depth, opt.img_height, opt.img_width
 
 
-def refuse_volumes(network, path, what):
-    """Raises InputError if a generator takes volumes. path: its file; what: takes images only"""
-    if getattr(network, "dims", 2) == 3 or getattr(network, "slices", 0):
-        flag = "--dims 3" if getattr(network, "dims", 2) == 3 else "--slices"
-        raise InputError(f"{path}: a generator of volumes ({flag}), and {what} takes images. Use translate.py or evaluate.py")
+def refuse_volumes(network, path):
+    """Raises InputError if a generator takes volumes. path: its file"""
+    if is_volumetric(vars(network)):
+        raise InputError(
+            f"{path}: a generator of volumes (--dims 3 or --slices). translate.py and evaluate.py take it; all else is for "
+            "generators of images"
+        )
