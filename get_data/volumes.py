@@ -94,7 +94,9 @@ def score(translate, root):
                 error = np.abs(volume.astype(int) - truth.astype(int)).mean()
                 row.append([*shares(volume, original, mask, target), error])
         results[direction] = {name: np.mean(row, axis=0).tolist() for name, row in rows.items()}
-    say("share of the balls' voxels with the other domain's values | share of the others kept | L1 to the true answer, of 255")
+    say(
+        "share of the balls' voxels with the other domain's values | share of the others kept | L1 to the true answer, of 255"
+    )
     for direction, rows in results.items():
         texts = [f"{name} {a:.3f} | {b:.3f} | {c:.1f}" for name, (a, b, c) in rows.items()]
         say(f"  {direction[0]}->{direction[1]}  " + "   ".join(texts))

@@ -53,6 +53,8 @@ def plan_volumes(inputs, output=None, resume=False, overwrite=False):
     for path in found:
         if not os.path.isfile(path):
             raise InputError(f"--input {path}: no such file or folder")
+        if extension_of(path) is None:
+            raise InputError(f"--input {path}: not a volume. Expected {', '.join(EXTENSIONS)}")
     if not found:
         raise InputError(f"--input {inputs[0]}: holds no volumes ({', '.join(EXTENSIONS)})")
     if output is None:
@@ -69,11 +71,13 @@ def plan_volumes(inputs, output=None, resume=False, overwrite=False):
         for path, name in found.items():
             other = targets.setdefault(os.path.join(output, name), path)
             if other != path:
-                raise InputError(f"{other} and {path} would both be written to {output}/{name}. Translate them one by one")
+                raise InputError(
+                    f"{other} and {path} would both be written to {output}/{name}. Translate them one by one"
+                )
     for target, source in targets.items():
         kinds = [(extension_of(path) or "").removesuffix(".gz").replace(".tiff", ".tif") for path in (target, source)]
         if kinds[0] != kinds[1]:
-            raise InputError(f"{target}: a result has the format of its input, {extension_of(source) or 'a volume'}")
+            raise InputError(f"{target}: a result has the format of its input, {extension_of(source)}")
     existing = [target for target in targets if os.path.lexists(target)]
     check_targets(targets, existing if not resume and not overwrite else [], output)
     jobs = [(source, target) for target, source in targets.items() if not (resume and target in existing)]
@@ -97,7 +101,7 @@ def translate_file(source, target, translator):
 
 
 @torch.no_grad()
-def translate_volume(translator, x, dtype=np.dtype(np.float32)):
+def translate_volume(translator, x, dtype=np.float32):
     """Translates a volume with a Translator, whose `mix`, `strength`, `tile` and `amp` count.
 
     x:     float32 (1, channels, D, H, W) in [-1, 1], of any size
@@ -140,7 +144,9 @@ def to_stored(fake, volume, value_range):
     elif is_integer and not holds(dtype, value_range, slope, inter):
         dtype, slope, inter = np.dtype(integer_type(value_range) or np.float32), 1.0, 0.0
         is_integer = dtype.kind in "iu"
-        notes.append(f"written as {dtype}, because {volume.dtype} does not hold values from {value_range[0]:g} to {value_range[1]:g}")
+        notes.append(
+            f"written as {dtype}, because {volume.dtype} does not hold values from {value_range[0]:g} to {value_range[1]:g}"
+        )
     low, high = value_range
     stored = np.empty(fake.shape, dtype)
     for z, part in enumerate(fake):  # slice by slice, in float64
@@ -151,8 +157,8 @@ def to_stored(fake, volume, value_range):
 
 
 def holds(dtype, value_range, slope, inter):
-    """Whether integers of a type, by slope and inter, can hold the values of a range, in at least 256 steps or all
-    integers."""
+    """Whether integers of a type, by slope and inter, can hold the values of a range in at least 256 steps, or one of
+    fewer integers."""
     ends = sorted((value - inter) / slope for value in value_range)
-    fine = ends[1] - ends[0] >= 255 or abs(slope) == 1
+    fine = ends[1] - ends[0] >= 255 or all(float(end).is_integer() for end in ends)
     return fine and np.iinfo(dtype).min <= ends[0] and ends[1] <= np.iinfo(dtype).max

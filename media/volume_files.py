@@ -79,7 +79,9 @@ def open_volume(path, channels=1):
             raise InputError(f"{path}: holds {volume.dtype}, expected integers or floats")
         if len(volume.shape) != 4 or 0 in volume.shape or volume.shape[3] != channels:
             shape = " x ".join(map(str, volume.shape))
-            raise InputError(f"{path}: shape is {shape}, expected depth x height x width x {channels} (--channels_A, _B)")
+            raise InputError(
+                f"{path}: shape is {shape}, expected depth x height x width x {channels} (--channels_A, _B)"
+            )
         check_pixels(path, *volume.shape[1:3], math.prod(volume.shape))
         return volume
 

@@ -41,7 +41,8 @@ def preset_options(preset, recipe, dataset_name, defaults, given):
     defaults: {name: value}, the parser's
     given:    {name: value}, what was typed. A number of epochs, typed or edited, replaces the preset's number of steps
     """
-    values = PRESETS[preset or (dataset_name if dataset_name in ("demo", "demo_volumes") else "paper")] | RECIPES.get(recipe, {})
+    own = dataset_name if dataset_name in ("demo", "demo_volumes") else "paper"
+    values = PRESETS[preset or own] | RECIPES.get(recipe, {})
     values = {name: value for name, value in values.items() if defaults[name] == PAPER[name]}
     if given.get("n_epochs") or given.get("progressive") or defaults["n_epochs"] != PAPER["n_epochs"]:
         values.pop("n_iters", None)

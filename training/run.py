@@ -59,7 +59,9 @@ class Run:
         self.epoch, self.batch, self.step = (position[key] for key in ("epoch", "batch", "step"))
         self.first_step = self.step
         self.device = choose_device(opt.device)
-        self.n_threads = choose_threads(self.device, opt.img_height * opt.img_width * (opt.img_depth if opt.dims == 3 else 1))
+        self.n_threads = choose_threads(
+            self.device, opt.img_height * opt.img_width * (opt.img_depth if opt.dims == 3 else 1)
+        )
         self.rank, self.world_size = init_processes(self.device)
         self.say = say if self.rank == 0 else lambda *text: None
         self.amp = bfloat16_pays(self.device) if opt.amp is None else opt.amp

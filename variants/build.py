@@ -16,7 +16,7 @@ DISCRIMINATOR_OPTIONS = dict(discriminator="patch", ndf=64, n_scales=3, spectral
 
 def channels_of(options):
     """-> (channels of domain A, channels of domain B); options: a dict"""
-    return tuple(options.get("slices") or options.get(name) or options["channels"] for name in ("channels_A", "channels_B"))
+    return tuple(options.get("slices") or options.get(f"channels_{d}") or options["channels"] for d in "AB")
 
 
 def make_generator(options, channels, out_channels):

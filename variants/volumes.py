@@ -127,7 +127,9 @@ def check_volumes(opt):
             reason = ": volumes are not resized" if name in ("load_size", "keep_aspect", "enlarge") else ""
             raise InputError(f"--{name}: is for images and cannot be used with {which}{reason}")
     if opt.slices and (opt.slices % 2 == 0 or opt.channels_A or opt.channels_B):
-        raise InputError(f"{which}: takes an odd number of slices, of volumes with one value per voxel: omit --channels_A, _B")
+        raise InputError(
+            f"{which}: takes an odd number of slices, of volumes with one value per voxel: omit --channels_A, _B"
+        )
     if opt.dims == 3:
         check_3d(opt)
 
