@@ -19,9 +19,9 @@ LAPTOP = dict(img_height=128, img_width=128, n_residual_blocks=4, ngf=32, ndf=32
 DEMO = dict(img_height=64, img_width=64, n_residual_blocks=3, ngf=24, ndf=32, upsample="nearest", n_epochs=6,
             decay_epoch=2, lr=0.0005, sample_interval=100)  # fmt: skip
 
-# The volumes of get_data/volumes.py, for --dims 3 and --slices
-DEMO_VOLUMES = dict(dims=3, channels=1, img_height=32, img_width=32, img_depth=24, n_residual_blocks=2, ngf=8, ndf=8,
-                    upsample="nearest", n_epochs=10, decay_epoch=5, lr=0.001, sample_interval=100)  # fmt: skip
+# Small networks in 3-D for two CPU cores, and what the data set demo_volumes is trained with, see get_data/volumes.py
+VOLUMES = dict(dims=3, channels=1, img_height=32, img_width=32, img_depth=24, n_residual_blocks=2, ngf=8, ndf=8,
+               upsample="nearest", n_epochs=10, decay_epoch=5, lr=0.001, sample_interval=100)  # fmt: skip
 
 # Sets of options for --recipe, which changes how networks are trained, at any size. A preset and a recipe can be combined
 RECIPES = {
@@ -30,7 +30,7 @@ RECIPES = {
                    gp_at="mix"),
 }  # fmt: skip
 
-PRESETS = {"laptop": LAPTOP, "paper": PAPER, "demo": DEMO, "demo_volumes": DEMO_VOLUMES}
+PRESETS = {"laptop": LAPTOP, "paper": PAPER, "demo": DEMO, "volumes": VOLUMES}
 
 
 def preset_options(preset, recipe, dataset_name, defaults, given):
@@ -41,7 +41,7 @@ def preset_options(preset, recipe, dataset_name, defaults, given):
     defaults: {name: value}, the parser's
     given:    {name: value}, what was typed. A number of epochs, typed or edited, replaces the preset's number of steps
     """
-    own = dataset_name if dataset_name in ("demo", "demo_volumes") else "paper"
+    own = {"demo": "demo", "demo_volumes": "volumes"}.get(dataset_name, "paper")
     values = PRESETS[preset or own] | RECIPES.get(recipe, {})
     values = {name: value for name, value in values.items() if defaults[name] == PAPER[name]}
     if given.get("n_epochs") or given.get("progressive") or defaults["n_epochs"] != PAPER["n_epochs"]:
