@@ -80,7 +80,7 @@ def open_volume(path, channels=1):
         if len(volume.shape) != 4 or 0 in volume.shape or volume.shape[3] != channels:
             shape = " x ".join(map(str, volume.shape))
             raise InputError(
-                f"{path}: shape is {shape}, expected depth x height x width x {channels} (--channels_A, _B)"
+                f"{path}: shape is {shape}, expected depth x height x width x {channels} (--channels, _A, _B)"
             )
         check_pixels(path, *volume.shape[1:3], math.prod(volume.shape))
         return volume
