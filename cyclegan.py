@@ -41,7 +41,7 @@ def get_parser():
     parser = argument_parser("Train CycleGAN.", "python cyclegan.py [--dataset_name NAME] [--option VALUE ...]")
     add = parser.add_argument_group("data").add_argument
     add("--dataset_name", metavar="NAME", default="demo", help="folder in data_dir, or official set")
-    add("--preset", metavar="NAME", choices=("laptop", "paper", "demo"), help="set of options: laptop, paper or demo")
+    add("--preset", metavar="NAME", choices=("laptop", "paper", "demo", "volumes"), help="one of these sets of options")
     add("--data_dir", metavar="DIR", default="data", help="folder of the data sets")
     add("--img_height", type=between(32, 16384), default=256, help="height of the training crop")
     add("--img_width", type=between(32, 16384), default=256, help="width of the training crop")

@@ -18,7 +18,7 @@ from torch import nn
 def weights_init_normal(module):
     """Draws the weights of convolutions from a normal distribution with standard deviation 0.02, and sets biases to 0
     (paper, section 7.1). For `network.apply`."""
-    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Conv3d, nn.ConvTranspose3d)):
         nn.init.normal_(module.weight, 0.0, 0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
@@ -181,7 +181,7 @@ def in_one_pass(network, *batches):
 
 def drop_running_statistics(module, state_dict, prefix, *_):
     """Removes the running statistics of instance norms. The authors' older files contain them; they are unused."""
-    if any(isinstance(part, nn.BatchNorm2d) for part in module.modules()):  # --norm batch uses them
+    if any(isinstance(part, nn.BatchNorm2d | nn.BatchNorm3d) for part in module.modules()):  # --norm batch uses them
         return
     for key in list(state_dict):
         if key.endswith(("running_mean", "running_var", "num_batches_tracked")):
@@ -190,9 +190,8 @@ def drop_running_statistics(module, state_dict, prefix, *_):
 
 def check_size(generator, x):
     """Raises ValueError if a generator cannot take images of this size."""
-    height, width = x.shape[-2:]
-    multiple, smallest = generator.multiple, generator.smallest
-    if height % multiple or width % multiple or min(height, width) < smallest:
+    sides, multiple, smallest = x.shape[2:], generator.multiple, generator.smallest  # three of a volume
+    if any(side % multiple for side in sides) or min(sides) < smallest:
         raise ValueError(
-            f"height and width must be divisible by {multiple} and at least {smallest}, not {height} x {width}"
+            f"height and width must be divisible by {multiple} and at least {smallest}, not {' x '.join(map(str, sides))}"
         )

@@ -20,9 +20,10 @@ import os
 import sys
 import time
 
+from command_line.errors import explain
 from command_line.parser import argument_parser, between, switch
 from command_line.progress import duration
-from command_line.run import run_script
+from command_line.run import out_of_memory, run_script
 from command_line.sizes import parse_size
 from inference.detail import KeepSize
 from inference.jobs import check_jobs, is_too_large
@@ -37,6 +38,7 @@ from media.picture_writer import format_of
 from media.pictures import make_resize
 from media.targets import plan_jobs
 from utils import InputError, choose_device
+from variants.volumes import is_volumetric
 
 
 def get_parser():
@@ -117,13 +119,15 @@ def main(argv=None):
 def translate_inputs(opt):
     """What translate.py does, with parsed options -> exit status"""
     device = choose_device(opt.device)
+    trained = [load_generator(path, opt.direction, opt.trust, volumes=True) for path in opt.checkpoint]
+    if is_volumetric(vars(trained[0].network)):
+        return translate_volumes(opt, trained, device)
     plan = plan_jobs(
         opt.input, output=opt.output, format=opt.format, features=opt.features, resume=opt.resume,
         overwrite=opt.overwrite, n_samples=opt.n_samples,
     )  # fmt: skip
     if plan.n_skipped:
         print(f"skipping {plan.n_skipped} of {plan.n_skipped + len(plan.jobs)} outputs, which already exist")
-    trained = [load_generator(path, opt.direction, opt.trust) for path in opt.checkpoint]
     for one in trained:
         print(describe(one))
     if opt.n_samples:
@@ -151,6 +155,47 @@ def translate_inputs(opt):
         translator, size = KeepSize(translator, make_resize(opt.size)), None  # it resizes them itself
     report = Report(sum(not is_video(target) for _, target in plan.jobs), plan.failures, plan.notes)
     stopped = translate_all(plan, translator, choose_sample, report, size, opt)
+    return finish(report, plan, stopped)
+
+
+def translate_volumes(opt, trained, device):
+    """translate_inputs for generators of --dims 3 and --slices"""
+    from inference.volumes import check_generators, plan_volumes, translate_file
+
+    check_generators(opt, trained)
+    plan = plan_volumes(opt.input, opt.output, opt.resume, opt.overwrite)
+    if plan.n_skipped:
+        print(f"skipping {plan.n_skipped} of {plan.n_skipped + len(plan.jobs)} outputs, which already exist")
+    for one in trained:
+        print(describe(one))
+    translator = Translator(
+        [one.network for one in trained], device, amp=opt.amp, mix=opt.mix, strength=opt.strength,
+        tile=opt.tile, batch_size=opt.batch_size, compile=opt.compile,
+    )  # fmt: skip
+    print(f"{len(plan.jobs)} to translate, on {device}, {translator.precision}")
+    report, stopped = Report(len(plan.jobs), [], [], "volumes"), False
+    for source, target in plan.jobs:
+        try:
+            report.notes += translate_file(source, target, translator)
+            report.written()
+        except InputError as error:
+            report.failed(str(error))
+        except KeyboardInterrupt:
+            stopped = True
+            break
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            report.failed(f"{source}: out of memory. Try a smaller --tile")
+        except OSError as error:  # a full disk
+            report.failures.append(f"{explain(error)}; stopped here. Continue with --resume")
+            break
+    report.progress.end_line()
+    return finish(report, plan, stopped)
+
+
+def finish(report, plan, stopped):
+    """Prints what was written and what was not -> exit status"""
     for line in report.notes:
         print("note: " + line)
     for line in report.failures:

@@ -56,7 +56,7 @@ class ReplayBuffer:
         self.next = 0
 
     def push_and_pop(self, images):
-        """Takes N new images (N, C, H, W) and returns N images, some of them past ones, without gradients."""
+        """Takes N new images (N, C, H, W), or volumes, and returns N images, some of them past ones, without gradients."""
         images = images.detach()
         if self.max_size == 0:
             return images
@@ -66,7 +66,7 @@ class ReplayBuffer:
         if self.data is not None and self.data.shape[1:] != images.shape[1:]:  # the image size has changed
             self.data, self.count = None, 0
         if self.data is None:
-            self.data = images[:1].repeat(self.max_size + 1, 1, 1, 1)
+            self.data = images[:1].repeat(self.max_size + 1, *[1] * (images.ndim - 1))
         self.data = self.data.to(images)  # a restored pool is on the CPU, perhaps in another precision
         to_return = []
         for image, (row, swap) in zip(images.split(1), draws):

@@ -22,17 +22,19 @@ def prepare_dataset(name, data_dir):
     from get_data.demo import write_demo
     from get_data.official import OFFICIAL_SETS, fetch_dataset
     from get_data.part import one_process
+    from get_data.volumes import write_demo_volumes
 
     if os.path.lexists(root):
         broken = os.path.islink(root) and not os.path.exists(root)
         raise InputError(f"{root}: " + ("is a broken symbolic link" if broken else "exists but is not a directory"))
-    if name != "demo" and name not in OFFICIAL_SETS:
+    drawn = {"demo": write_demo, "demo_volumes": write_demo_volumes}
+    if name not in drawn and name not in OFFICIAL_SETS:
         raise InputError(unknown(name, data_dir, root, OFFICIAL_SETS))
     os.makedirs(data_dir, exist_ok=True)
     with one_process(root):
         if not os.path.isdir(root):  # another process may have made it
-            if name == "demo":
-                write_demo(root)
+            if name in drawn:
+                drawn[name](root)
             else:
                 fetch_dataset(name, data_dir)
     return root

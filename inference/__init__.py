@@ -10,6 +10,7 @@ Applying trained generators to images of any size, from any kind of checkpoint.
                       export.py
     translator        generator -> function from pixels to pixels; bands handles large images, detail --keep_size
     image_translator  load_translator, for use from Python
+    volumes           volumes and their files, for --dims 3 and --slices
     samples           several translations of one image
     jobs              files -> translated files, for translate.py; features draws what the layers of a generator see
 

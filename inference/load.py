@@ -36,19 +36,29 @@ EXPECTED = (
 )
 
 
-def load_generator(path, direction=None, trust=False):
+def load_generator(path, direction=None, trust=False, volumes=False):
     """Loads a generator from its file alone -> TrainedGenerator.
 
     path:      a full checkpoint of cyclegan.py, the state dict of one generator (its architecture is inferred from keys
                and shapes), a file written by export.py, or a folder that holds model.safetensors
     direction: "AB" or "BA", the generator to take from a file with both. None takes AB
     trust:     load .pt2 and .ts files, which are programs
+    volumes:   accept a generator of volumes, of --dims 3 or --slices
     Raises InputError if the file holds no generator, or if it holds only one, of the other direction.
     """
     path = model_file(path)
     if is_exported(path):
         return load_exported(path, direction, trust)
-    return generator_in(read_state(path), path, direction)
+    trained = generator_in(read_state(path), path, direction)
+    return trained if volumes else of_images(trained)
+
+
+def of_images(trained):
+    """A TrainedGenerator, if it is not one of volumes. Raises InputError."""
+    from variants.volumes import refuse_volumes
+
+    refuse_volumes(trained.network, trained.path)
+    return trained
 
 
 def read_state(path):
@@ -153,7 +163,7 @@ def build(state, path):
     return rebuild(state, path).eval()
 
 
-def load_generators(path, direction=None, counterpart=None, trust=False):
+def load_generators(path, direction=None, counterpart=None, trust=False, volumes=False):
     """Loads the generators of both directions, as far as they can be found -> {direction: TrainedGenerator}, direction
     being "AB" and "BA", or one of them.
 
@@ -169,7 +179,7 @@ def load_generators(path, direction=None, counterpart=None, trust=False):
     other = "BA" if "AB" in found else "AB"
     folder, name = os.path.split(path)
     if counterpart:
-        found[other] = load_generator(counterpart, other, trust)
+        found[other] = load_generator(counterpart, other, trust, volumes)
     elif generator.is_full:
         if isinstance(state, Weights) or "G_" + other in state:
             found[other] = generator_in(state, path, other)
@@ -177,8 +187,8 @@ def load_generators(path, direction=None, counterpart=None, trust=False):
         for a, b in (("G_AB", "G_BA"), ("A2B", "B2A"), ("net_G_A", "net_G_B")):
             counterpart = os.path.join(folder, name.replace(a, b) if a in name else name.replace(b, a))
             if counterpart != path and os.path.exists(counterpart):
-                found[other] = load_generator(counterpart, other, trust)
-    return found
+                found[other] = load_generator(counterpart, other, trust, volumes)
+    return found if volumes else {direction: of_images(trained) for direction, trained in found.items()}
 
 
 def options_beside(path):

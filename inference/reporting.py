@@ -19,8 +19,9 @@ class Report:
     notes:    list of messages, on what was found before
     """
 
-    def __init__(self, n_images, failures, notes):
+    def __init__(self, n_images, failures, notes, noun="images"):
         self.n_images, self.failures, self.notes, self.n_written = n_images, list(failures), list(notes), 0
+        self.noun = noun  # of what is counted
         self.progress, self.started = Progress(), time.monotonic()
 
     def written(self):
@@ -37,7 +38,7 @@ class Report:
     def show(self):
         done = self.n_written + len(self.failures)
         if done <= self.n_images:
-            self.progress.tick(done, self.n_images, "images", self.started)
+            self.progress.tick(done, self.n_images, self.noun, self.started)
 
 
 def translate_one_video(source, target, translator, report, size, opt):

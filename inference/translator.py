@@ -42,7 +42,8 @@ class Translator:
                 images of more than 8 bits, of which bfloat16 would lose the lowest. Exported generators ignore it
     mix:        with two generators, the share of the second one in the result, 0 to 1
     strength:   0 returns the input, 1 the translation
-    tile:       images of more than tile^2 pixels are translated in bands (bands.py), which takes less memory
+    tile:       images of more than tile^2 pixels, or volumes of so many voxels, are translated in bands (bands.py), which
+                takes less memory
     batch_size: number of images per batch, fewer if they are large. None for 16 on a GPU and 1 on a CPU
     compile:    use torch.compile
 
@@ -165,7 +166,7 @@ class Translator:
         return translate_sample(G, x, self.sample, nn.Module.__call__ if dropouts(G) else self.generate_one)
 
     def generate_one(self, G, x):
-        if x.shape[2] * x.shape[3] <= self.tile**2:
+        if x.shape[2:].numel() <= self.tile**2:
             return G(x)
         if G not in self.in_bands:
             self.in_bands[G] = goes_in_bands(G)

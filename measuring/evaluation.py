@@ -23,10 +23,12 @@ from measuring.directions import measure_all_untranslated, measure_direction
 from measuring.metrics import RESIZING
 from measuring.results import arrow, best_epochs, draw_curves, results_table
 from measuring.scores import AvailableMetrics
+from measuring.volumes import evaluate_volumes
 from media.images import stem
 from media.reading import check_regular
 from utils import InputError, bfloat16_pays, choose_device
 from variants.stored_options import confirm_paths
+from variants.volumes import is_volumetric
 
 # Stored with the results, so that numbers are only compared if they were measured in the same way
 PROTOCOL = {
@@ -103,6 +105,8 @@ def evaluate(checkpoint, *, counterpart=None, direction=None, all_checkpoints=Fa
     name = dataset_name or options.get("dataset_name")
     root = find_dataset(checkpoint, name, data_dir or options.get("data_dir"))
     directions = [direction] if direction else sorted(generators)
+    if any(is_volumetric(vars(G)) for G in generators.values()):
+        return evaluate_volumes(checkpoint, generators, epoch, made, root, directions, device, amp, paired, [all_checkpoints, palette, n_samples])  # fmt: skip
     data = find_data(root, generators, matched=bool(paired or palette))
     if amp is None:  # bfloat16 has 8 significant bits
         amp = bfloat16_pays(device) and not any(map(data.is_deep, directions))
@@ -151,7 +155,7 @@ def evaluate(checkpoint, *, counterpart=None, direction=None, all_checkpoints=Fa
 def open_generators(checkpoint, direction, counterpart, trust=False, n_samples=None):
     """Loads the generators of a checkpoint -> ({direction: generator}, epoch or None, options of the training,
     provenance of this measurement and of the training)."""
-    trained = load_generators(checkpoint, direction, counterpart, trust)
+    trained = load_generators(checkpoint, direction, counterpart, trust, volumes=True)
     named = next(found for found in trained.values() if found.path == checkpoint)
     options = named.options or options_beside(checkpoint)
     made = {"measured_by": provenance(), "trained_by": named.provenance or provenance_beside(checkpoint)}

@@ -16,6 +16,7 @@ Image and video files: finding, reading and writing them.
                subtitles, video_metadata keeps the rest, hdr converts HDR to SDR, flicker measures and reduces flicker
     camera     translate what a camera sees, live
     containers which files are videos, and opening them
+    volumes    the volumes of one domain, for --dims 3; volume_files reads and writes them: .npy, NIfTI, TIFF
     inputs     find the files to translate; targets decides where each result goes
     sheets     captioned images on one sheet
 

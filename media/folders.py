@@ -10,7 +10,7 @@ import numpy as np
 from media.images import IMAGE_EXTENSIONS, stem
 from utils import InputError
 
-RESULT = re.compile(rb"_(translated|features)\.[^./]*$")  # names that translate.py gives its results
+RESULT = re.compile(rb"_(translated|features)\.(nii\.)?[^./]*$")  # names that translate.py gives its results
 
 
 class ImageFiles:
@@ -24,6 +24,8 @@ class ImageFiles:
     notes: (attribute) lines for the user on files that were left out
     Raises InputError if the folder holds no images.
     """
+
+    extensions = IMAGE_EXTENSIONS
 
     def __init__(self, folder, limit=None):
         self.folder, self.notes = folder, []
@@ -61,7 +63,7 @@ class ImageFiles:
                     name = os.path.join(inside, entry.name)
                     if entry.name.startswith("."):  # .DS_Store, and the ._* files of macOS
                         continue
-                    is_named_image = entry.name.lower().endswith(IMAGE_EXTENSIONS)
+                    is_named_image = entry.name.lower().endswith(self.extensions)
                     if is_named_image and is_file(entry):
                         yield os.fsencode(name)
                     elif is_folder(entry) and not is_named_image:
@@ -123,7 +125,7 @@ def stems(files):
     extension, 'aachen/0001'. Of a list of paths, their stems."""
     if not isinstance(files, ImageFiles):
         return [stem(path) for path in files]
-    return [os.path.splitext(os.fsdecode(name))[0] for name in files.names]
+    return [os.path.splitext(os.fsdecode(name))[0].removesuffix(".nii") for name in files.names]
 
 
 def pair_by_stem(files_A, files_B):

@@ -116,6 +116,8 @@ def main(argv=None):
     opt, checkpoint = read_options(parser, argv, pretraining=True)
     if opt.start_from:
         raise InputError("--start_from: pre-training begins with new networks. Omit the option")
+    if opt.dims == 3 or opt.slices:
+        raise InputError("--dims 3 --slices: pre-training completes images, not volumes. Omit the option")
     if len({*channels_of(vars(opt))}) > 1:
         raise InputError("--channels_A --channels_B: a network that completes images needs the same number of both")
     vars(opt).update(OFF)

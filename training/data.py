@@ -21,7 +21,11 @@ class TrainingData:
     """
 
     def __init__(self, opt, run, open_loader):
-        self.opt, self.run, self.open_loader = opt, run, open_loader
+        self.opt, self.run, self.open_loader, self.fixed_images = opt, run, open_loader, fixed_images
+        if opt.dims == 3 or opt.slices:
+            from training import volumes
+
+            self.open_loader, self.fixed_images = volumes.open_loader, volumes.fixed_volumes
         run.prepare_data()
         self.open(size_at(opt, run.epoch))
         run.steps_per_epoch = len(self.loader)
@@ -31,13 +35,13 @@ class TrainingData:
     def open(self, img_size):
         self.loader = self.open_loader(self.opt, self.run, img_size)
         self.dataset, self.sampler = self.loader.dataset, self.loader.batch_sampler
-        self.samples = [fixed_images(self.dataset, self.run.root, d, n=5).to(self.run.device) for d in "AB"]
+        self.samples = [self.fixed_images(self.dataset, self.run.root, d, n=5).to(self.run.device) for d in "AB"]
 
     def epoch(self, epoch):
         """Yields the remaining batches of an epoch, on the device: real_A, real_B, and with --lambda_paired whether
         they are counterparts. Counts them in run.epoch and run.batch."""
         opt, run = self.opt, self.run
-        if size_at(opt, epoch) != self.dataset.img_size:
+        if size_at(opt, epoch) != self.dataset.img_size[-2:]:  # of volumes, without the depth
             self.open(size_at(opt, epoch))
         run.current_epoch = epoch
         n_A, n_B = count_A(opt, epoch), opt.batch_size * opt.accumulate
@@ -70,7 +74,7 @@ class TrainingData:
     def test_files(self, domain):
         """The test images of a domain, ImageFiles, or () if there are none."""
         try:
-            return ImageFiles(find_folder(self.run.root, "test", domain))
+            return type(getattr(self.dataset, domain).files)(find_folder(self.run.root, "test", domain))
         except InputError:
             return ()
 

@@ -95,7 +95,12 @@ class Monitor:
             columns = sample_images(gan.sample_G_AB, gan.sample_G_BA, *self.data.samples)
             real_A, fake_B, _, real_B, fake_A, _ = columns
             scores = {"D_A": (gan.D_A(real_A), gan.D_A(fake_A)), "D_B": (gan.D_B(real_B), gan.D_B(fake_B))}
-        seen = self.health.look_at(columns, scores["D_A"], scores["D_B"])
+        images = columns
+        if self.opt.dims == 3 or self.opt.slices:
+            from training.volumes import seen_by_health, shown
+
+            images, columns = seen_by_health(self.opt, columns), shown(self.opt, columns)
+        seen = self.health.look_at(images, scores["D_A"], scores["D_B"])
         grid = with_captions(draw_grid(columns), GRID)
         self.run.background.start(save_png, grid, f"{self.run.sample_dir}/{step:06d}.png")
         if self.health.averages:  # not before the first step
@@ -127,9 +132,14 @@ class Monitor:
         """-> {"val_cycle": mean, "val_identity": mean} over the test images"""
         run, G_AB, G_BA = self.run, self.gan.sample_G_AB, self.gan.sample_G_BA
         channels, means, trained = channels_of(vars(self.opt)), {}, self.data.dataset
-        dataset = ImageDataset(run.root, "test", img_size=trained.img_size, channels=channels, cache=False,
-                               skip_bad_images=self.opt.skip_bad_images, keep_aspect=self.opt.keep_aspect,
-                               ranges=(trained.A.value_range, trained.B.value_range))  # fmt: skip
+        if self.opt.dims == 3 or self.opt.slices:
+            from training.volumes import test_volumes
+
+            dataset = test_volumes(self.opt, run.root)
+        else:
+            dataset = ImageDataset(run.root, "test", img_size=trained.img_size, channels=channels, cache=False,
+                                   skip_bad_images=self.opt.skip_bad_images, keep_aspect=self.opt.keep_aspect,
+                                   ranges=(trained.A.value_range, trained.B.value_range))  # fmt: skip
         # with its own generator: the default one draws from the random numbers of the training
         loader = torch.utils.data.DataLoader(dataset, batch_size=8, generator=torch.Generator())
         with evaluating(G_AB, G_BA), torch.autocast(run.device.type, torch.bfloat16, enabled=run.amp):

@@ -3,6 +3,7 @@ A training run: device and processes, folders, checkpoints, what is printed befo
 """
 
 import copy
+import math
 import os
 import shlex
 import subprocess
@@ -58,7 +59,9 @@ class Run:
         self.epoch, self.batch, self.step = (position[key] for key in ("epoch", "batch", "step"))
         self.first_step = self.step
         self.device = choose_device(opt.device)
-        self.n_threads = choose_threads(self.device, opt.img_height * opt.img_width)
+        self.n_threads = choose_threads(
+            self.device, opt.img_height * opt.img_width * (opt.img_depth if opt.dims == 3 else 1)
+        )
         self.rank, self.world_size = init_processes(self.device)
         self.say = say if self.rank == 0 else lambda *text: None
         self.amp = bfloat16_pays(self.device) if opt.amp is None else opt.amp
@@ -149,7 +152,9 @@ class Run:
         from media.survey import merged
 
         dataset, gan = self.data.dataset, self.gan
-        height, width = dataset.img_size
+        *depth, height, width = dataset.img_size  # a depth of volumes
+        what = "volumes" if depth else "images"
+        size = " x ".join(map(str, (*depth, height, width))) + " voxels" if depth else f"{width} x {height} pixels"
         size_G, size_D = (sum(p.numel() for p in network.parameters()) / 1e6 for network in (gan.G_AB, gan.D_A))
         cached = ", cached" if dataset.is_cached else ""
         precision = "bfloat16" if self.amp else "float32"
@@ -158,7 +163,7 @@ class Run:
             processes += f", {self.n_threads} thread{'s' if self.n_threads > 1 else ''}"
             processes += " each" if self.world_size > 1 else ""
         return [
-            f"CycleGAN on {self.root}: {len(dataset.A)} images of A, {len(dataset.B)} of B, {width} x {height} pixels{cached}",
+            f"CycleGAN on {self.root}: {len(dataset.A)} {what} of A, {len(dataset.B)} of B, {size}{cached}",
             f"generators 2 x {size_G:.2f} M parameters, discriminators 2 x {size_D:.2f} M; on {self.device}, {precision}, "
             f"{processes}",
             f"options other than the defaults: {as_typed(self.opt, defaults)}",
@@ -172,8 +177,8 @@ class Run:
         opt, gan = self.opt, self.gan
         networks = {name: network.state_dict() for name, network in (gan.networks() | self.averages()).items()}
         trained = sum(p.numel() * p.element_size() for n in gan.networks().values() for p in n.parameters())
-        height, width = self.data.dataset.img_size
-        pools = len(gan.buffers()) * opt.pool_size * 4 * max(channels_of(vars(opt))) * height * width * self.world_size
+        n_pixels = math.prod(self.data.samples[0].shape[2:])
+        pools = len(gan.buffers()) * opt.pool_size * 4 * max(channels_of(vars(opt))) * n_pixels * self.world_size
         n_full_bytes = n_bytes_of(networks) + 2 * trained + pools  # Adam has two numbers for each weight
         generators = n_bytes_of([network for name, network in networks.items() if name in ("G_AB", "G_BA")])
         epochs = sum(map(self.is_kept, range(self.epoch + 1, opt.n_epochs + 1))) if opt.n_epochs < 10**6 else 0
@@ -274,9 +279,11 @@ class Run:
         longer = ["--n_iters", str(2 * opt.n_iters)] if opt.n_iters else ["--n_epochs", str(2 * n)]
         latest = f"{folder}/latest.pth"
         image, size = self.data.example("A"), min(self.data.dataset.img_size)
-        result = f"{self.sample_dir}/{self.step:06d}_AB{os.path.splitext(image)[1]}"
+        is_volume = len(self.data.dataset.img_size) == 3  # which is not resized
+        extension = ".nii.gz" if image.lower().endswith(".nii.gz") else os.path.splitext(image)[1]
+        result = f"{self.sample_dir}/{self.step:06d}_AB{extension}"
         commands = [["translate.py", "--checkpoint", latest, "--direction", "AB", "--input", image, "--output", result,
-                     "--size", str(size)]]  # fmt: skip
+                     *(() if is_volume else ("--size", str(size)))]]  # fmt: skip
         if self.data.has_tests():
             commands.append(["evaluate.py", "--checkpoint", latest, *self.data_dir_option()])
         commands.append(self.command_to_resume(*longer))
@@ -299,3 +306,7 @@ class Run:
             generators = self.gan.sample_G_AB, self.gan.sample_G_BA
             with evaluating(*generators):
                 score(*generators, self.root, self.device)
+        if self.opt.dataset_name == "demo_volumes" and os.path.isdir(f"{self.root}/test_mask") and self.rank == 0:
+            from training.volumes import score_demo
+
+            score_demo(self.opt, self.gan, self.root, self.device)

@@ -3,7 +3,9 @@ More variety from few images: random changes of the training images beyond crop 
 of what the discriminators see (--diffaugment).
 """
 
+import functools
 import math
+import operator
 
 import numpy as np
 import torch
@@ -61,26 +63,25 @@ def diff_augment(x):
     """DiffAugment (Zhao et al., 2020, arXiv:2006.10738): randomly changes the colours of each image, shifts it by up to
     an eighth and cuts out a square of half its size. The discriminators then cannot memorise a small data set. Real
     images and translations are changed alike and gradients flow through, so translations do not learn these changes."""
-    n, channels, height, width = x.shape
+    n, sides = len(x), x.shape[2:]  # height and width; of volumes the depth first
 
     def dice(low, high):
-        return torch.rand(n, 1, 1, 1, device=x.device) * (high - low) + low
+        return torch.rand(n, *[1] * (x.ndim - 1), device=x.device) * (high - low) + low
 
     x = x + dice(-0.5, 0.5)  # brightness, of [-1, 1]
     middle = x.mean(1, keepdim=True)
     x = (x - middle) * dice(0, 2) + middle  # saturation
-    middle = x.mean((1, 2, 3), keepdim=True)
+    middle = x.mean(tuple(range(1, x.ndim)), keepdim=True)
     x = (x - middle) * dice(0.5, 1.5) + middle  # contrast
 
-    rows = torch.arange(height, device=x.device).view(1, 1, -1, 1)
-    columns = torch.arange(width, device=x.device).view(1, 1, 1, -1)
+    shapes = [[-1 if i == dim else 1 for i in range(x.ndim)] for dim in range(2, x.ndim)]
+    places = [torch.arange(side, device=x.device).view(shape) for side, shape in zip(sides, shapes)]
     # shift: gather each pixel from its source; beyond the border it is gray
-    from_row = rows + (dice(-1, 1) * height / 8).round().long()
-    from_column = columns + (dice(-1, 1) * width / 8).round().long()
-    inside = (from_row >= 0) & (from_row < height) & (from_column >= 0) & (from_column < width)
-    x = x.gather(2, from_row.clamp(0, height - 1).expand(-1, channels, -1, width))
-    x = x.gather(3, from_column.clamp(0, width - 1).expand(-1, channels, height, -1)) * inside
+    sources = [place + (dice(-1, 1) * side / 8).round().long() for place, side in zip(places, sides)]
+    inside = functools.reduce(operator.and_, [(0 <= at) & (at < side) for at, side in zip(sources, sides)])
+    for dim, (source, side) in enumerate(zip(sources, sides), 2):
+        x = x.gather(dim, source.clamp(0, side - 1).expand(x.shape))
+    x = x * inside
     # cutout, with its centre anywhere
-    hole = (rows - dice(0, 1) * height).abs() < height / 4
-    hole = hole & ((columns - dice(0, 1) * width).abs() < width / 4)
-    return x * ~hole
+    holes = [(place - dice(0, 1) * side).abs() < side / 4 for place, side in zip(places, sides)]
+    return x * ~functools.reduce(operator.and_, holes)

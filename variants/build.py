@@ -9,14 +9,14 @@ from models import Discriminator, GeneratorResNet
 # The options that determine the shape of a generator and of a discriminator, and their defaults
 GENERATOR_OPTIONS = dict(generator="resnet", n_residual_blocks=9, ngf=64, upsample="transpose", num_downs=8,
                          norm="instance", attention=False, separable=False, dropout=0.0, antialias=False,
-                         residual=False, noise_channels=0)  # fmt: skip
+                         residual=False, noise_channels=0, dims=2, slices=0)  # fmt: skip
 DISCRIMINATOR_OPTIONS = dict(discriminator="patch", ndf=64, n_scales=3, spectral_norm=False, antialias=False,
                              batch_deviation=False)  # fmt: skip
 
 
 def channels_of(options):
     """-> (channels of domain A, channels of domain B); options: a dict"""
-    return tuple(options.get(name) or options["channels"] for name in ("channels_A", "channels_B"))
+    return tuple(options.get("slices") or options.get(f"channels_{d}") or options["channels"] for d in "AB")
 
 
 def make_generator(options, channels, out_channels):
@@ -24,7 +24,7 @@ def make_generator(options, channels, out_channels):
 
     options: {name: value}; those in GENERATOR_OPTIONS are used, with their defaults where missing
     """
-    from variants import networks, noise, parts
+    from variants import networks, noise, parts, volumes
 
     o = {name: options.get(name, value) for name, value in GENERATOR_OPTIONS.items()}
     n_blocks, ngf, upsample = o["n_residual_blocks"], o["ngf"], o["upsample"]
@@ -54,13 +54,13 @@ def make_generator(options, channels, out_channels):
     parts.use_norm(network, o["norm"])
     if o["noise_channels"]:
         noise.use_noise(network, o["noise_channels"])
-    return network
+    return volumes.adapt(network, options)
 
 
 def make_discriminator(options, channels):
     """-> a discriminator with PyTorch's initial weights; options as for make_generator, of DISCRIMINATOR_OPTIONS, and
     "norm" unless "norm_D" is given"""
-    from variants import networks, parts
+    from variants import networks, parts, volumes
 
     o = {name: options.get(name, value) for name, value in DISCRIMINATOR_OPTIONS.items()}
     if o["discriminator"] == "patch":
@@ -76,7 +76,7 @@ def make_discriminator(options, channels):
     if o["batch_deviation"]:
         parts.use_batch_deviation(network)
     parts.use_norm(network, options.get("norm_D") or options.get("norm", "instance"))
-    return network
+    return volumes.adapt(network, options)
 
 
 def apply_variants(opt, discriminators, device):
@@ -148,7 +148,7 @@ def with_projections(weights, network):
 def is_papers(options):
     """Whether the generators are the paper's, which can be rebuilt from the keys and shapes of their state dicts, and
     translate values of the usual range. (Dropout does nothing in a finished network.)"""
-    names = ("generator", "norm", "attention", "separable", "antialias", "residual", "noise_channels")
+    names = ("generator", "norm", "attention", "separable", "antialias", "residual", "noise_channels", "dims", "slices")
     if options.get("range_A") or options.get("range_B"):
         return False
     return all(options.get(name, GENERATOR_OPTIONS[name]) == GENERATOR_OPTIONS[name] for name in names)

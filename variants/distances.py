@@ -19,16 +19,20 @@ from variants.parts import statistics_kept
 
 def ssim(x, y, window=11, sigma=1.5):
     """Mean structural similarity (Wang et al., 2004): 1 for equal images, about 0 for unrelated ones. Local means,
-    variances and covariances are weighted by a Gaussian of `window` x `window` pixels."""
+    variances and covariances are weighted by a Gaussian of `window` x `window` pixels, of volumes in all three dimensions."""
     x, y = ((z.float() + 1) / 2 for z in (x, y))  # it is defined for values that are not negative
     channels = x.shape[1]
     at = torch.arange(window, device=x.device) - window // 2
     gauss = torch.exp(-(at**2) / (2 * sigma**2))
     gauss = (gauss / gauss.sum()).to(x.dtype)
 
-    def blur(z):  # along rows, then along columns
-        z = nn.functional.conv2d(z, gauss.view(1, 1, 1, -1).expand(channels, -1, -1, -1), groups=channels)
-        return nn.functional.conv2d(z, gauss.view(1, 1, -1, 1).expand(channels, -1, -1, -1), groups=channels)
+    convolve = nn.functional.conv3d if x.ndim == 5 else nn.functional.conv2d
+
+    def blur(z):  # along rows, then along columns, then, of volumes, along depth
+        for dim in reversed(range(2, z.ndim)):
+            shape = [-1 if i == dim else 1 for i in range(z.ndim)]
+            z = convolve(z, gauss.view(shape).expand(channels, *[-1] * (z.ndim - 1)), groups=channels)
+        return z
 
     with torch.autocast(x.device.type, enabled=False):  # differences of squares need more digits than bfloat16 has
         mean_x, mean_y = blur(x), blur(y)
@@ -42,13 +46,14 @@ def ssim(x, y, window=11, sigma=1.5):
 def frequency_distance(x, y):
     """Mean difference of the Fourier amplitudes (orthonormal transform), after Jiang et al., 2021, arXiv:2012.12821. High
     frequencies of photos are weak, so L1 hardly notices if they are missing; here they count as much as low ones."""
-    spectra = (torch.fft.fft2(z.float(), norm="ortho").abs() for z in (x, y))
+    places = tuple(range(2, x.ndim))
+    spectra = (torch.fft.fftn(z.float(), dim=places, norm="ortho").abs() for z in (x, y))
     return nn.functional.l1_loss(*spectra)
 
 
 def paired_distance(fake, real, paired):
     """L1 to the counterparts, summed over the pairs and divided by the batch size, so that each pair counts the same."""
-    return ((fake.float() - real).abs().mean((1, 2, 3)) * paired).mean()
+    return ((fake.float() - real).abs().mean(tuple(range(1, real.ndim))) * paired).mean()
 
 
 DIVERSITY_BOUND = 0.5  # more is not rewarded: with noise that differs by 1, 64 of 255 gray levels
@@ -69,7 +74,7 @@ def diversity_loss(G, source):
         apart, named = (z[:n] - z[n:]).abs().mean(1).clamp(min=1e-3), {"noise": z}
     with statistics_kept(G):
         first, second = G(twice, **named).float().split(n)
-    return (DIVERSITY_BOUND - (first - second).abs().mean((1, 2, 3)) / apart).relu().mean()
+    return (DIVERSITY_BOUND - (first - second).abs().mean(tuple(range(1, first.ndim))) / apart).relu().mean()
 
 
 ##############################
@@ -92,7 +97,8 @@ def mean_feature_distance(see, fake, real):
     """Feature matching: L1 between the mean features of translations and of real images, over all images and positions
     (Salimans et al., 2016, arXiv:1606.03498, section 3.1)."""
     pairs = see_both(see, fake, real)
-    return mean([nn.functional.l1_loss(a.float().mean((0, 2, 3)), b.float().mean((0, 2, 3))) for a, b in pairs])
+    means = [[z.float().mean((0, *range(2, z.ndim))) for z in pair] for pair in pairs]
+    return mean([nn.functional.l1_loss(a, b) for a, b in means])
 
 
 def scored_feature_distance(see, D, x, y):
@@ -117,7 +123,7 @@ def patch_nce(generator, source, fake, n_patches=256, temperature=0.07):
         features = encoder_features(generator, fake), encoder_features(generator, source)
     values = []
     for of_fake, of_source, project in zip(*features, generator.projections):
-        n_positions = of_fake.shape[2] * of_fake.shape[3]
+        n_positions = of_fake.shape[2:].numel()
         at = torch.rand(n_positions, device=fake.device).argsort()[:n_patches]  # a sample of positions, for all images
         queries, keys = (unit_vectors(project(x.flatten(2)[:, :, at, None])) for x in (of_fake, of_source))
         with torch.autocast(fake.device.type, enabled=False):

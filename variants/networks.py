@@ -83,6 +83,11 @@ class GeneratorUNet(nn.Module):
         return x
 
 
+def average_pool(x):
+    """-> torch's function for images, or for volumes (N, C, D, H, W)"""
+    return nn.functional.avg_pool3d if x.ndim == 5 else nn.functional.avg_pool2d
+
+
 class GeneratorMultiscale(nn.Module):
     """A coarse and a fine generator, as in pix2pixHD (Wang et al., 2018, arXiv:1711.11585, section 3.2).
 
@@ -128,7 +133,7 @@ class GeneratorMultiscale(nn.Module):
 
     def forward(self, x):
         check_size(self, x)
-        return self.decoder(self.encoder(x) + self.coarse(nn.functional.avg_pool2d(x, 2)))
+        return self.decoder(self.encoder(x) + self.coarse(average_pool(x)(x, 2)))
 
 
 class ForImageNet(nn.Module):
@@ -262,7 +267,7 @@ class DiscriminatorMultiscale(nn.Module):
         """Returns a list with the input of each discriminator: `x` at full resolution, at half of it, and so on."""
         images = [x]
         for _ in self.scales[1:]:
-            images.append(nn.functional.avg_pool2d(images[-1], 3, stride=2, padding=1, count_include_pad=False))
+            images.append(average_pool(x)(images[-1], 3, stride=2, padding=1, count_include_pad=False))
         return images
 
     def forward(self, x):

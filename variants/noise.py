@@ -35,7 +35,8 @@ class Modulation(nn.Module):
     def forward(self, x):
         if self.noise is None:
             return x
-        scale, shift = self.linear(self.noise.to(self.linear.weight.dtype))[..., None, None].to(x.dtype).chunk(2, 1)
+        both = self.linear(self.noise.to(self.linear.weight.dtype))
+        scale, shift = both[(..., *[None] * (x.ndim - 2))].to(x.dtype).chunk(2, 1)
         return x * (1 + scale) + shift
 
 

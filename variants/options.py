@@ -105,6 +105,10 @@ def add_networks(parser):
         help="keep the first N convolutions of the discriminators fixed; for --start_from")
     add("--channels_A", type=between(1, 4096), help="channels of domain A, any number for TIFF and .npy (default: --channels)")
     add("--channels_B", type=between(1, 4096), help="channels of domain B (default: --channels)")
+    add("--dims", type=int, choices=(2, 3), default=2, help="3: networks in 3-D, for volumes in .npy, NIfTI or TIFF files")
+    add("--img_depth", type=between(8, 16384), default=32, help="depth of the training crop with --dims 3")
+    add("--slices", type=between(0, 4096), default=0,
+        help="for volumes: networks in 2-D that take N neighbouring slices as channels; 0: images")
     return actions
 
 
@@ -182,6 +186,10 @@ def add_machine(parser):
 
 def check(opt):
     """Raises InputError for options that cannot be combined."""
+    if opt.dims == 3 or opt.slices:
+        from variants.volumes import check_volumes
+
+        check_volumes(opt)
     check_image_size(opt)
     check_data(opt)
     check_networks(opt)

@@ -79,7 +79,7 @@ def use_spectral_norm(network):
     discriminator can change (Miyato et al., 2018, arXiv:1802.05957). Call it after the weights have been initialised.
     """
     for part in list(network.modules()):
-        if isinstance(part, nn.Conv2d):
+        if isinstance(part, nn.Conv2d | nn.Conv3d):
             nn.utils.parametrizations.spectral_norm(part)
 
 
@@ -161,6 +161,9 @@ def add_projections(generator, n_out=256):
     )
 
 
+FREEZABLE = (nn.Conv2d, nn.BatchNorm2d, nn.Conv3d, nn.BatchNorm3d, nn.GroupNorm)
+
+
 def freeze_first(discriminator, n):
     """Keeps the first n convolutions of a discriminator fixed, of a DiscriminatorMultiscale those of each scale, and the
     gains of their norms (Mo et al., 2020, Freeze-D, arXiv:2002.10964). No gradients are computed for their
@@ -170,8 +173,8 @@ def freeze_first(discriminator, n):
     for scale in getattr(discriminator, "scales", [discriminator]):
         n_seen = 0
         for part in scale.modules():
-            n_seen += isinstance(part, nn.Conv2d)
-            if n_seen <= n and isinstance(part, nn.Conv2d | nn.BatchNorm2d | nn.GroupNorm):
+            n_seen += isinstance(part, nn.Conv2d | nn.Conv3d)
+            if n_seen <= n and isinstance(part, FREEZABLE):
                 part.requires_grad_(False)
 
 
@@ -182,7 +185,7 @@ def check_freezing(opt):
     with torch.device("meta"):
         D = make_discriminator(vars(opt), 1)
     scale = D.scales[0] if hasattr(D, "scales") else D
-    n_convolutions = sum(isinstance(part, nn.Conv2d) for part in scale.modules())
+    n_convolutions = sum(isinstance(part, nn.Conv2d | nn.Conv3d) for part in scale.modules())
     if opt.freeze_D >= n_convolutions:
         raise InputError(
             f"--freeze_D {opt.freeze_D}: leaves nothing to train, because the discriminators have {n_convolutions} "
@@ -193,7 +196,7 @@ def check_freezing(opt):
 @contextlib.contextmanager
 def statistics_kept(network):
     """Keeps the running statistics of batch norms unchanged in a `with` block."""
-    norms = [part for part in network.modules() if isinstance(part, nn.BatchNorm2d)]
+    norms = [part for part in network.modules() if isinstance(part, nn.BatchNorm2d | nn.BatchNorm3d)]
     before = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 0.0

@@ -20,13 +20,13 @@ def gradient_penalty(D, real, fake, at="real"):
     x = real
     if at == "mix":
         n = min(len(real), len(fake))  # they differ with --ratio_A
-        share = torch.rand(n, 1, 1, 1, device=real.device, dtype=real.dtype)
+        share = torch.rand(n, *[1] * (real.ndim - 1), device=real.device, dtype=real.dtype)
         x = torch.lerp(fake[:n].to(real.dtype), real[:n], share)  # with --amp, translations are bfloat16
     x = x.detach().requires_grad_()
     with torch.autocast(x.device.type, enabled=False):  # squares of small numbers, differentiated twice
         score = D(x).flatten(1).mean(1).sum()
         (gradient,) = torch.autograd.grad(score, x, create_graph=True)
-    return gradient.square().sum((1, 2, 3)).mean()
+    return gradient.square().sum(tuple(range(1, x.ndim))).mean()
 
 
 class FallingWeight:

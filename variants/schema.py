@@ -244,11 +244,11 @@ def check_pool(name, state):
     images = state.get("data")
     expect(f"images of {name}", images, isinstance(images, (list, tuple, torch.Tensor)))
     if isinstance(images, torch.Tensor):
-        expect(f"images of {name}", images, images.ndim == 4)
+        expect(f"images of {name}", images, images.ndim in (4, 5))  # of volumes 5
     for image in images:
         first = images[0].shape if isinstance(images[0], torch.Tensor) else None
         check_tensor(f"images of {name}", image, first)
-        expect(f"images of {name}", image, image.ndim == 3 and 0 not in image.shape)
+        expect(f"images of {name}", image, image.ndim in (3, 4) and 0 not in image.shape)
     check_random_state(state)
 
 

@@ -224,6 +224,12 @@ def workplace(tmp_path_factory):
         cyclegan.main(["--dataset_name", "horse2zebra", "--run_name", "icons", "--noise_channels", "2", "--img_height",
                        "32", "--img_width", "32", "--ngf", "4", "--ndf", "4", "--n_residual_blocks", "1", "--n_epochs",
                        "1", "--enlarge"])  # fmt: skip
+        for part in ("trainA", "trainB", "testA", "testB"):
+            os.makedirs(f"data/demo_volumes/{part}")
+            np.save(f"data/demo_volumes/{part}/0.npy", np.full((8, 32, 32), 99, np.uint8))
+        np.save("scan.npy", np.full((8, 32, 32), 99, np.uint8))
+        cyclegan.main(["--dataset_name", "demo_volumes", "--discriminator", "pixel", "--img_depth", "8", "--ngf", "2",
+                       "--n_epochs", "1"])  # fmt: skip
         shutil.copytree("data/horse2zebra", "data/facades")
         shutil.copy("saved_models/horse2zebra/G_AB_1.pth", "latest_net_G_A.pth")
         os.makedirs("holiday/beach")
@@ -288,6 +294,7 @@ def test_commands_for_translating_run(command, workplace, monkeypatch):
         target = "photo_features.png" if "--features" in words else "photo_translated.jpg"
         target = "webcam_translated.mp4" if "webcam" in words else target
         target = "photo_translated_4.jpg" if "--n_samples" in words else target
+        target = "scan_translated.npy" if "scan.npy" in words else target
     assert os.path.exists(target)
     if os.path.isdir(target):
         assert os.path.exists(f"{target}/a.jpg") and os.path.exists(f"{target}/beach/b.png")
