@@ -1,4 +1,5 @@
 import contextlib
+import functools
 import os
 import shutil
 
@@ -7,10 +8,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
 
-import numpy as np  # noqa: E402
 import pytest  # noqa: E402
-from helpers import ROOT  # noqa: E402
-from PIL import Image  # noqa: E402
+from helpers import ROOT, write_set  # noqa: E402
 
 
 @pytest.fixture
@@ -23,17 +22,7 @@ def script():
 def make_set(tmp_path):
     """make_set(trainA=3, ...) writes a data set of random pictures into tmp_path/data/tiny -> its folder."""
 
-    def make(size=(40, 40), name="tiny", **counts):
-        rng = np.random.default_rng(0)
-        for folder, count in (counts or dict(trainA=4, trainB=5, testA=2, testB=2)).items():
-            path = tmp_path / "data" / name / folder
-            path.mkdir(parents=True, exist_ok=True)
-            for i in range(count):
-                pixels = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(path / f"{i}.png")
-        return str(tmp_path / "data" / name)
-
-    return make
+    return functools.partial(write_set, tmp_path)
 
 
 @pytest.fixture

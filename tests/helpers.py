@@ -2,9 +2,12 @@
 
 import json
 import os
+import pathlib
 import signal
 
+import numpy as np
 import torch
+from PIL import Image
 
 import cyclegan
 import utils
@@ -22,6 +25,17 @@ def small(more):
     """SMALL, without the image size if --progressive sets it."""
     i = SMALL.index("--img_height")
     return SMALL[:i] + SMALL[i + 4 :] if "--progressive" in more else SMALL
+
+
+def write_set(folder, size=(40, 40), name="tiny", **counts):
+    """Writes a data set of random pictures into folder/data/name -> its folder. counts: trainA=3, ..."""
+    rng = np.random.default_rng(0)
+    root = pathlib.Path(folder, "data", name)
+    for domain, count in (counts or dict(trainA=4, trainB=5, testA=2, testB=2)).items():
+        (root / domain).mkdir(parents=True, exist_ok=True)
+        for i in range(count):
+            Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(root / domain / f"{i}.png")
+    return str(root)
 
 
 def load(path="saved_models/tiny/latest.pth"):
