@@ -9,7 +9,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest  # noqa: E402
-from helpers import ROOT, write_set  # noqa: E402
+from helpers import ROOT, same_network, write_set  # noqa: E402
+
+ONNX_FILES = {}  # see onnx_once
 
 
 @pytest.fixture
@@ -35,6 +37,27 @@ def no_downloads(monkeypatch):
 
     for name in ("inception", "lpips"):
         monkeypatch.setattr(metrics, name, cannot)
+
+
+@pytest.fixture
+def onnx_once(monkeypatch):
+    """The same network is written as ONNX once for all tests of a process: PyTorch takes ten seconds for it."""
+    from deploy import formats
+
+    real = formats.write_onnx
+
+    def write(G, path, *options, **more):
+        key = same_network(G, options, more)
+        if key in ONNX_FILES:
+            with open(path, "wb") as file:
+                file.write(ONNX_FILES[key])
+            return
+        real(G, path, *options, **more)
+        if key:
+            with open(path, "rb") as file:
+                ONNX_FILES[key] = file.read()
+
+    monkeypatch.setattr(formats, "write_onnx", write)
 
 
 @pytest.fixture

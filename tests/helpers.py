@@ -1,5 +1,6 @@
 """What several test files need: small options, and comparisons of checkpoints."""
 
+import hashlib
 import json
 import os
 import pathlib
@@ -79,6 +80,24 @@ def interrupt_at(monkeypatch, step, number=signal.SIGINT):
         return original(self, *images)
 
     monkeypatch.setattr(utils.ReplayBuffer, "push_and_pop", push_and_pop)
+
+
+def same_network(network, *more):
+    """A key that is the same for networks that compute the same with the same code; None if that is not known."""
+    found, forwards = hashlib.sha256(repr(more).encode()), []
+    for name, part in network.named_modules():
+        forwards.append(type(part).forward)  # a test may have replaced it
+        found.update(f"{name} {type(part).__qualname__}".encode())
+        for key, value in sorted(vars(part).items()):
+            if isinstance(value, torch.Tensor):
+                found.update(value.numpy(force=True).tobytes())
+            elif not key.startswith("_"):
+                if not isinstance(value, (bool, int, float, str, tuple, dict, type(None))) or "tensor(" in repr(value):
+                    return None
+                found.update(f"{key} {value}".encode())
+    for name, tensor in (*network.named_parameters(), *network.named_buffers()):
+        found.update(f"{name} {tensor.dtype} {tensor.shape}".encode() + tensor.numpy(force=True).tobytes())
+    return found.hexdigest(), *forwards
 
 
 def load_networks(path):
