@@ -1,4 +1,5 @@
 import contextlib
+import functools
 import os
 import shutil
 
@@ -7,10 +8,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
 
-import numpy as np  # noqa: E402
 import pytest  # noqa: E402
-from helpers import ROOT  # noqa: E402
-from PIL import Image  # noqa: E402
+from helpers import ROOT, same_network, write_set  # noqa: E402
+
+ONNX_FILES = {}  # see onnx_once
 
 
 @pytest.fixture
@@ -23,17 +24,7 @@ def script():
 def make_set(tmp_path):
     """make_set(trainA=3, ...) writes a data set of random pictures into tmp_path/data/tiny -> its folder."""
 
-    def make(size=(40, 40), name="tiny", **counts):
-        rng = np.random.default_rng(0)
-        for folder, count in (counts or dict(trainA=4, trainB=5, testA=2, testB=2)).items():
-            path = tmp_path / "data" / name / folder
-            path.mkdir(parents=True, exist_ok=True)
-            for i in range(count):
-                pixels = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(path / f"{i}.png")
-        return str(tmp_path / "data" / name)
-
-    return make
+    return functools.partial(write_set, tmp_path)
 
 
 @pytest.fixture
@@ -46,6 +37,27 @@ def no_downloads(monkeypatch):
 
     for name in ("inception", "lpips"):
         monkeypatch.setattr(metrics, name, cannot)
+
+
+@pytest.fixture
+def onnx_once(monkeypatch):
+    """The same network is written as ONNX once for all tests of a process: PyTorch takes ten seconds for it."""
+    from deploy import formats
+
+    real = formats.write_onnx
+
+    def write(G, path, *options, **more):
+        key = same_network(G, options, more)
+        if key in ONNX_FILES:
+            with open(path, "wb") as file:
+                file.write(ONNX_FILES[key])
+            return
+        real(G, path, *options, **more)
+        if key:
+            with open(path, "rb") as file:
+                ONNX_FILES[key] = file.read()
+
+    monkeypatch.setattr(formats, "write_onnx", write)
 
 
 @pytest.fixture

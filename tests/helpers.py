@@ -1,10 +1,14 @@
 """What several test files need: small options, and comparisons of checkpoints."""
 
+import hashlib
 import json
 import os
+import pathlib
 import signal
 
+import numpy as np
 import torch
+from PIL import Image
 
 import cyclegan
 import utils
@@ -22,6 +26,17 @@ def small(more):
     """SMALL, without the image size if --progressive sets it."""
     i = SMALL.index("--img_height")
     return SMALL[:i] + SMALL[i + 4 :] if "--progressive" in more else SMALL
+
+
+def write_set(folder, size=(40, 40), name="tiny", **counts):
+    """Writes a data set of random pictures into folder/data/name -> its folder. counts: trainA=3, ..."""
+    rng = np.random.default_rng(0)
+    root = pathlib.Path(folder, "data", name)
+    for domain, count in (counts or dict(trainA=4, trainB=5, testA=2, testB=2)).items():
+        (root / domain).mkdir(parents=True, exist_ok=True)
+        for i in range(count):
+            Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(root / domain / f"{i}.png")
+    return str(root)
 
 
 def load(path="saved_models/tiny/latest.pth"):
@@ -65,6 +80,24 @@ def interrupt_at(monkeypatch, step, number=signal.SIGINT):
         return original(self, *images)
 
     monkeypatch.setattr(utils.ReplayBuffer, "push_and_pop", push_and_pop)
+
+
+def same_network(network, *more):
+    """A key that is the same for networks that compute the same with the same code; None if that is not known."""
+    found, forwards = hashlib.sha256(repr(more).encode()), []
+    for name, part in network.named_modules():
+        forwards.append(type(part).forward)  # a test may have replaced it
+        found.update(f"{name} {type(part).__qualname__}".encode())
+        for key, value in sorted(vars(part).items()):
+            if isinstance(value, torch.Tensor):
+                found.update(value.numpy(force=True).tobytes())
+            elif not key.startswith("_"):
+                if not isinstance(value, (bool, int, float, str, tuple, dict, type(None))) or "tensor(" in repr(value):
+                    return None
+                found.update(f"{key} {value}".encode())
+    for name, tensor in (*network.named_parameters(), *network.named_buffers()):
+        found.update(f"{name} {tensor.dtype} {tensor.shape}".encode() + tensor.numpy(force=True).tobytes())
+    return found.hexdigest(), *forwards
 
 
 def load_networks(path):

@@ -4,6 +4,7 @@ import os
 import sys
 import time
 
+import pytest
 import torch
 
 import cyclegan
@@ -30,33 +31,40 @@ def loss(network, batch):
     return (network(batch) - batch).abs().mean()
 
 
-def average_in_one_of_two(rank, port, folder):
+def run_in_one_of_two(rank, port, folder, runs):
+    """Does everything that the tests need, because starting two processes takes longer. runs: {name: options of a
+    training}"""
     join(rank, port)
     assert init_processes(torch.device("cpu")) == (rank, 2)
+    os.chdir(folder)
+    average(rank)
+    steps_timed(rank)
+    for name, options in runs.items():
+        train(rank, name, options)
+    torch.distributed.destroy_process_group()
+
+
+def average(rank):
     network, batch = generator_and_batch()
     loss(network, batch[2 * rank : 2 * rank + 2]).backward()
     average_over_processes([p.grad for p in network.parameters()])
     assert gather(rank * 10) == ([0, 10] if rank == 0 else [None, None])
-    torch.save([p.grad for p in network.parameters()], f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
+    torch.save([p.grad for p in network.parameters()], f"gradients_{rank}.pt")
 
 
-def train_one_of_two(rank, port, folder, options):
+def train(rank, name, options):
     """main, and then the networks of this process into a file."""
-    join(rank, port)
-    os.chdir(folder)
     networks = []
-    for kind in ("make_generator", "make_discriminator"):
-        original = getattr(cyclegan, kind)
-        setattr(cyclegan, kind, lambda *a, o=original: (networks.append(o(*a)), networks[-1])[1])
-    with open(f"out_{rank}.txt", "w") as sys.stdout:
+    with pytest.MonkeyPatch.context() as patch, open(f"out_{name}_{rank}.txt", "w") as file:
+        for kind in ("make_generator", "make_discriminator"):
+            original = getattr(cyclegan, kind)
+            patch.setattr(cyclegan, kind, lambda *a, o=original: (networks.append(o(*a)), networks[-1])[1])
+        patch.setattr(sys, "stdout", file)
         cyclegan.main(options)
-    torch.save([network.state_dict() for network in networks], f"networks_{rank}.pt")
+    torch.save([network.state_dict() for network in networks], f"networks_{name}_{rank}.pt")
 
 
-def steps_timed_in_one_of_two(rank, port, folder):
-    join(rank, port)
-    init_processes(torch.device("cpu"))
+def steps_timed(rank):
     calls = [0]
 
     def step():
@@ -65,5 +73,4 @@ def steps_timed_in_one_of_two(rank, port, folder):
         average_over_processes([torch.ones(1)])
 
     timing.seconds(step, torch.device("cpu"), 2, at_least=0.02)
-    torch.save(calls[0], f"{folder}/calls_{rank}.pt")
-    torch.distributed.destroy_process_group()
+    torch.save(calls[0], f"calls_{rank}.pt")

@@ -43,6 +43,8 @@ from pretraining import inpainting
 from training import start
 from variants import options
 
+pytestmark = pytest.mark.usefixtures("onnx_once")
+
 MODULES = (cyclegan, translate, evaluate, app, speed, compare, threads, few_images, recipes, stopping, plot, report, export, compress, split,
            prepare, inpainting)  # fmt: skip
 NAMES = [module.__name__ if "." in module.__name__ else f"{module.__name__}.py" for module in MODULES]

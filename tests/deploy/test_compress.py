@@ -26,7 +26,7 @@ from training import signals
 from utils import InputError
 from variants.build import GENERATOR_OPTIONS, make_generator
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("onnx_once")]
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ from models import GeneratorResNet, weights_init_normal
 from utils import InputError
 from variants import build as variants
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("onnx_once")]
 
 CPU = torch.device("cpu")
 NETWORKS = {

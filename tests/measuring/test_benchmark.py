@@ -72,7 +72,7 @@ def test_all_parts_are_printed_and_logged(checkouts, capsys, monkeypatch):
     monkeypatch.setattr(
         torch.nn.Module, "compile", lambda self, **options: None
     )  # saves half a minute of C++ compilation
-    benchmark.main([*TINY, "--ablate", "--baseline", "gan", "--batch_sizes", "2", "--accumulate", "2",
+    benchmark.main([*TINY, "--ablate", "--baseline", "gan", "--batch_sizes", "2", "--accumulate", "2", "--rounds", "1",
                     "--output", "new/results.jsonl"])  # fmt: skip
     benchmark.main([*TINY, "--parts", "training", "translation", "--output", "new/results.jsonl", "--rounds", "1",
                     "--compile", "--checkpoint_activations"])  # fmt: skip

@@ -9,8 +9,8 @@ import sys
 import pytest
 import torch
 import torch.multiprocessing as mp
-from helpers import SMALL, assert_same, load
-from two_processes import average_in_one_of_two, generator_and_batch, loss, steps_timed_in_one_of_two, train_one_of_two
+from helpers import SMALL, assert_same, load, write_set
+from two_processes import generator_and_batch, loss, run_in_one_of_two
 
 import cyclegan
 
@@ -23,27 +23,42 @@ def free_port():
         return s.getsockname()[1]
 
 
-def test_averaged_gradient_is_that_of_the_joined_batch(tmp_path):
-    mp.spawn(average_in_one_of_two, (free_port(), str(tmp_path)), nprocs=2)
+RUNS = {
+    "tiny": "--n_epochs 1 --pool_size 50",
+    "parts": "--n_epochs 1 --pool_size 0 --accumulate 2 --run_name parts",
+    "whole": "--n_epochs 4 --max_images 4 --checkpoint_interval 2 --run_name whole",
+}
+
+
+@pytest.fixture(scope="module")
+def made_by_two(tmp_path_factory):
+    """The folder with what two processes have made together, see tests/two_processes.py."""
+    folder = tmp_path_factory.mktemp("two")
+    write_set(folder, trainA=9, trainB=12, testA=1, testB=1)
+    runs = {name: [*SMALL, *options.split()] for name, options in RUNS.items()}
+    mp.spawn(run_in_one_of_two, (free_port(), str(folder), runs), nprocs=2)
+    return folder
+
+
+@pytest.fixture
+def two(made_by_two, monkeypatch):
+    monkeypatch.chdir(made_by_two)
+    return made_by_two
+
+
+def test_averaged_gradient_is_that_of_the_joined_batch(two):
     network, batch = generator_and_batch()
     loss(network, batch).backward()
-    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    first, second = (torch.load(f"gradients_{rank}.pt") for rank in (0, 1))
     assert_same(first, second)
     for (name, parameter), gradient in zip(network.named_parameters(), first):
         torch.testing.assert_close(gradient, parameter.grad, msg=name)
 
 
-@pytest.fixture
-def two_trained(make_set, tmp_path, monkeypatch):
-    make_set(trainA=9, trainB=12, testA=1, testB=1)
-    monkeypatch.chdir(tmp_path)
-    mp.spawn(train_one_of_two, (free_port(), str(tmp_path), [*SMALL, "--n_epochs", "1", "--pool_size", "50"]), nprocs=2)
-
-
-def test_two_processes_act_as_one_with_twice_the_batch(two_trained, tmp_path):
-    one, other = (torch.load(tmp_path / f"networks_{rank}.pt") for rank in (0, 1))
+def test_two_processes_act_as_one_with_twice_the_batch(two):
+    one, other = (torch.load(f"networks_tiny_{rank}.pt") for rank in (0, 1))
     assert_same(one, other)
-    assert os.path.getsize("out_1.txt") == 0 and "2 processes" in open("out_0.txt").read()
+    assert os.path.getsize("out_tiny_1.txt") == 0 and "2 processes" in open("out_tiny_0.txt").read()
     assert_same(dict(one[0]), load()["G_AB"])
 
     cyclegan.main([*SMALL, "--n_epochs", "1", "--pool_size", "50", "--batch_size", "2", "--run_name", "single"])
@@ -56,29 +71,24 @@ def test_two_processes_act_as_one_with_twice_the_batch(two_trained, tmp_path):
                 torch.testing.assert_close(weight, single[name][key], atol=2e-5, rtol=1e-3, msg=f"{name}/{key}")
 
 
-def test_two_processes_that_accumulate_are_one_with_four_times_the_batch(make_set, tmp_path, monkeypatch):
-    make_set(trainA=9, trainB=12, testA=1, testB=1)
-    monkeypatch.chdir(tmp_path)
-    options = [*SMALL, "--n_epochs", "1", "--pool_size", "0"]
-    mp.spawn(train_one_of_two, (free_port(), str(tmp_path), [*options, "--accumulate", "2"]), nprocs=2)
-    one, other = (torch.load(tmp_path / f"networks_{rank}.pt") for rank in (0, 1))
+def test_two_processes_that_accumulate_are_one_with_four_times_the_batch(two):
+    one, other = (torch.load(f"networks_parts_{rank}.pt") for rank in (0, 1))
     assert_same(one, other)
-    cyclegan.main([*options, "--batch_size", "4", "--run_name", "single"])
-    single = load("saved_models/single/latest.pth")
-    assert single["step"] == load()["step"] == 3
+    cyclegan.main([*SMALL, "--n_epochs", "1", "--pool_size", "0", "--batch_size", "4", "--run_name", "single"])
+    single, parts = load("saved_models/single/latest.pth"), load("saved_models/parts/latest.pth")
+    assert single["step"] == parts["step"] == 3
     for name in ("G_AB", "G_BA", "D_A", "D_B"):
         for key in (key for key in single[name] if key.endswith("weight")):
-            torch.testing.assert_close(load()[name][key], single[name][key], atol=1e-4, rtol=1e-3, msg=f"{name}/{key}")
+            torch.testing.assert_close(parts[name][key], single[name][key], atol=1e-4, rtol=1e-3, msg=f"{name}/{key}")
 
 
-def test_processes_that_are_timed_take_the_same_number_of_steps(tmp_path):
+def test_processes_that_are_timed_take_the_same_number_of_steps(two):
     """They wait for each other in each step, so otherwise they would wait for ever."""
-    mp.spawn(steps_timed_in_one_of_two, (free_port(), str(tmp_path)), nprocs=2)
-    one, other = (torch.load(tmp_path / f"calls_{rank}.pt") for rank in (0, 1))
+    one, other = (torch.load(f"calls_{rank}.pt") for rank in (0, 1))
     assert one == other > 4
 
 
-def test_pools_of_all_processes_are_saved(two_trained):
+def test_pools_of_all_processes_are_saved(two):
     pools = [rank["fake_A_buffer"]["data"] for rank in load()["ranks"]]
     assert [len(pool) for pool in pools] == [6, 6] and not torch.equal(pools[0][0], pools[1][0])
 
@@ -125,23 +135,13 @@ def test_a_signal_to_one_of_two_processes(make_set, tmp_path, monkeypatch, scrip
         assert f"stopped by a signal after step {load()['step']}, which is saved" in said[0]
 
 
-def test_torchrun_resumes_exactly(make_set, tmp_path, monkeypatch, script):
-    make_set(trainA=4, trainB=4, testA=1, testB=1)
-    monkeypatch.chdir(tmp_path)
+def test_torchrun_resumes_exactly(two, monkeypatch, script):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-
-    def torchrun(*options):
-        command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port()}"]
-        done = subprocess.run(
-            [*command, script("cyclegan.py"), *SMALL, *options], capture_output=True, text=True, timeout=120
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    out = torchrun("--n_epochs", "4", "--run_name", "whole", "--checkpoint_interval", "2")
-    assert out.count("CycleGAN on") == 1
     os.mkdir("saved_models/half")
     os.link("saved_models/whole/checkpoint_2.pth", "saved_models/half/latest.pth")
-    torchrun("--resume", "--run_name", "half")
+    process = start_torchrun(script, "--resume", "--run_name", "half")
+    out = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, out
+    assert out.count("CycleGAN on") == open("out_whole_0.txt").read().count("CycleGAN on") == 1
     whole, resumed = load("saved_models/whole/latest.pth"), load("saved_models/half/latest.pth")
     assert_same(whole | {"options": None}, resumed | {"options": None})
