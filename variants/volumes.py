@@ -113,8 +113,7 @@ def by_slices(translate, volume, n, batch_size=1):
 ##############################
 
 # Options that are for images alone, with the values that switch them off
-FOR_IMAGES = dict(color_jitter=0.0, rotate=0.0, keep_aspect=False, enlarge=False, load_size=None, progressive=None,
-                  report=False)  # fmt: skip
+FOR_IMAGES = dict(color_jitter=0.0, rotate=0.0, keep_aspect=False, enlarge=False, load_size=None, progressive=None)
 
 
 def check_volumes(opt):
