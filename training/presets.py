@@ -7,7 +7,8 @@ says: a preset only changes options whose default is still the paper's.
 
 PAPER = dict(img_height=256, img_width=256, n_residual_blocks=9, ngf=64, ndf=64, upsample="transpose", n_epochs=200,
              decay_epoch=None, lr=0.0002, sample_interval=500, n_iters=None, ema=0.0, diffaugment=False, b2=0.999,
-             lambda_cyc=10.0, lambda_id=5.0, spectral_norm=False, lambda_gp=0.0, gp_at="real")  # fmt: skip
+             lambda_cyc=10.0, lambda_id=5.0, spectral_norm=False, lambda_gp=0.0, gp_at="real",
+             channels_A=None, channels_B=None)  # fmt: skip
 
 # For a few dozen of your own photos on two CPU cores: small networks at 128 x 128, and a number of steps that does not
 # depend on the number of photos. --diffaugment, because networks memorise so few; --ema averages out the last oscillations
@@ -18,6 +19,13 @@ LAPTOP = dict(img_height=128, img_width=128, n_residual_blocks=4, ngf=32, ndf=32
 DEMO = dict(img_height=64, img_width=64, n_residual_blocks=3, ngf=24, ndf=32, upsample="nearest", n_epochs=6,
             decay_epoch=2, lr=0.0005, sample_interval=100)  # fmt: skip
 
+# The data sets that come with the project, see get_data/embedded.py: the demo's networks, and 10 to 15 minutes on
+# two cores. Without the identity loss and with this rate, the L1 to the truth was the best (docs/results.md#recipes)
+ICONS = EARTH = DEMO | dict(
+    n_epochs=200, decay_epoch=None, n_iters=3_000, lr=0.0008, lambda_id=0.0, sample_interval=500
+)
+LANDSAT = ICONS | dict(n_iters=2_000, channels_A=3, channels_B=6)
+
 # Sets of options for --recipe, which changes how networks are trained, at any size. A preset and a recipe can be combined
 RECIPES = {
     # the settings of UVCGAN v2 (Torbunov et al., 2023, arXiv:2303.16280), with the paper's generator
@@ -25,18 +33,27 @@ RECIPES = {
                    gp_at="mix"),
 }  # fmt: skip
 
-PRESETS = {"laptop": LAPTOP, "paper": PAPER, "demo": DEMO}
+PRESETS = {"laptop": LAPTOP, "paper": PAPER, "demo": DEMO}  # for --preset
+OWN = {"demo": DEMO, "icons": ICONS, "earth": EARTH, "landsat": LANDSAT}  # of the data sets with these names
 
 
-def preset_options(preset, recipe, dataset_name, defaults, given):
+def own_preset(dataset_name, data_dir):
+    """The preset of a data set that is trained without --preset -> its name in OWN, or "paper". A folder of the user's
+    that is named like a data set of the project has none."""
+    from get_data.embedded import is_ours
+
+    return dataset_name if dataset_name == "demo" or is_ours(dataset_name, data_dir) else "paper"
+
+
+def preset_options(preset, recipe, defaults, given):
     """The defaults that a preset and a recipe change -> {name: value}
 
-    preset:   a name in PRESETS, or None: the data set `demo` then has its own, and others none
+    preset:   a name in PRESETS or OWN
     recipe:   a name in RECIPES, or None. It counts more than the preset
     defaults: {name: value}, the parser's
     given:    {name: value}, what was typed. A number of epochs, typed or edited, replaces the preset's number of steps
     """
-    values = PRESETS[preset or ("demo" if dataset_name == "demo" else "paper")] | RECIPES.get(recipe, {})
+    values = (PRESETS | OWN)[preset] | RECIPES.get(recipe, {})
     values = {name: value for name, value in values.items() if defaults[name] == PAPER[name]}
     if given.get("n_epochs") or given.get("progressive") or defaults["n_epochs"] != PAPER["n_epochs"]:
         values.pop("n_iters", None)
