@@ -24,7 +24,7 @@ DEMO = dict(img_height=64, img_width=64, n_residual_blocks=3, ngf=24, ndf=32, up
 ICONS = EARTH = DEMO | dict(
     n_epochs=200, decay_epoch=None, n_iters=3_000, lr=0.0008, lambda_id=0.0, sample_interval=500
 )
-LANDSAT = ICONS | dict(n_iters=2_000, channels_A=3, channels_B=6)
+LANDSAT = ICONS | dict(n_iters=1_000, channels_A=3, channels_B=6)
 
 # Sets of options for --recipe, which changes how networks are trained, at any size. A preset and a recipe can be combined
 RECIPES = {
