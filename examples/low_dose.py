@@ -44,7 +44,7 @@ def get_parser():
     add("--n", type=between(3, 10_000), default=108, help="number of slices to draw")
     add("--n_test", type=between(1, 10_000), default=8, help="slices for testing, the first ones by name")
     add("--size", type=between(32, 1024), default=128, help="height and width in pixels")
-    add("--photons", type=between(10.0), default=5_000.0, help="photons of each ray before the body")
+    add("--photons", type=between(10.0), default=2_000.0, help="photons of each ray before the body")
     add("--electronic", type=between(0.0), default=5.0, help="noise of the detector: standard deviation in photons")
     add("--views", type=between(8, 4096), default=360, help="number of directions, over 180 degrees")
     add("--seed", type=between(0, 2**32), default=0, help="random seed of the drawing and of the noise")

@@ -8,7 +8,7 @@ says: a preset only changes options whose default is still the paper's.
 PAPER = dict(img_height=256, img_width=256, n_residual_blocks=9, ngf=64, ndf=64, upsample="transpose", n_epochs=200,
              decay_epoch=None, lr=0.0002, sample_interval=500, n_iters=None, ema=0.0, diffaugment=False, b2=0.999,
              lambda_cyc=10.0, lambda_id=5.0, spectral_norm=False, lambda_gp=0.0, gp_at="real",
-             channels_A=None, channels_B=None)  # fmt: skip
+             generator="resnet", num_downs=8, channels_A=None, channels_B=None)  # fmt: skip
 
 # For a few dozen of your own photos on two CPU cores: small networks at 128 x 128, and a number of steps that does not
 # depend on the number of photos. --diffaugment, because networks memorise so few; --ema averages out the last oscillations
@@ -19,12 +19,12 @@ LAPTOP = dict(img_height=128, img_width=128, n_residual_blocks=4, ngf=32, ndf=32
 DEMO = dict(img_height=64, img_width=64, n_residual_blocks=3, ngf=24, ndf=32, upsample="nearest", n_epochs=6,
             decay_epoch=2, lr=0.0005, sample_interval=100)  # fmt: skip
 
-# The data sets that come with the project, see get_data/embedded.py: the demo's networks, and 10 to 15 minutes on
-# two cores. Without the identity loss and with this rate, the L1 to the truth was the best (docs/results.md#recipes)
-ICONS = EARTH = DEMO | dict(
-    n_epochs=200, decay_epoch=None, n_iters=3_000, lr=0.0008, lambda_id=0.0, sample_interval=500
-)
-LANDSAT = ICONS | dict(n_iters=1_000, channels_A=3, channels_B=6)
+# The data sets that come with the project, see get_data/embedded.py: the demo's networks, for about 15 minutes on one
+# or two cores. On icons, training without the identity loss and with this rate was the best (docs/results.md#recipes).
+# On flat tiles, it is not: a ResNet with instance norm forgets their colours, which a U-Net passes on
+ICONS = DEMO | dict(n_epochs=200, decay_epoch=None, n_iters=3_000, lr=0.0008, lambda_id=0.0, sample_interval=500)
+EARTH = ICONS | dict(generator="unet", num_downs=5, lr=0.0002, lambda_id=5.0, ema=0.999)
+LANDSAT = EARTH | dict(n_iters=1_500, lambda_id=0.0, channels_A=3, channels_B=6)
 
 # Sets of options for --recipe, which changes how networks are trained, at any size. A preset and a recipe can be combined
 RECIPES = {
