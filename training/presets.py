@@ -19,9 +19,9 @@ LAPTOP = dict(img_height=128, img_width=128, n_residual_blocks=4, ngf=32, ndf=32
 DEMO = dict(img_height=64, img_width=64, n_residual_blocks=3, ngf=24, ndf=32, upsample="nearest", n_epochs=6,
             decay_epoch=2, lr=0.0005, sample_interval=100)  # fmt: skip
 
-# The data sets that come with the project, see get_data/embedded.py: the demo's networks, for about 15 minutes on one
-# or two cores. On icons, training without the identity loss and with this rate was the best (docs/results.md#recipes).
-# On flat tiles, it is not: a ResNet with instance norm forgets their colours, which a U-Net passes on
+# The data sets that come with the project, see get_data/embedded.py: small networks, 5 to 18 minutes on one core. For
+# icons, no identity loss and this rate were the best (docs/results.md#recipes). For flat tiles they are not, and a ResNet
+# with instance norm forgets the colour of a tile, which a U-Net passes on
 ICONS = DEMO | dict(n_epochs=200, decay_epoch=None, n_iters=3_000, lr=0.0008, lambda_id=0.0, sample_interval=500)
 EARTH = ICONS | dict(generator="unet", num_downs=5, lr=0.0002, lambda_id=5.0, ema=0.999)
 LANDSAT = EARTH | dict(n_iters=1_500, lambda_id=0.0, channels_A=3, channels_B=6)
