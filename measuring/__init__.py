@@ -9,6 +9,7 @@ Quality and speed of trained generators.
     diversity   how much several translations of one image differ
     scores      collects the measures of one direction over all batches
     results     the table, the curves, the sheets of the best and worst cases
+    attribution which pixels decide on a score, and what the stages of a generator respond to
     timing      time, memory and operation counts
 
 May import cyclegan.py and everything below it.

@@ -25,7 +25,7 @@ def print_score(gan, opt, root, device):
 
         with evaluating(*generators):
             score(*generators, root, device)
-    elif opt.dataset_name in SETS and is_ours(opt.dataset_name, opt.data_dir):
+    elif opt.dataset_name in SETS and is_ours(opt.dataset_name, opt.data_dir) and os.path.isdir(f"{root}/testA"):
         from get_data.pairs import score
 
         pairs, colours = pairs_and_colours(opt, root)
