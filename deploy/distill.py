@@ -156,7 +156,7 @@ class DistillationRun(Run):
         grids = f"\n{self.sample_dir}/: real | translated by the teacher | by the student"
         return f"written: {G}, the student" + (grids if self.step and self.opt.sample_interval > 0 else "")
 
-    def score_demo(self):
+    def print_score(self):
         pass
 
 

@@ -10,6 +10,7 @@ Quality and speed of trained generators.
     scores      collects the measures of one direction over all batches
     results     the table, the curves, the sheets of the best and worst cases
     volumes     evaluates generators of volumes
+    attribution which pixels decide on a score, and what the stages of a generator respond to
     timing      time, memory and operation counts
 
 May import cyclegan.py and everything below it.

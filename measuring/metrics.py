@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from get_data.pairs import SSIM_WINDOW, l1, ssim  # noqa: F401 (part of what this module offers)
 from media.files import load_published
 from utils import InputError
 
@@ -215,44 +216,6 @@ def load_psnr():
         return torch.stack(each).clamp(max=100)  # it is infinite for equal images
 
     return psnr
-
-
-SSIM_WINDOW = 11  # pixels
-
-
-def ssim(a, b):
-    """Returns the structural similarity of each pair, float64 (N,), as defined by Wang et al., 2004: a Gaussian window
-    of 11 x 11 pixels with a standard deviation of 1.5, and the mean over all windows inside the image and over the
-    channels. It is 1 for equal images. Equals scikit-image's with the options of that paper.
-
-    a, b: (N, C, H, W) in [-1, 1], at least 11 x 11 pixels
-    """
-    # float32 has too few digits for variances in flat areas, and torchmetrics reflects images at their border
-    a, b = ((z if z.device.type != "mps" else z.cpu()).double().add(1).div(2) for z in (a, b))
-    gauss = torch.exp(-((torch.arange(SSIM_WINDOW) - SSIM_WINDOW // 2) ** 2) / (2 * 1.5**2)).double()
-    gauss = (gauss / gauss.sum()).tolist()
-
-    def blur(z):  # along columns, then along rows
-        for axis in (2, 3):
-            length = z.shape[axis] - SSIM_WINDOW + 1
-            blurred = z.narrow(axis, 0, length) * gauss[0]
-            for i, weight in enumerate(gauss[1:], 1):
-                blurred.add_(z.narrow(axis, i, length), alpha=weight)
-            z = blurred
-        return z
-
-    mean_a, mean_b = blur(a), blur(b)
-    variances = blur(a * a + b * b) - mean_a**2 - mean_b**2  # their sum
-    covariance = blur(a * b) - mean_a * mean_b
-    c1, c2 = 0.01**2, 0.03**2  # relative to the range of values, which is 1
-    luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
-    return (luminance * (2 * covariance + c2) / (variances + c2)).mean((1, 2, 3))
-
-
-def l1(a, b):
-    """Returns the mean absolute difference of each pair, (N,), in gray levels of 255. Images are (N, C, H, W) in
-    [-1, 1]."""
-    return (a - b).abs().mean((1, 2, 3)) * 127.5
 
 
 def psnr(a, b):

@@ -90,7 +90,7 @@ class PretrainingRun(Run):
         words += ["--keep_aspect"] * self.opt.keep_aspect + ["--start_from", latest]
         return f"written: {latest}; to train with it:\n    {shlex.join(words)}"
 
-    def score_demo(self):
+    def print_score(self):
         pass
 
 

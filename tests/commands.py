@@ -9,7 +9,8 @@ import shlex
 from helpers import ROOT
 
 GUIDES = ["README.md", *sorted(f"docs/{name}" for name in os.listdir(f"{ROOT}/docs") if name.endswith(".md"))]
-OTHERS = ["benchmarks/NOTES.md", "CHANGELOG.md", "CONTRIBUTING.md"]
+EXAMPLES = sorted(f"examples/{name}" for name in os.listdir(f"{ROOT}/examples") if name.endswith(".md"))
+OTHERS = [*EXAMPLES, "benchmarks/NOTES.md", "CHANGELOG.md", "CONTRIBUTING.md"]
 OTHERS += [f"{folder}/README.md" for folder in ("data", "images", "saved_models")]
 
 BLOCK = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)

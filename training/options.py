@@ -10,7 +10,7 @@ import shlex
 from command_line.paths import check_name
 from training.checkpoints import command_of, find_checkpoint
 from training.folders import OPTIONS
-from training.presets import preset_options
+from training.presets import own_preset, preset_options
 from utils import InputError
 from variants.build import DISCRIMINATOR_OPTIONS, GENERATOR_OPTIONS, channels_of
 from variants.options import check
@@ -73,7 +73,9 @@ def read_options(parser, argv, pretraining=False):
     for name in ("preset", "recipe") if source else ():
         if given.pop(name, stored.get(name)) != stored.get(name) and os.environ.get("RANK", "0") == "0":
             print(f"note: --{name} has no effect here, because all options are those of {source}")
-    defaults |= preset_options(given.get("preset"), given.get("recipe"), dataset_name, defaults, given)
+    data_dir = given.get("data_dir", stored.get("data_dir", defaults["data_dir"]))
+    preset = given.get("preset") or own_preset(dataset_name, data_dir)
+    defaults |= preset_options(preset, given.get("recipe"), defaults, given)
     opt = argparse.Namespace(**defaults | stored | given | {"run_name": run_name})
     if opt.progressive:
         if "n_epochs" not in given:  # if resumed for longer than its stages, it stays at the last size

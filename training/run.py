@@ -34,7 +34,7 @@ from training.processes import (
 from training.provenance import compare_data, data_facts, record_of
 from training.signals import StopSignal
 from training.start import load_start, start_notes
-from utils import bfloat16_pays, choose_device, evaluating
+from utils import bfloat16_pays, choose_device
 from variants.build import channels_of
 
 
@@ -251,7 +251,7 @@ class Run:
         monitor.sample_images(last=True)
         monitor.close()
         self.say(f"done in {duration(time.monotonic() - self.started)}, {self.what_was_written()}")
-        self.score_demo()
+        self.print_score()
         if self.opt.report and self.rank == 0:
             self.write_report()
         return None
@@ -297,16 +297,9 @@ class Run:
             *("      " + shlex.join(["python", *command]) for command in commands),
         ])  # fmt: skip
 
-    def score_demo(self):
-        """Prints the score of the demo, whose true answers are known."""
-        has_answers = os.path.isdir(f"{self.root}/test_mask") and channels_of(vars(self.opt)) == (3, 3)
-        if self.opt.dataset_name == "demo" and has_answers and self.rank == 0:
-            from get_data.demo import score
+    def print_score(self):
+        """Prints the score of a data set whose true answers are known."""
+        if self.rank == 0:
+            from training.score import print_score
 
-            generators = self.gan.sample_G_AB, self.gan.sample_G_BA
-            with evaluating(*generators):
-                score(*generators, self.root, self.device)
-        if self.opt.dataset_name == "demo_volumes" and os.path.isdir(f"{self.root}/test_mask") and self.rank == 0:
-            from training.volumes import score_demo
-
-            score_demo(self.opt, self.gan, self.root, self.device)
+            print_score(self.gan, self.opt, self.root, self.device)

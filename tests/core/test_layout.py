@@ -10,7 +10,7 @@ from helpers import ROOT
 # from the bottom up; a module may import from the layers below it and from its own folder
 LAYERS = ["utils", "command_line", "media", "models datasets get_data", "variants", "training inference", "cyclegan",
           "measuring", "deploy", "page",
-          "translate evaluate export compress app prepare pretraining benchmarks"]  # fmt: skip
+          "translate evaluate export compress app prepare pretraining benchmarks examples"]  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names.split()}
 FILES = [path.relative_to(ROOT) for path in pathlib.Path(ROOT).glob("*.py")]
 FILES += [path.relative_to(ROOT) for name in LEVEL for path in pathlib.Path(ROOT, name).glob("*.py")]

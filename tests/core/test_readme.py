@@ -36,8 +36,9 @@ import prepare
 import translate
 from benchmarks import compare, few_images, recipes, speed, stopping, threads
 from deploy import compression
+from examples import clip, errors, low_dose
 from get_data import split
-from measuring import plot, report
+from measuring import attribution, plot, report
 from media import camera
 from pretraining import inpainting
 from training import start
@@ -46,7 +47,7 @@ from variants import options
 pytestmark = pytest.mark.usefixtures("onnx_once")
 
 MODULES = (cyclegan, translate, evaluate, app, speed, compare, threads, few_images, recipes, stopping, plot, report, export, compress, split,
-           prepare, inpainting)  # fmt: skip
+           prepare, inpainting, attribution, clip, errors, low_dose)  # fmt: skip
 NAMES = [module.__name__ if "." in module.__name__ else f"{module.__name__}.py" for module in MODULES]
 COMMANDS = [c for page in (*GUIDES, "benchmarks/NOTES.md") for c in commands_in(read(page))]
 COMMANDS += [c for module in MODULES for c in commands_in_docstring(module)]
