@@ -3,7 +3,7 @@ Measures what --start_from gains with few images: 20 images of each domain and a
 against 20 and 200 images and new networks, after the same number of steps.
 
     python -m benchmarks.few_images --only demo                  # horses and zebras in other colours, drawn
-    python -m benchmarks.few_images --data_dir pictures          # earth64 from a model of fluent, too
+    python -m benchmarks.few_images                              # and satellite images from a model of icons
 
 Each training is a process of cyclegan.py; all seeds start from the same model. Results are stored in
 saved_models/few_images/results.jsonl. Finished trainings are not repeated, and interrupted ones are resumed. At the end, a
@@ -34,7 +34,7 @@ from measuring.evaluation import Settings
 from utils import InputError
 
 FOLDER = "saved_models/few_images"
-BASES = {"demo": "demo_colours", "earth64": "fluent"}  # data set: the one that its trained model comes from
+BASES = {"demo": "demo_colours", "earth": "icons"}  # data set: the one that its trained model comes from
 SIZE = 64  # height and width of all these images
 # small networks; --preset paper, so that the data set demo has no other schedule. Both options are those for few images
 RECIPE = (
@@ -57,7 +57,6 @@ def get_parser():
     add = parser.add_argument
     add("--only", nargs="+", choices=BASES, help="data sets (default: both)")
     add("--arms", nargs="+", choices=ARMS, metavar="ARM", help="what to compare: " + " | ".join(ARMS))
-    add("--data_dir", metavar="DIR", default="data", help="folder of earth64 and fluent; the demo is in data")
     add("--seeds", type=between(1, 100), default=3, help="number of seeds")
     add("--n_iters", type=between(1, 10**9), default=2000, help="steps of each training")
     add("--base_iters", type=between(1, 10**9), default=6000, help="steps of the models to start from")
@@ -65,18 +64,14 @@ def get_parser():
     return parser
 
 
-def data_dir_of(opt, task):
-    return "data" if task == "demo" else opt.data_dir
-
-
 ##############################
 #   Runs
 ##############################
 
 
-def train(run, dataset, data_dir, n_iters, words, device):
+def train(run, dataset, n_iters, words, device):
     """Trains with cyclegan.py in a process of its own, or resumes that. Raises InputError with its last line."""
-    command = [sys.executable, cyclegan.__file__, "--run_name", run, "--data_dir", data_dir]
+    command = [sys.executable, cyclegan.__file__, "--run_name", run]
     if os.path.exists(f"saved_models/{run}/latest.pth"):
         command += ["--resume"]
     else:
@@ -88,11 +83,11 @@ def train(run, dataset, data_dir, n_iters, words, device):
 
 def trained_model(opt, task):
     """Trains the model to start from, unless it has been trained -> path of its checkpoint"""
-    dataset, data_dir = BASES[task], data_dir_of(opt, task)
-    if task == "demo" and not os.path.isdir(f"{data_dir}/{dataset}"):
-        write_demo(f"{data_dir}/{dataset}", OTHER)
+    dataset = BASES[task]
+    if task == "demo" and not os.path.isdir(f"data/{dataset}"):
+        write_demo(f"data/{dataset}", OTHER)
     run = f"few_images_{dataset}_{opt.base_iters}"
-    train(run, dataset, data_dir, opt.base_iters, [], opt.device)
+    train(run, dataset, opt.base_iters, [], opt.device)
     return f"saved_models/{run}/latest.pth"
 
 
@@ -102,10 +97,10 @@ def run_of(task, arm, seed, opt):
     return key, f"few_images_{task}_{arm}_{seed}_{opt.n_iters}_{opt.base_iters}".replace(" ", "_").replace(",", "")
 
 
-def measure(run, task, data_dir):
+def measure(run, task):
     """-> {"AB" and "BA": L1 to the true counterparts of 255, "untranslated": that of the inputs, "score": of the demo}"""
     found = load_generators(f"saved_models/{run}/latest.pth")
-    generators, root = {d: trained.network for d, trained in found.items()}, f"{data_dir}/{task}"
+    generators, root = {d: trained.network for d, trained in found.items()}, f"data/{task}"
     settings, result = Settings((SIZE, SIZE), torch.device("cpu"), amp=False), {"untranslated": {}}
     with contextlib.redirect_stdout(io.StringIO()):  # progress of two seconds
         data = find_data(root, generators, matched=True)
@@ -160,8 +155,8 @@ def main(argv=None):
                             base = base or trained_model(opt, task)
                             words = words.replace("BASE", base)
                         more = [*words.split(), "--max_images", str(n_images), "--seed", str(seed)]
-                        train(run, task, data_dir_of(opt, task), opt.n_iters, more, opt.device)
-                        result = key | measure(run, task, data_dir_of(opt, task))
+                        train(run, task, opt.n_iters, more, opt.device)
+                        result = key | measure(run, task)
                         append_line(log, json.dumps(result))
                         print(f"  L1 to the true counterparts: A->B {result['AB']:.1f}, B->A {result['BA']:.1f} of 255")
                     results.append(result)

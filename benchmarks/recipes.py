@@ -1,7 +1,7 @@
 """
 Compares recipes: trains each on unpaired images for the same time, and scores it on test pairs with a known answer.
 
-    python -m benchmarks.recipes --data_dir data --sets fluent earth64                   # all recipes, one seed
+    python -m benchmarks.recipes                                                         # all recipes, one seed
     python -m benchmarks.recipes --sets facades --recipes ema R1 --seeds 0 1 2           # three recipes with the paper's
     python -m benchmarks.recipes --sets cityscapes --size 128 --network "" --n_iters 20000 --device cuda
 
@@ -53,11 +53,13 @@ RECIPES = {  # name: options of cyclegan.py. The first one is what the others ar
     "UVCGAN v2": UVCGAN,
     "diffaugment": "--diffaugment",
     "no identity": "--lambda_id 0",
+    "no identity, lr x4": "--lambda_id 0 --lr 0.0008",
     "cycle 5": "--lambda_cyc 5 --lambda_id 2.5",
     "cycle falls": "--lambda_cyc_end 1",
     "better cycles": "--lambda_cyc 5 --lambda_cyc_end 1 --lambda_cycfeat 5",
     "cycle noise": "--cycle_noise 0.1",
     "nce": "--lambda_nce 1",
+    "FastCUT": "--lambda_nce 10 --lambda_cyc 0 --lambda_id 0",
     "nce, no cycle": "--lambda_nce 1 --lambda_cyc 0 --lambda_id 5",
     "antialias": "--antialias",
     "residual": "--residual",
@@ -76,7 +78,7 @@ def get_parser():
     parser = argument_parser("Compare recipes on test pairs.", "python -m benchmarks.recipes [options]")
     add = parser.add_argument
     # fmt: off
-    add("--sets", nargs="+", default=["fluent", "earth64"], metavar="NAME", help="data sets with test pairs")
+    add("--sets", nargs="+", default=["icons", "earth"], metavar="NAME", help="data sets with test pairs")
     add("--data_dir", default="data", metavar="DIR", help="folder of the data sets")
     add("--recipes", nargs="+", metavar="NAME", help="recipes to compare with the first (default: all): " + " | ".join(RECIPES))
     add("--options", metavar="OPTIONS", help="one more recipe, named like its options of cyclegan.py")
