@@ -221,7 +221,7 @@ def workplace(tmp_path_factory):
         for direction in ("AB", "BA"):
             G = f"saved_models/horse2zebra/G_{direction}_"
             shutil.copy(G + "1.pth", G + "200.pth")
-        for name in ("demo", "monet2photo", "vangogh2photo", "cityscapes", "facades"):
+        for name in ("demo", "monet2photo", "vangogh2photo", "cityscapes", "facades", "stop"):
             shutil.copytree("saved_models/horse2zebra", f"saved_models/{name}")
             shutil.copy("saved_models/horse2zebra/G_AB_1.pth", f"saved_models/{name}/G_AB_6.pth")
         cyclegan.main(["--dataset_name", "horse2zebra", "--run_name", "icons", "--noise_channels", "2", "--img_height",

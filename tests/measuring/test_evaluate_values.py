@@ -55,7 +55,7 @@ def measure(tmp_path, monkeypatch, no_downloads):
         options = dict(dataset_name="tiny", img_height=SIZE, img_width=SIZE) | options
         path = "saved_models/tiny/latest.pth"
         found = {d: TrainedGenerator(G, path, d, 1, options) for d, G in generators.items()}
-        monkeypatch.setattr(evaluation, "load_generators", lambda *_: found)
+        monkeypatch.setattr(evaluation, "load_generators", lambda *_, **__: found)
         evaluate.main(["--checkpoint", path, "--n_cpu", "0", "--device", "cpu", "--no-amp", *words])
         return json.loads(open("saved_models/tiny/metrics.jsonl").readlines()[-1])
 
