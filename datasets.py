@@ -59,17 +59,21 @@ class ImageDataset(torch.utils.data.Dataset):
     def __init__(self, root, mode="train", unaligned=True, img_size=(256, 256), load_size=(286, 286), channels=3,
                  seed=0, cache=None, enlarge=False, flip=True, augment=None, pairs=None, ranges=(None, None),
                  **options):  # fmt: skip
-        self.train, self.img_size, self.seed, self.flip = mode == "train", img_size, seed, flip
-        self.augment, self.counterpart, self.returns_paired = augment, {}, pairs is not None
+        self.train, self.img_size, self.seed, self.flip, self.augment = mode == "train", img_size, seed, flip, augment
         size, smallest = (load_size, None if enlarge else img_size) if self.train else (img_size, None)
         channels = channels if isinstance(channels, tuple) else (channels, channels)
         self.A, self.B = (
             Domain(find_folder(root, mode, domain), size, n, smallest, value_range=value_range, **options)
             for domain, n, value_range in zip("AB", channels, ranges)
         )
+        self._open(cache, unaligned, pairs)
+
+    def _open(self, cache, unaligned, pairs):
+        """Checks or reads the files of A and B, and finds out which are counterparts; see the class."""
+        self.counterpart, self.returns_paired = {}, pairs is not None
         if cache is None:
-            processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # each keeps its own copy
-            n_bytes = (self.A.n_bytes() + self.B.n_bytes()) * processes
+            n_copies = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # one in each process
+            n_bytes = (self.A.n_bytes() + self.B.n_bytes()) * n_copies
             cache = self.train and n_bytes <= CACHE_LIMIT_GIB * 2**30
         for domain in (self.A, self.B):
             if cache or self.train:
@@ -102,11 +106,12 @@ class ImageDataset(torch.utils.data.Dataset):
         is_paired = i_A in self.counterpart
         if is_paired:
             i_B, numbers_B = self.counterpart[i_A], numbers_A
-        sample = {"A": self._sample(self.A[i_A], numbers_A), "B": self._sample(self.B[i_B], numbers_B)}
+        sample = {"A": self._sample(self.A, i_A, numbers_A), "B": self._sample(self.B, i_B, numbers_B)}
         return sample | ({"paired": torch.tensor(float(is_paired))} if self.returns_paired else {})
 
-    def _sample(self, image, dice):
-        """Crops, flips and augments an image (H, W, C) by random numbers from 0 to 1 -> (C, height, width)."""
+    def _sample(self, domain, i, dice):
+        """Crops, flips and augments image i of a domain by random numbers from 0 to 1 -> (C, height, width)."""
+        image = domain[i]
         if not self.train:
             return to_float(centre(image, self.img_size))
         if self.augment:

@@ -192,6 +192,6 @@ def check_size(generator, x):
     """Raises ValueError if a generator cannot take images of this size."""
     sides, multiple, smallest = x.shape[2:], generator.multiple, generator.smallest  # three of a volume
     if any(side % multiple for side in sides) or min(sides) < smallest:
-        raise ValueError(
-            f"height and width must be divisible by {multiple} and at least {smallest}, not {' x '.join(map(str, sides))}"
-        )
+        names = "height and width" if len(sides) == 2 else "depth, height and width"
+        size = " x ".join(map(str, sides))
+        raise ValueError(f"{names} must be divisible by {multiple} and at least {smallest}, not {size}")

@@ -25,10 +25,11 @@ from command_line.run import run_script
 from command_line.terminal import say
 from datasets import find_folder
 from get_data.collecting import REASONS, LeftOut, collect, search, shown
-from get_data.judging import crop_of, describe, headline, judge, n_images, training_command
+from get_data.judging import describe, headline, judge, n_images
 from get_data.looking import How, require_imagehash
 from get_data.preparing import choose, finish, look_at_all, put_together, split, unfinished_set
 from get_data.report import write_report
+from get_data.training_command import crop_of, training_command
 from media.containers import is_video
 from utils import InputError
 

@@ -20,15 +20,14 @@ import os
 import sys
 import time
 
-from command_line.errors import explain
 from command_line.parser import argument_parser, between, switch
 from command_line.progress import duration
-from command_line.run import out_of_memory, run_script
+from command_line.run import run_script
 from command_line.sizes import parse_size
 from inference.detail import KeepSize
 from inference.jobs import check_jobs, is_too_large
 from inference.load import describe, load_generator
-from inference.reporting import Report, translate_all
+from inference.reporting import Report, translate_all, translate_all_volumes
 from inference.samples import Sample, prepare_sampling
 from inference.translator import Translator, check_count
 from media.containers import is_camera, is_video
@@ -126,17 +125,11 @@ def translate_inputs(opt):
         opt.input, output=opt.output, format=opt.format, features=opt.features, resume=opt.resume,
         overwrite=opt.overwrite, n_samples=opt.n_samples,
     )  # fmt: skip
-    if plan.n_skipped:
-        print(f"skipping {plan.n_skipped} of {plan.n_skipped + len(plan.jobs)} outputs, which already exist")
-    for one in trained:
-        print(describe(one))
+    say_plan(plan, trained)
     if opt.n_samples:
         prepare_sampling(trained)
     check_jobs(plan.jobs, trained, opt.features)
-    translator = Translator(
-        [one.network for one in trained], device, amp=opt.amp, mix=opt.mix, strength=opt.strength,
-        tile=opt.tile, batch_size=opt.batch_size, compile=opt.compile,
-    )  # fmt: skip
+    translator = make_translator(opt, trained, device)
     if opt.mask:
         translator.check_blending()
     if plan.jobs and is_too_large(plan.jobs[0][0], trained[-1], opt.size):
@@ -158,40 +151,31 @@ def translate_inputs(opt):
     return finish(report, plan, stopped)
 
 
-def translate_volumes(opt, trained, device):
-    """translate_inputs for generators of --dims 3 and --slices"""
-    from inference.volumes import check_generators, plan_volumes, translate_file
-
-    check_generators(opt, trained)
-    plan = plan_volumes(opt.input, opt.output, opt.resume, opt.overwrite)
+def say_plan(plan, trained):
     if plan.n_skipped:
         print(f"skipping {plan.n_skipped} of {plan.n_skipped + len(plan.jobs)} outputs, which already exist")
     for one in trained:
         print(describe(one))
-    translator = Translator(
+
+
+def make_translator(opt, trained, device):
+    return Translator(
         [one.network for one in trained], device, amp=opt.amp, mix=opt.mix, strength=opt.strength,
         tile=opt.tile, batch_size=opt.batch_size, compile=opt.compile,
     )  # fmt: skip
+
+
+def translate_volumes(opt, trained, device):
+    """translate_inputs for generators of --dims 3 and --slices"""
+    from inference.volumes import check_generators, plan_volumes
+
+    check_generators(opt, trained)
+    plan = plan_volumes(opt.input, opt.output, opt.resume, opt.overwrite)
+    say_plan(plan, trained)
+    translator = make_translator(opt, trained, device)
     print(f"{len(plan.jobs)} to translate, on {device}, {translator.precision}")
-    report, stopped = Report(len(plan.jobs), [], [], "volumes"), False
-    for source, target in plan.jobs:
-        try:
-            report.notes += translate_file(source, target, translator)
-            report.written()
-        except InputError as error:
-            report.failed(str(error))
-        except KeyboardInterrupt:
-            stopped = True
-            break
-        except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
-                raise
-            report.failed(f"{source}: out of memory. Try a smaller --tile")
-        except OSError as error:  # a full disk
-            report.failures.append(f"{explain(error)}; stopped here. Continue with --resume")
-            break
-    report.progress.end_line()
-    return finish(report, plan, stopped)
+    report = Report(len(plan.jobs), [], [], "volumes")
+    return finish(report, plan, translate_all_volumes(plan, translator, report))
 
 
 def finish(report, plan, stopped):

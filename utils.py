@@ -7,8 +7,6 @@ import contextlib
 import os
 
 import torch
-from PIL import Image
-from torch import nn
 
 ##############################
 #   Parts of the recipe
@@ -129,13 +127,14 @@ def as_rgb(x):
 
 def draw_grid(columns):
     """Columns of images, see sample_images -> PIL.Image with one row per pair of images, as many as the shortest
-    column has. -1 is black and 1 is white in every grid; the contrast is not stretched. As torchvision's make_grid draws
-    it, whose import would take as long as that of torch."""
+    column has. -1 is black and 1 is white in every grid; the contrast is not stretched."""
+    from torchvision.transforms.functional import to_pil_image  # here, because it takes as long to import as torch
+    from torchvision.utils import make_grid
+
     n = min(map(len, columns))
-    images = torch.stack([as_rgb(column[:n]).cpu() for column in columns], 1).clamp(-1, 1)  # (n, columns, 3, H, W)
-    images = nn.functional.pad((images + 1).mul(127.5).round().byte(), (2, 0, 2, 0))  # black lines, 2 pixels wide
-    grid = images.permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2)  # (height, width, 3)
-    return Image.fromarray(nn.functional.pad(grid, (0, 0, 0, 2, 0, 2)).numpy())
+    rows = torch.stack([as_rgb(column[:n]).cpu() for column in columns], 1).flatten(0, 1)
+    grid = make_grid(rows, nrow=len(columns), normalize=True, value_range=(-1, 1))
+    return to_pil_image(grid.mul(255).round().byte())
 
 
 @contextlib.contextmanager

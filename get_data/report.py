@@ -8,10 +8,11 @@ import numpy as np
 from PIL import Image
 
 from get_data.collecting import REASONS, shown
-from get_data.judging import crop_of, headline, is_squashed, n_images
+from get_data.judging import headline, is_squashed, n_images
 from get_data.looking import BINS
 from get_data.preparing import quiet_decoders
 from get_data.seeing import see
+from get_data.training_command import crop_of
 from media.folders import evenly_spaced
 from media.limits import PIXELS, decoding
 from media.sheets import data_uri

@@ -6,6 +6,7 @@ import time
 
 from command_line.errors import explain
 from command_line.progress import Progress
+from command_line.run import out_of_memory
 from inference.jobs import translate_pictures, translate_video_file, write_features
 from media.containers import is_camera, is_video
 from utils import InputError
@@ -15,13 +16,14 @@ class Report:
     """Counts what is written, collects what failed, and shows the progress.
 
     n_images: number of images to translate. Videos come after them, and show their frames instead
+    noun:     what images are called: "volumes" for those
     failures: list of messages, on what failed before
     notes:    list of messages, on what was found before
     """
 
     def __init__(self, n_images, failures, notes, noun="images"):
         self.n_images, self.failures, self.notes, self.n_written = n_images, list(failures), list(notes), 0
-        self.noun = noun  # of what is counted
+        self.noun = noun
         self.progress, self.started = Progress(), time.monotonic()
 
     def written(self):
@@ -85,4 +87,28 @@ def translate_all(plan, translator, choose_sample, report, size, opt):
     except OSError as error:  # a full disk
         report.progress.end_line()
         report.failures.append(f"{explain(error)}; stopped here. Continue with --resume")
+    return False
+
+
+def translate_all_volumes(plan, translator, report):
+    """translate_all for generators of volumes"""
+    from inference.volumes import translate_file
+
+    try:
+        for source, target in plan.jobs:
+            try:
+                report.notes += translate_file(source, target, translator)
+                report.written()
+            except InputError as error:
+                report.failed(str(error))
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                report.failed(f"{source}: out of memory. Try a smaller --tile")
+    except KeyboardInterrupt:
+        return True
+    except OSError as error:  # a full disk
+        report.failures.append(f"{explain(error)}; stopped here. Continue with --resume")
+    finally:
+        report.progress.end_line()
     return False

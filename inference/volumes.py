@@ -88,16 +88,21 @@ def translate_file(source, target, translator):
     """Translates one file -> list of notes for the user. Raises InputError.
 
     translator: inference.translator.Translator of one or two generators of volumes"""
-    G = translator.generators[0]
-    volume = open_volume(source, 1 if getattr(G, "slices", 0) else G.channels)
     range_in, range_out = translator.ranges
-    x = torch.from_numpy(unit_values(volume, range_in)).permute(3, 0, 1, 2)[None].mul_(2).sub_(1)
+    G = translator.generators[0]
+    volume, x = read_volume(source, 1 if getattr(G, "slices", 0) else G.channels, range_in)
     fake = translate_volume(translator, x, volume.dtype)
     del x
     stored, slope, inter, notes = to_stored(fake[0].permute(1, 2, 3, 0), volume, range_out)
     os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
     write_volume(target, volume, stored, slope, inter)
     return [f"{target}: {note}" for note in notes]
+
+
+def read_volume(path, channels, value_range):
+    """-> (media.volume_files.Volume, float32 (1, channels, D, H, W) in [-1, 1]). Raises InputError."""
+    volume = open_volume(path, channels)
+    return volume, torch.from_numpy(unit_values(volume, value_range)).permute(3, 0, 1, 2)[None].mul_(2).sub_(1)
 
 
 @torch.no_grad()

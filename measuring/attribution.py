@@ -78,6 +78,12 @@ def receptive_field(D):
     return field
 
 
+def seen_along(field, i):
+    """The pixels of an image that score i sees along an axis -> slice"""
+    start = field.start + i * field.stride
+    return slice(max(0, start), max(0, start + field.size))
+
+
 def gradient_map(D, image, patch):
     """The gradient of one score with respect to the pixels of an image -> (H, W), its absolute value, mean over channels.
 
@@ -163,13 +169,9 @@ def heat(values, size):
 def framed(picture, field, patch):
     """The picture with a frame around what the convolutions of the patch's score see."""
     picture = picture.copy()
-    top, left = (field.start + i * field.stride for i in patch)
-    corners = [
-        max(0, left),
-        max(0, top),
-        min(picture.width, left + field.size) - 1,
-        min(picture.height, top + field.size) - 1,
-    ]
+    rows, columns = (seen_along(field, i) for i in patch)
+    right, bottom = min(picture.width, columns.stop), min(picture.height, rows.stop)
+    corners = [columns.start, rows.start, right - 1, bottom - 1]
     ImageDraw.Draw(picture).rectangle(corners, outline=(255, 0, 0))
     return picture
 
@@ -209,9 +211,8 @@ def look(trained, D, image, patch=None, square=8):
     ]
     for caption, values in stages[1:-1]:
         sheet.append((caption, Image.fromarray(values).convert("RGB").resize(size, Image.Resampling.NEAREST)))
-    top, left = (max(0, field.start + i * field.stride) for i in patch)
-    ends = (max(0, field.start + i * field.stride + field.size) for i in patch)
-    inside = gradient[top : next(ends), left : next(ends)].sum() / gradient.sum().clamp(min=1e-12)
+    rows, columns = (seen_along(field, i) for i in patch)
+    inside = gradient[rows, columns].sum() / gradient.sum().clamp(min=1e-12)
     facts = {"patch": patch, "score": scores[patch].item(), "mean score": scores.mean().item(), "inside": inside.item()}
     return sheet, facts
 

@@ -106,7 +106,8 @@ def evaluate(checkpoint, *, counterpart=None, direction=None, all_checkpoints=Fa
     root = find_dataset(checkpoint, name, data_dir or options.get("data_dir"))
     directions = [direction] if direction else sorted(generators)
     if any(is_volumetric(vars(G)) for G in generators.values()):
-        return evaluate_volumes(checkpoint, generators, epoch, made, root, directions, device, amp, paired, [all_checkpoints, palette, n_samples])  # fmt: skip
+        unfit = [all_checkpoints, palette, n_samples]
+        return evaluate_volumes(checkpoint, generators, epoch, made, root, directions, device, amp, paired, unfit)
     data = find_data(root, generators, matched=bool(paired or palette))
     if amp is None:  # bfloat16 has 8 significant bits
         amp = bfloat16_pays(device) and not any(map(data.is_deep, directions))
@@ -126,7 +127,6 @@ def evaluate(checkpoint, *, counterpart=None, direction=None, all_checkpoints=Fa
     protocol = protocol_lines(data, available, directions, settings, paired)
     about = {"protocol": protocol, "untranslated": untranslated, "precision": precision, "missing": available.missing}
     about |= facts_of(data, size) | made
-
     sheets, history = os.path.join("images", os.path.basename(os.path.abspath(folder))), {}
     if name != options.get("dataset_name", name):
         sheets = os.path.join(sheets, name)

@@ -7,18 +7,15 @@ import json
 import os
 import time
 
-import torch
-
 from command_line.output import append_line
 from datasets import find_folder
 from inference.translator import Translator
-from inference.volumes import translate_volume
+from inference.volumes import read_volume, translate_volume
 from measuring.data import match_by_stem, ranges_of
 from measuring.metrics import psnr_of_error
 from measuring.results import results_table
 from media.reading import check_regular
-from media.volume_files import open_volume
-from media.volumes import VolumeFiles, unit_values
+from media.volumes import VolumeFiles
 from utils import InputError
 from variants.distances import ssim
 
@@ -62,8 +59,8 @@ def evaluate_volumes(checkpoint, generators, epoch, made, root, directions, devi
 def read(path, translator, ranges, domain, is_source):
     """A file -> (float32 (1, channels, D, H, W) in [-1, 1], its dtype)"""
     channels = translator.channels if is_source else translator.out_channels
-    volume = open_volume(path, 1 if getattr(translator.generators[0], "slices", 0) else channels)
-    return torch.from_numpy(unit_values(volume, ranges[domain])).permute(3, 0, 1, 2)[None] * 2 - 1, volume.dtype
+    volume, x = read_volume(path, 1 if getattr(translator.generators[0], "slices", 0) else channels, ranges[domain])
+    return x, volume.dtype
 
 
 def measure(direction, i, test, translators, ranges, paired):

@@ -34,7 +34,7 @@ class VolumeDomain:
     """
 
     def __init__(self, folder, size, channels=1, skip_bad_images=False, max_images=None, value_range=None):
-        self.files, self.cache = VolumeFiles(folder, max_images), {}
+        self.files, self.cache = VolumeFiles(folder, max_images), None
         self.notes, self.usable = list(self.files.notes), range(len(self.files))
         self.size, self.channels, self.value_range = tuple(size), channels, value_range
         self.skip_bad_images = skip_bad_images
@@ -71,23 +71,19 @@ class VolumeDomain:
         cache: read all volumes and keep them in memory, as they are stored; otherwise only their headers are read
         """
 
+        self.cache = {} if cache else None
+
         def check_one(i):
             volume = self.open(i)
             if cache:
                 stored = volume.stored()
                 for part in stored:  # slice by slice, because the result takes more memory
-                    self.to_unit(volume, part)
+                    to_unit(volume, part, self.value_range)
                 self.cache[i] = volume, stored
 
         bad = check_all(self.files.folder, len(self.files), check_one)
         if bad:
             self.usable = without_bad(self, bad, len(self.files))
-
-    def to_unit(self, volume, stored):
-        try:
-            return to_unit_range(volume.scaled(stored), self.value_range)
-        except ValueError as error:
-            raise InputError(f"{volume.path}: {error}")
 
     def sub_volume(self, i, place):
         """A part of usable volume i -> float32 (depth, height, width, channels) in [0, 1]
@@ -96,10 +92,10 @@ class VolumeDomain:
         for shift in range(len(self)):
             number = int(self.usable[(i + shift) % len(self)])
             try:
-                volume, stored = self.cache[number] if number in self.cache else (self.open(number), None)
+                volume, stored = self.cache[number] if self.cache else (self.open(number), None)
                 starts = [int(at * (n - size + 1)) for at, n, size in zip(place, volume.shape, self.size)]
                 box = tuple(slice(start, start + size) for start, size in zip(starts, self.size))
-                return self.to_unit(volume, volume.stored(box) if stored is None else stored[box])
+                return to_unit(volume, volume.stored(box) if stored is None else stored[box], self.value_range)
             except InputError as error:
                 if not self.skip_bad_images:
                     raise InputError(f"{error}. Use --skip_bad_images to train without such files") from error
@@ -107,14 +103,18 @@ class VolumeDomain:
         raise InputError(f"{self.files.folder}: none of the volumes can be used")
 
 
+def to_unit(volume, stored, value_range):
+    """Stored values of a volume -> float32 in [0, 1], see media.arrays.to_unit_range. Raises InputError."""
+    try:
+        return to_unit_range(volume.scaled(stored), value_range)
+    except ValueError as error:
+        raise InputError(f"{volume.path}: {error}")
+
+
 def unit_values(volume, value_range=None):
-    """All of a volume -> float32 (D, H, W, channels) in [0, 1]. Raises
-    InputError."""
+    """All of a volume -> float32 (D, H, W, channels) in [0, 1]. Raises InputError."""
     stored = volume.stored()
     result = np.empty(volume.shape, np.float32)
     for z in range(len(result)):
-        try:
-            result[z] = to_unit_range(volume.scaled(stored[z]), value_range)
-        except ValueError as error:
-            raise InputError(f"{volume.path}: {error}")
+        result[z] = to_unit(volume, stored[z], value_range)
     return result

@@ -22,6 +22,7 @@ DEMO = dict(img_height=64, img_width=64, n_residual_blocks=3, ngf=24, ndf=32, up
 # Small networks in 3-D for two CPU cores, and what the data set demo_volumes is trained with, see get_data/volumes.py
 VOLUMES = dict(dims=3, channels=1, img_height=32, img_width=32, img_depth=24, n_residual_blocks=2, ngf=8, ndf=8,
                upsample="nearest", n_epochs=10, decay_epoch=5, lr=0.001, sample_interval=100)  # fmt: skip
+
 # The data sets that come with the project, see get_data/embedded.py: small networks, 5 to 18 minutes on one core. For
 # icons, no identity loss and this rate were the best (docs/results.md#recipes). For flat tiles they are not, and a ResNet
 # with instance norm forgets the colour of a tile, which a U-Net passes on

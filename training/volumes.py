@@ -2,14 +2,10 @@
 Training on volumes, for --dims 3 and --slices: samples are random sub-volumes, and sample grids show slices.
 """
 
-import os
-
-import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from datasets import CACHE_LIMIT_GIB, find_folder
-from media.folders import match_domains, pair_by_stem
+from datasets import ImageDataset, find_folder
 from media.volumes import VolumeDomain
 from training.loading import EpochSampler, loader_options
 from utils import evaluating
@@ -20,11 +16,9 @@ MIDDLE = (0.5, 0.5, 0.5)  # the place of a sub-volume
 GAP = 2  # between slices in a picture, in pixels
 
 
-class VolumeDataset(torch.utils.data.Dataset):
-    """Samples {"A": volume, "B": volume}, float32 (channels, depth, height, width) in [-1, 1]; with `slices`, images
-    (slices, height, width). What datasets.ImageDataset is for images: as many samples as the larger domain has volumes,
-    sample i with volume i of A and a random one of B, and dataset[epoch, index] depends only on the seed, the epoch and
-    the index. Volumes are not resized.
+class VolumeDataset(ImageDataset):
+    """datasets.ImageDataset for volumes: samples {"A": volume, "B": volume}, float32 (channels, depth, height, width) in
+    [-1, 1]; with `slices`, images (slices, height, width). Volumes are not resized.
 
     root:      data/NAME
     mode:      'train' takes random sub-volumes and mirrors half of them along the width; 'test' takes the middle
@@ -33,56 +27,31 @@ class VolumeDataset(torch.utils.data.Dataset):
     slices:    samples are images of a single channel's slices
     cache:     keep the volumes in memory; None does so if they take at most CACHE_LIMIT_GIB. Otherwise a sample reads what
                it needs of its file, of a .nii.gz everything before it
-    flip, pairs, ranges, unaligned: as in datasets.ImageDataset
+    flip, pairs, ranges, unaligned: as in ImageDataset
     options:   of media.volumes.VolumeDomain
     """
 
     def __init__(self, root, mode="train", size=(32, 64, 64), channels=1, slices=False, seed=0, cache=None, flip=True,
                  pairs=None, ranges=(None, None), unaligned=True, **options):  # fmt: skip
-        self.train, self.size, self.img_size, self.seed = mode == "train", tuple(size), tuple(size), seed
-        self.flip, self.slices, self.counterpart, self.returns_paired = flip, slices, {}, pairs is not None
+        self.train, self.img_size, self.seed, self.flip = mode == "train", tuple(size), seed, flip
+        self.slices = slices
         channels = channels if isinstance(channels, tuple) else (channels, channels)
         self.A, self.B = (
             VolumeDomain(find_folder(root, mode, domain), size, n, value_range=value_range, **options)
             for domain, n, value_range in zip("AB", channels, ranges)
         )
-        if cache is None:
-            n_bytes = (self.A.n_bytes() + self.B.n_bytes()) * int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-            cache = self.train and n_bytes <= CACHE_LIMIT_GIB * 2**30
-        self.is_cached = bool(cache)
-        for domain in (self.A, self.B):
-            domain.check(cache)
-        if pairs or not unaligned:
-            self.counterpart = match_domains(self.A, self.B, pairs or pair_by_stem, unaligned)
+        self._open(cache, unaligned, pairs)
 
-    @property
-    def notes(self):
-        return self.A.notes + self.B.notes
+    def _sample(self, domain, i, dice):
+        """A sub-volume by random numbers from 0 to 1, or the middle -> tensor, see the class"""
+        place = (dice[3], *dice[:2]) if self.train else MIDDLE
+        volume = self.to_sample(domain, i, place)
+        return volume.flip(-1) if self.train and self.flip and dice[2] < 0.5 else volume
 
-    def __len__(self):
-        return max(len(self.A), len(self.B))
-
-    def __getitem__(self, key):
-        epoch, index = key if isinstance(key, tuple) else (0, key)
-        if not 0 <= index < len(self):
-            raise IndexError(f"index {index} of {len(self)} samples")
-        rng = np.random.default_rng((self.seed, epoch, index))
-        random_B = rng.integers(len(self.B))
-        numbers_A, numbers_B = rng.random((2, 4))  # for each domain, three for the place and one for the flip
-        i_A, i_B = index % len(self.A), random_B if self.train else index % len(self.B)
-        is_paired = i_A in self.counterpart
-        if is_paired:
-            i_B, numbers_B = self.counterpart[i_A], numbers_A
-        sample = {"A": self.sample(self.A, i_A, numbers_A), "B": self.sample(self.B, i_B, numbers_B)}
-        return sample | ({"paired": torch.tensor(float(is_paired))} if self.returns_paired else {})
-
-    def sample(self, domain, i, dice=None):
-        """A sub-volume by four random numbers from 0 to 1, or the middle -> tensor, see the class"""
-        place = MIDDLE if dice is None or not self.train else dice[:3]
+    def to_sample(self, domain, i, place=MIDDLE):
+        """A sub-volume of volume i, see VolumeDomain.sub_volume -> tensor"""
         volume = torch.from_numpy(domain.sub_volume(i, place)).permute(3, 0, 1, 2).mul(2).sub(1)
-        if self.train and self.flip and dice is not None and dice[3] < 0.5:
-            volume = volume.flip(3)
-        return volume[0].contiguous() if self.slices else volume.contiguous()
+        return (volume[0] if self.slices else volume).contiguous()
 
 
 def open_loader(opt, run, img_size=None):
@@ -105,11 +74,11 @@ def fixed_volumes(dataset, root, domain, n):
     source = getattr(dataset, domain)
     try:
         folder = find_folder(root, "test", domain)
-        test = VolumeDomain(folder, dataset.size, source.channels, source.skip_bad_images, n, source.value_range)
+        test = VolumeDomain(folder, dataset.img_size, source.channels, source.skip_bad_images, n, source.value_range)
     except ValueError:  # InputError: no test volumes
         source.notes.append(f"no test volumes of domain {domain}: the sample grids show training volumes")
         test = source
-    return torch.stack([dataset.sample(test, i) for i in range(min(n, len(test)))])
+    return torch.stack([dataset.to_sample(test, i) for i in range(min(n, len(test)))])
 
 
 def test_volumes(opt, root):

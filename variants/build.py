@@ -60,15 +60,15 @@ def make_generator(options, channels, out_channels):
 def make_discriminator(options, channels):
     """-> a discriminator with PyTorch's initial weights; options as for make_generator, of DISCRIMINATOR_OPTIONS, and
     "norm" unless "norm_D" is given"""
-    from variants import networks, parts, volumes
+    from variants import discriminators, parts, volumes
 
     o = {name: options.get(name, value) for name, value in DISCRIMINATOR_OPTIONS.items()}
     if o["discriminator"] == "patch":
         network = Discriminator(channels, o["ndf"])
     elif o["discriminator"] == "multiscale":
-        network = networks.DiscriminatorMultiscale(channels, o["ndf"], o["n_scales"])
+        network = discriminators.DiscriminatorMultiscale(channels, o["ndf"], o["n_scales"])
     elif o["discriminator"] == "pixel":
-        network = networks.DiscriminatorPixel(channels, o["ndf"])
+        network = discriminators.DiscriminatorPixel(channels, o["ndf"])
     else:
         raise ValueError(f"discriminator must be patch, multiscale or pixel, not {o['discriminator']!r}")
     if o["antialias"]:

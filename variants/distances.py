@@ -172,7 +172,7 @@ def hidden_layers(D, augment=False):
 
     augment: apply --diffaugment first, as D sees images with it"""
     from variants.augment import diff_augment
-    from variants.networks import DiscriminatorMultiscale
+    from variants.discriminators import DiscriminatorMultiscale
 
     def see(x):
         x = diff_augment(x) if augment else x

@@ -23,7 +23,7 @@ def make_criterion(opt, MSE, discriminators):
     criterion = kind(real=1 - opt.label_smoothing)
     if opt.discriminator != "multiscale":
         return criterion
-    from variants.networks import PerScale
+    from variants.discriminators import PerScale
 
     return PerScale(criterion, discriminators)
 

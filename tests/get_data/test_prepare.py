@@ -21,8 +21,8 @@ import cyclegan
 import prepare
 from datasets import ImageDataset
 from get_data import looking, preparing
-from get_data.judging import channel_words, crop_of
 from get_data.preparing import names_for, safe
+from get_data.training_command import channel_words, crop_of
 from utils import InputError
 
 

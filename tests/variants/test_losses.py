@@ -15,8 +15,8 @@ from models import Discriminator, weights_init_normal
 from utils import InputError
 from variants import adversarial, augment, distances, losses
 from variants.build import make_discriminator
+from variants.discriminators import DiscriminatorMultiscale
 from variants.losses import EXTRA_LOSSES
-from variants.networks import DiscriminatorMultiscale
 from variants.weights import load_encoders
 
 

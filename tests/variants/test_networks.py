@@ -13,8 +13,9 @@ from cyclegan import MSE
 from inference.bands import goes_in_bands, translate_in_bands
 from models import GeneratorResNet, ResidualBlock, in_one_pass, weights_init_normal
 from variants.build import make_discriminator, make_generator
+from variants.discriminators import DiscriminatorMultiscale, DiscriminatorPixel
 from variants.losses import make_criterion
-from variants.networks import DiscriminatorMultiscale, DiscriminatorPixel, GeneratorUNet, SelfAttention
+from variants.networks import GeneratorUNet, SelfAttention
 from variants.parts import residual_blocks
 
 SMALL = dict(ngf=4, n_residual_blocks=2)
