@@ -37,6 +37,11 @@ def duration(seconds):
     return f"{days} d {clock}" if days else clock
 
 
+def three_digits(number):
+    """Formats a rate: 0.0123, 8.71, 123, 4321. ('.3g' would write the last one as 4.32e+03.)"""
+    return f"{number:.0f}" if number >= 100 else f"{number:.3g}"
+
+
 def roughly(seconds):
     """A duration in words: 'a minute', '12 minutes', '2.5 hours', '16 days'."""
     if seconds < 90:
@@ -84,7 +89,7 @@ class Progress:
         self.note(record)
 
         losses = [f"{k.removeprefix('loss_')} {v:.3f}" for k, v in values.items() if k.startswith("loss_")]
-        speed = f"{images_per_step / self.seconds_per_step:.3g} img/s"
+        speed = f"{three_digits(images_per_step / self.seconds_per_step)} img/s"
         self.rest = (f"epoch {values['epoch'] + 1}", *losses, speed, f"{memory:.1f} GiB")
         self.show_step(step, self.seconds_per_step if step > self.first_step + 1 or pace > 1 else None)
         return record
@@ -128,7 +133,7 @@ class Progress:
         self.time = now
         pace = done / max(1e-9, now - started)
         left, share = (duration((total - done) / pace), done / total) if total and done else ("...", 0)
-        self.show([f"{label}{done}/{total or '?'} {unit}", f"ETA {left}", f"{pace:.3g} {unit}/s"], share)
+        self.show([f"{label}{done}/{total or '?'} {unit}", f"ETA {left}", f"{three_digits(pace)} {unit}/s"], share)
 
     def show(self, fields, share):
         """Prints fields in a line. A terminal also shows a bar before them, and leaves out those that do not fit.

@@ -2,6 +2,7 @@
 Running a script as a command.
 """
 
+import logging
 import signal
 import sys
 
@@ -27,6 +28,8 @@ def run_script(main, needs_reader=True):
     from command_line.printable import Printable  # here, so that `import cyclegan` is fast
 
     sys.stdout, sys.stderr = Printable(sys.stdout), Printable(sys.stderr)
+    for decoder in ("tifffile", "nibabel.global"):  # they log what is odd about a file; errors are raised and reported
+        logging.getLogger(decoder).setLevel(logging.CRITICAL)
     status = status_of(main)
     try:
         sys.stdout.flush()

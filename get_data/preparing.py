@@ -13,7 +13,6 @@ import concurrent.futures
 import contextlib
 import hashlib
 import json
-import logging
 import os
 import re
 import shutil
@@ -164,16 +163,10 @@ def look_at_all(sources, how, unfinished=None, n_threads=4):
 
 @contextlib.contextmanager
 def quiet_decoders():
-    """Keeps remarks of Pillow and tifffile on damaged metadata off the terminal in a `with` block. Errors are reported."""
-    logger = logging.getLogger("tifffile")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            yield
-    finally:
-        logger.setLevel(before)
+    """Keeps Pillow's remarks on damaged metadata off the terminal in a `with` block. Errors are reported."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
 
 
 def choose(sources, records):

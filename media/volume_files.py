@@ -108,7 +108,7 @@ def open_nifti(path, channels):
     if path.lower().endswith(".gz"):
         check_density(path, n_bytes)
     elif n_bytes > os.path.getsize(path):
-        raise ValueError(f"truncated: the shape is {sides}")
+        raise ValueError(f"a shape of {sides} takes {n_bytes} bytes, which the file does not have")
     proxy = image.dataobj
     plain = nibabel.arrayproxy.ArrayProxy(path, (proxy.shape, proxy.dtype, proxy.offset, 1.0, 0.0))
 

@@ -14,7 +14,7 @@ from PIL import Image
 import utils
 from command_line.parser import between
 from command_line.printable import printable
-from command_line.progress import Progress, duration
+from command_line.progress import Progress, duration, three_digits
 from command_line.run import run_script
 from media.files import load_file, save_file
 from training import folders, signals
@@ -245,6 +245,12 @@ def test_duration():
     assert [duration(s) for s in (5, 75, 4000, 100000)] == ["0:05", "1:15", "1:06:40", "1 d 3:46:40"]
 
 
+def test_rates_are_never_in_scientific_notation():
+    assert [three_digits(x) for x in (0.01234, 8.714, 99.96, 100.4, 999.6, 4321.0)] == [
+        "0.0123", "8.71", "100", "100", "1000", "4321",
+    ]  # fmt: skip
+
+
 def test_log_is_cut_to_the_checkpoint_it_goes_on_from(tmp_path):
     path = tmp_path / "log.jsonl"
     path.write_bytes(b'{"step": 1}\n{"step": 2}\n[1]\n\xff\n{"step": 3}\n{"st')
@@ -322,6 +328,21 @@ def test_errors_of_worker_processes_are_one_line(capsys):
         assert stopped.value.code.startswith("error: " + line) and "\n" not in stopped.value.code
     with pytest.raises(RuntimeError, match="a bug"):
         run_script(lambda: (_ for _ in ()).throw(RuntimeError("a bug")))
+
+
+def test_remarks_of_decoders_do_not_come_between_the_lines(capsys, monkeypatch):
+    import nibabel  # adds a handler that prints
+    import tifffile
+
+    def main():
+        nibabel.imageglobals.logger.warning("sizeof_hdr should be 348")
+        tifffile.tifffile.logger().error("invalid page offset")
+        print("1 translated")
+
+    monkeypatch.setattr(sys, "stdout", sys.stdout), monkeypatch.setattr(sys, "stderr", sys.stderr)
+    with pytest.raises(SystemExit) as stopped:
+        run_script(main)
+    assert stopped.value.code is None and capsys.readouterr() == ("1 translated\n", "")
 
 
 def test_what_is_done_in_the_background_is_done_in_order_and_its_errors_are_not_lost(tmp_path):
