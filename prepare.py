@@ -16,8 +16,10 @@ same command.
 Requires imagehash, and PyAV for videos: pip install imagehash av
 """
 
+import contextlib
 import os
 import shutil
+import statistics
 
 from command_line.parser import argument_parser, between
 from command_line.paths import check_name, is_inside
@@ -25,14 +27,17 @@ from command_line.run import run_script
 from command_line.terminal import say
 from datasets import find_folder
 from get_data.collecting import REASONS, LeftOut, collect, search, shown
-from get_data.judging import describe, headline, judge, n_images
+from get_data.judging import describe, headline, judge, n_images, size_for
 from get_data.looking import How, require_imagehash
-from get_data.preparing import choose, finish, look_at_all, put_together, split, unfinished_set
+from get_data.preparing import choose, finish, look_at_all, put_together, split, unfinished_set, without_other_kinds
 from get_data.report import write_report
 from get_data.training_command import crop_of, training_command
 from media.containers import is_video
+from media.folders import count_of
+from media.limits import open_pil
 from utils import InputError
 
+DEFAULT_SIZE = 286
 MOST_NAMED = 3  # files that the terminal names for each reason
 
 
@@ -47,7 +52,7 @@ def get_parser():
     add("--B", nargs="+", metavar="PATH", help="those of domain B")
     add("--check", action="store_true", help="look at a data set that is there; only the report is written")
     add("--data_dir", default="data", metavar="DIR", help="folder of the data sets")
-    add("--size", type=between(36, 16384), default=286, help="shorter side to shrink to; training crops 256/286 of it")
+    add("--size", type=between(36, 16384), help="shorter side to shrink to (default: 286); training crops 256/286 of it")
     add("--every", type=between(0.001), default=1.0, metavar="SECONDS", help="time between two frames of a video")
     add("--n_test", type=between(0), help="test images of each domain (default: a tenth, at most 100)")
     add("--seed", type=between(0), default=0, help="decides which images are for testing")
@@ -83,6 +88,7 @@ def make(opt, root):
         for b in real["B"]:
             if is_inside(a, b) or is_inside(b, a):
                 raise InputError(f"--A {shown(a)} and --B {shown(b)}: are the same, or one is inside the other")
+    opt.size = opt.size or DEFAULT_SIZE
     settings = {"A": [ascii(path) for path in real["A"]], "B": [ascii(path) for path in real["B"]],
                 **{key: getattr(opt, key) for key in ("size", "every", "n_test", "seed", "follow_links")}}  # fmt: skip
     avoid = [root, f"{root}.unfinished"]
@@ -95,7 +101,7 @@ def make(opt, root):
     with unfinished_set(root, settings) as unfinished:
         how = How(opt.size, crop_of(opt.size), opt.every, unfinished.images)
         facts, skipped = choose(sources, look_at_all(sources, how, unfinished, opt.n_cpu))
-        left += skipped
+        facts, left = without_other_kinds(facts, left + skipped)
         check_some(facts, left, unfinished.folder)
         split(facts, opt.seed, opt.n_test)
         findings = judge(facts, left, opt.size)
@@ -109,7 +115,7 @@ def make(opt, root):
 
 def look(opt, root):
     """Looks at a data set -> (list of Facts, list of LeftOut, list of Finding). Raises InputError."""
-    how, facts, left = How(opt.size, crop_of(opt.size), opt.every), [], []
+    how, facts, left = None, [], []
     for mode in ("train", "test"):
         sources = []
         for side in "AB":
@@ -122,6 +128,8 @@ def look(opt, root):
             search(side, folder, [], True, sources, left, set())
         left += [LeftOut(one.side, one.path, "video") for one in sources if is_video(one.path)]
         sources = [one for one in sources if not is_video(one.path)]
+        opt.size = opt.size or usual_size([one.path for one in sources])  # by the training images
+        how = how or How(opt.size, crop_of(opt.size), opt.every)
         found, skipped = choose(sources, look_at_all(sources, how, None, opt.n_cpu))
         for one in found + [one for one in skipped if one.reason in ("exact", "near", "empty")]:
             one.split = mode
@@ -130,17 +138,25 @@ def look(opt, root):
     return facts, left, judge(facts, left, opt.size, only_looking=True)
 
 
+def usual_size(paths, n=64):
+    """The --size that a data set was probably made with: the usual shorter side of its images, at most 286"""
+    sides = []
+    for path in paths[:: -(-len(paths) // n) or 1]:
+        with contextlib.suppress(Exception), open_pil(path) as image:  # broken files and arrays are reported later
+            sides.append(min(image.size))
+    return max(36, min(DEFAULT_SIZE, int(statistics.median(sides)))) if sides else DEFAULT_SIZE
+
+
 def check_some(facts, left, unfinished=None):
     """Raises InputError if no image of a domain can be used. unfinished: folder of a new data set, which is deleted"""
     for side in "AB":
         if not any(one.side == side for one in facts):
             print_left_out(left, "left out" if unfinished else "found")
-            small = any(one.side == side and one.reason == "small" for one in left)
+            size, n = size_for([one for one in left if one.side == side])
+            way_out = f". --size {size} uses {count_of(n, 'image')} that {'is' if n == 1 else 'are'} too small now"
             if unfinished:
                 shutil.rmtree(unfinished, ignore_errors=True)
-            raise InputError(
-                f"no image of domain {side} can be used" + (". Try a smaller --size, such as 143" if small else "")
-            )
+            raise InputError(f"no image of domain {side} can be used{way_out if n else ''}")
 
 
 def print_left_out(left, verb="left out"):

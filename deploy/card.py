@@ -49,7 +49,7 @@ def card(found, files, results=None, shows=None):
     lines += ["", "## Use", "", *usage(found, files)]
     lines += ["", "## Files", "", *file_table(found, files)]
     lines += ["", "## Training", "", *training(found)]
-    lines += ["", "## Results", "", *result_table(results, trained)]
+    lines += ["", "## Results", "", *result_table(results, found)]
     return "\n".join([*lines, "", "## Limits", "", *limits()]) + "\n"
 
 
@@ -169,10 +169,11 @@ def changed_options(options):
     return found
 
 
-def newest_results(path, epoch, dataset_name=None):
+def newest_results(path, epoch, dataset_name=None, step=None):
     """The last line of a metrics.jsonl that measures the generators of an epoch on their data set -> dict, or None
 
-    epoch: None if it is unknown, as in the lines of files that do not know it"""
+    epoch: None if it is unknown, as in the lines of files that do not know it
+    step:  if known, lines that name another one measured the same epoch at another time, and do not count"""
     try:
         check_regular(path)
         with open(path, "rb") as file:
@@ -187,17 +188,19 @@ def newest_results(path, epoch, dataset_name=None):
             continue
         if not isinstance(record, dict) or not isinstance(record.get("results"), dict):
             continue
-        if record.get("epoch") == epoch and is_of_run(record, dataset_name):
+        is_same = record.get("epoch") == epoch and (step is None or record.get("step") in (None, step))
+        if is_same and is_of_run(record, dataset_name):
             return record
     return None
 
 
-def result_table(record, trained):
-    """The measures of newest_results, and how they were measured, as Markdown."""
+def result_table(record, found):
+    """The measures of newest_results, and how they were measured, as Markdown. found: see card"""
+    trained = next(iter(found.values()))
     none = ["Not measured. `python evaluate.py --checkpoint NAME --dataset_name DATA_SET` measures it."]
     if record is None:
         return none
-    values = {d: record["results"][d] for d in ("AB", "BA") if isinstance(record["results"].get(d), dict)}
+    values = {d: record["results"][d] for d in sorted(found) if isinstance(record["results"].get(d), dict)}
     rows = []
     for name, (title, unit, higher) in MEASURES.items():
         cells = [shown(of.get(name)) for of in values.values()]

@@ -18,7 +18,7 @@ from measuring.timing import COUNTING, costs, in_rounds, noise
 from media.files import file_size, load_file
 from media.tensors import is_safetensors
 from utils import InputError
-from variants.schema import NETWORKS, check_distillation, check_training
+from variants.schema import NETWORKS, check_distillation, check_training, epochs_begun
 from variants.stored_options import check_options, confirm_paths
 
 SUFFIXES = {"prune": "_pruned", "distill": "_student"}  # added to the name of the training, for --run_name
@@ -71,8 +71,7 @@ def read_begun(opt, run_name, key, parser=None):
         raise InputError(f"--resume: {path} was not written by compress.py {opt.way}")
     check_distillation(begun, path, parser) if parser else check_training(begun, path)
     confirm_paths(stored, vars(opt), path, cyclegan.get_parser().get_default("data_dir"))
-    n_begun = begun["epoch"] + (begun["batch"] > 0)
-    opt.n_epochs = max(n_begun, stored["n_epochs"] if opt.n_epochs is None else opt.n_epochs)
+    opt.n_epochs = max(epochs_begun(begun), stored["n_epochs"] if opt.n_epochs is None else opt.n_epochs)
     return begun | {"path": path}
 
 

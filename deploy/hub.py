@@ -71,7 +71,8 @@ def write_folder(found, folder, images):
         write_onnx(one, os.path.join(folder, f"G_{direction}.onnx"), images)
     shows = write_sample(trained, os.path.join(folder, "sample.png"))
     beside = os.path.dirname(trained.path)
-    results = newest_results(os.path.join(beside, "metrics.jsonl"), trained.epoch, formats.set_name(trained.options))
+    results = newest_results(os.path.join(beside, "metrics.jsonl"), trained.epoch, formats.set_name(trained.options),
+                             trained.step)  # fmt: skip
     with open(os.path.join(folder, "README.md"), "w", encoding="utf-8") as file:
         file.write(card(found, {*os.listdir(folder)}, results, shows))
 
@@ -138,11 +139,10 @@ def write_sample(trained, path):
 def say(folder, found):
     """Prints what was written, and how to use and publish it."""
     n_bytes = sum(os.path.getsize(os.path.join(folder, name)) for name in os.listdir(folder))
-    print(
-        f"{folder}: {', '.join(sorted(os.listdir(folder)))}; {n_bytes / 1e6:.2f} MB. Enter the license in README.md, then:"
-    )
+    print(f"{folder}: {', '.join(sorted(os.listdir(folder)))}; {n_bytes / 1e6:.2f} MB")
     if os.path.exists(os.path.join(folder, "sample.png")):
         print("sample.png shows images of the data set. If they are private, delete it, and its lines in README.md")
-    quoted = shlex.quote(folder)
-    print(f"    python translate.py --checkpoint {quoted} --direction {min(found)} --input photo.jpg")
+    print("Enter the license in README.md, then:")
+    quoted, size = shlex.quote(folder), min(formats.trained_size(found[min(found)]))
+    print(f"    python translate.py --checkpoint {quoted} --direction {min(found)} --input photo.jpg --size {size}")
     print(f"    hf upload USER/NAME {quoted}")

@@ -14,10 +14,11 @@ import torch
 from command_line.parser import argument_parser, between
 from command_line.run import run_script
 from inference.load import load_generators
+from inference.translator import pad_to_multiple
 from measuring.data import find_data
 from measuring.evaluation import find_dataset
 from measuring.images import stack_images
-from utils import choose_device
+from utils import InputError, choose_device
 from variants.stored_options import confirm_paths
 
 
@@ -79,7 +80,10 @@ def compare(G, sources, truths, mean):
 
     mean: (C, 1, 1), the mean colour of the training images of the target domain"""
     device = next(G.parameters()).device
-    rows = {"translated": torch.cat([G(x.to(device)).float().clamp(-1, 1).cpu() for x in sources.split(1)])}
+    height, width = sources.shape[2:]
+    padded = pad_to_multiple(sources, G.multiple, G.smallest)
+    fakes = [G(x.to(device))[:, :, :height, :width].float().clamp(-1, 1).cpu() for x in padded.split(1)]
+    rows = {"translated": torch.cat(fakes)}
     rows["mean of the training images"] = mean.expand_as(truths)
     if sources.shape == truths.shape:
         rows["untranslated"] = sources
@@ -137,7 +141,10 @@ def measure_errors(opt):
 
 
 def main(argv=None):
-    measure_errors(get_parser().parse_args(argv))
+    opt = get_parser().parse_args(argv)
+    if opt.values and not opt.values[0] < opt.values[1]:
+        raise InputError(f"--values {opt.values[0]:g} {opt.values[1]:g}: black must be below white")
+    measure_errors(opt)
 
 
 if __name__ == "__main__":

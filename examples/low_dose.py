@@ -10,7 +10,7 @@ parallel beams, no scatter. Nothing that is made with it is for diagnosis.
 
     data/ct/trainA  trainB     different slices
     data/ct/testA   testB      the same slices, under the same names
-    int16 .npy of SIZE x SIZE pixels. Train with --channels 1 --range_A -1000 1000 --range_B -1000 1000
+    int16 .npy of SIZE x SIZE pixels. Train with --channels 1 and the window of interest, such as --range_A -160 240 --range_B -160 240
 """
 
 import math
@@ -209,6 +209,8 @@ def read_dicom(path):
         raise InputError(f"{path}: reading DICOM requires pydicom: pip install pydicom")
     try:
         file = pydicom.dcmread(path)
+        if "RescaleSlope" not in file:
+            raise ValueError("it has no RescaleSlope, so its values are not in Hounsfield units")
         return file.pixel_array.astype(np.float32) * float(file.RescaleSlope) + float(file.RescaleIntercept)
     except Exception as error:  # pydicom and its decoders raise many kinds of errors on damaged files
         raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())[:200] or type(error).__name__})")

@@ -20,6 +20,7 @@ REASONS = {
     "near": "near duplicates",
     "empty": "nearly of one colour",
     "link": "symbolic links",
+    "kind": "of another kind than most (arrays and 8-bit images cannot be mixed)",
     "special": "not regular files",
     "result": "results of translate.py",
     "other": "neither images nor videos",
@@ -29,13 +30,15 @@ REASONS = {
 
 @dataclasses.dataclass
 class LeftOut:
-    """A file that is not used. side: "A" or "B"; reason: one of REASONS; why: a few words on this file; split: "train" or
-    "test" if training or evaluation reads it nevertheless, because it is in a data set that is only looked at"""
+    """A file that is not used. side: "A" or "B"; reason: one of REASONS; why: a few words on this file; shorter: the
+    shorter side of an image that is too small, in pixels; split: "train" or "test" if training or evaluation reads it
+    nevertheless, because it is in a data set that is only looked at"""
 
     side: str
     path: str
     reason: str
     why: str = ""
+    shorter: int = 0
     split: str = ""
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from get_data.alike import Prints, counterparts
 from get_data.collecting import shown
+from get_data.training_command import SMALLEST_CROP
 from media.folders import count_of
 from media.survey import SQUASHED
 
@@ -92,9 +93,12 @@ def judge_numbers(facts, left):
             text = f"{side} has no test images; sample grids then show training images"
             findings.append(Finding("no test", text, False))
         too_small = [one.path for one in left if one.side == side and one.reason == "small"]
-        if len(too_small) > TOO_SMALL * sum(one.side == side for one in facts):
-            text = f"{count_of(len(too_small), 'image')} of {side} are too small. A smaller --size uses them"
-            findings.append(Finding("small", text, False, too_small))
+        n_used = sum(one.side == side for one in facts)
+        if len(too_small) > TOO_SMALL * n_used:
+            size, n_more = size_for([one for one in left if one.side == side])
+            text = f"{count_of(len(too_small), 'image')} of {side} {'is' if len(too_small) == 1 else 'are'} too small"
+            text += f". --size {size} uses {n_more} of them" if n_more else ""
+            findings.append(Finding("small", text, len(too_small) > n_used, too_small))
     few, many = sorted("AB", key=n.get)
     if n[few] * LOPSIDED < n[many]:
         text = (
@@ -103,6 +107,15 @@ def judge_numbers(facts, left):
         )
         findings.append(Finding("lopsided", text, False))
     return findings
+
+
+def size_for(left):
+    """Of files that are left out -> (the --size that uses 90% of the images that are too small, how many of those it uses)"""
+    sides = sorted(one.shorter for one in left if one.reason == "small" and one.shorter >= SMALLEST_CROP)
+    if not sides:
+        return None, 0
+    smallest = sides[len(sides) // 10]
+    return max(36, round(smallest * 286 / 256)), sum(side >= smallest for side in sides)
 
 
 def judge_split(both):

@@ -78,7 +78,8 @@ class Facts:
 
 
 class Unused(Exception):
-    """Raised for an image that is not used. args: the reason, one of collecting.REASONS; what is wrong, as a text"""
+    """Raised for an image that is not used. args: the reason, one of collecting.REASONS; what is wrong, as a text; of small images the shorter
+    side"""
 
 
 ##############################
@@ -276,7 +277,11 @@ def check_worth(seen, how):
     """Raises Unused if an image is too small, or nearly of one colour."""
     if min(seen.width, seen.height) < how.smallest:
         crop = f"{how.smallest} x {how.smallest}"
-        raise Unused("small", f"{seen.width} x {seen.height} pixels, smaller than the crop of {crop}")
+        raise Unused(
+            "small",
+            f"{seen.width} x {seen.height} pixels, smaller than the crop of {crop}",
+            min(seen.width, seen.height),
+        )
     if seen.format != "array" and is_flat(seen.image):
         raise Unused("empty", "99% of it has nearly the same colour")
 

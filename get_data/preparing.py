@@ -101,7 +101,7 @@ class Unfinished:
 
 
 def record_in(line):
-    """A line of the journal -> (key, (list of Facts, (reason, why) or None))"""
+    """A line of the journal -> (key, (list of Facts, arguments of Unused or None))"""
     problem, facts = line["problem"], [Facts.from_json(one) for one in line["images"]]
     if any(os.path.basename(one.made) != one.made for one in facts):
         raise ValueError("not a name in the folder of images")
@@ -197,6 +197,22 @@ def choose(sources, records):
             else:
                 left.append(LeftOut(side, facts.path, "near", f"of {shown(those[like[i]].path)}"))
     return chosen, left
+
+
+def without_other_kinds(facts, left):
+    """Leaves out the arrays (.npy, or more than 8 bits) of a side that has more 8-bit images, or the reverse: the first file
+    would decide how all are read -> (list of Facts, list of LeftOut)"""
+    for side in "AB":
+        arrays, others = (
+            [one for one in facts if one.side == side and (one.kind == "array") == is_array]
+            for is_array in (True, False)
+        )
+        few = min(arrays, others, key=len) if len(arrays) != len(others) else []
+        what = "an array" if few is arrays else "an 8-bit image"
+        numbers = {id(one) for one in few}
+        facts = [one for one in facts if id(one) not in numbers]
+        left = left + [LeftOut(side, one.path, "kind", what) for one in few]
+    return facts, left
 
 
 def split(facts, seed, n_test=None):

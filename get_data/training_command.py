@@ -5,10 +5,12 @@ The command that trains on a data set, by what was found in it.
 import shlex
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 
+SMALLEST_CROP = 32  # pixels
+
 
 def crop_of(size):
     """The size of training crops for images of a given shorter side, in the ratio of the paper: 286 -> 256"""
-    return max(32, round(size * 256 / 286) // 4 * 4)
+    return max(SMALLEST_CROP, round(size * 256 / 286) // 4 * 4)
 
 
 def training_command(facts, findings, name, data_dir, size):

@@ -18,7 +18,7 @@ from models import GeneratorResNet
 from utils import InputError
 from variants.build import GENERATOR_OPTIONS, described_generator, generator_file, is_papers, make_generator
 from variants.ranges import parse_range
-from variants.schema import check_described, check_generator, is_count
+from variants.schema import check_described, check_generator, epochs_begun, is_count
 from variants.stored_options import check_options, read_record
 
 FULL_CHECKPOINT = {"version", "options", "epoch"}  # besides G_AB, G_BA or both
@@ -87,7 +87,7 @@ def generator_in(state, path, direction):
             network = build(described_generator(state, direction), path)  # models.py has been edited
         step = state.get("step") if is_count(state.get("step"), 10**15) else None
         made = json.loads(json.dumps(state.get("provenance", {}), default=str))  # a damaged one may hold anything
-        return TrainedGenerator(network, path, direction, state["epoch"], options, is_full=True, provenance=made,
+        return TrainedGenerator(network, path, direction, epochs_begun(state), options, is_full=True, provenance=made,
                                 step=step)  # fmt: skip
     direction, epoch = facts_in_name(path, direction)
     return TrainedGenerator(build(state, path), path, direction, epoch, provenance=provenance_beside(path))

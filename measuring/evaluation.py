@@ -125,20 +125,20 @@ def evaluate(checkpoint, *, counterpart=None, direction=None, all_checkpoints=Fa
     available = prepare_metrics(generators, directions, data, settings, inception_weights, lpips_weights, fid_resize)
     untranslated = measure_all_untranslated(generators, directions, data, available, settings, paired)
     protocol = protocol_lines(data, available, directions, settings, paired)
-    about = {"protocol": protocol, "untranslated": untranslated, "precision": precision, "missing": available.missing}
-    about |= facts_of(data, size) | made
+    about = {"protocol": protocol, "untranslated": untranslated, "precision": precision, "missing": available.missing,
+             **facts_of(data, size)}  # fmt: skip
     sheets, history = os.path.join("images", os.path.basename(os.path.abspath(folder))), {}
     if name != options.get("dataset_name", name):
         sheets = os.path.join(sheets, name)
     for epoch, path in sorted(checkpoints.items(), key=lambda item: item[0] or 0):
         if all_checkpoints:
-            generators = networks_of(load_generators(path, direction, counterpart, trust), n_samples)
+            generators, _, _, made = open_generators(path, direction, counterpart, trust, n_samples)
         results = measure_checkpoint(path, generators, directions, data, available, settings, paired, sheets)
         print(f"\n{path}" + (f", epoch {epoch}" if epoch is not None else ""))
         lines = results_table(results, untranslated, data.references, data.absent, data.ranges)
         print("\n".join([*lines, *protocol]) + "\n")
-        now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-        append_line(log, json.dumps({"time": now, "checkpoint": path, "epoch": epoch, "results": results} | about))
+        record = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "checkpoint": path, "epoch": epoch, "results": results}
+        append_line(log, json.dumps(record | about | made))
         history[epoch] = results
     if all_checkpoints:
         print("\n".join(best_epochs(history)))
@@ -153,12 +153,16 @@ def evaluate(checkpoint, *, counterpart=None, direction=None, all_checkpoints=Fa
 
 
 def open_generators(checkpoint, direction, counterpart, trust=False, n_samples=None):
-    """Loads the generators of a checkpoint -> ({direction: generator}, epoch or None, options of the training,
-    provenance of this measurement and of the training)."""
+    """Loads the generators of a checkpoint -> ({direction: generator}, epoch or None, options of the training, what else
+    lines of metrics.jsonl tell: the step, or None, and the provenance of this measurement and of the training)."""
     trained = load_generators(checkpoint, direction, counterpart, trust, volumes=True)
     named = next(found for found in trained.values() if found.path == checkpoint)
     options = named.options or options_beside(checkpoint)
-    made = {"measured_by": provenance(), "trained_by": named.provenance or provenance_beside(checkpoint)}
+    made = {
+        "step": named.step,
+        "measured_by": provenance(),
+        "trained_by": named.provenance or provenance_beside(checkpoint),
+    }
     return networks_of(trained, n_samples), named.epoch, options, made
 
 

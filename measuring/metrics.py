@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from get_data.pairs import SSIM_WINDOW, l1, ssim  # noqa: F401 (part of what this module offers)
+from get_data.pairs import SSIM_WINDOW, l1, psnr_of_pairs, ssim  # noqa: F401 (part of what this module offers)
 from media.files import load_published
 from utils import InputError
 
@@ -199,23 +199,6 @@ def lpips(weights=None):
 ##############################
 #       Pairs of images
 ##############################
-
-
-def load_psnr():
-    """Returns a function: two batches in [-1, 1] -> PSNR of each pair in dB, (N,), at most 100. It is torchmetrics'.
-    `psnr` below serves other purposes: it averages over a batch and needs no extra package.
-
-    Raises Unavailable if a package is missing."""
-    try:
-        from torchmetrics.functional.image import peak_signal_noise_ratio
-    except ImportError:
-        raise Unavailable("pip install torchmetrics")
-
-    def psnr(a, b):
-        each = [peak_signal_noise_ratio(x, y, data_range=(-1.0, 1.0)) for x, y in zip(a, b)]
-        return torch.stack(each).clamp(max=100)  # it is infinite for equal images
-
-    return psnr
 
 
 def psnr(a, b):

@@ -25,7 +25,7 @@ class AvailableMetrics:
         self.missing, self.distances, self.fid_resize = {}, {}, fid_resize
         self.extractor = self._load("FID, KID", lambda: metrics.inception(inception_weights, fid_resize).to(device))
         self.lpips = self._load("LPIPS", lambda: metrics.lpips(lpips_weights).to(device))
-        self.pair = {"psnr": self._load("PSNR", metrics.load_psnr), "ssim": metrics.ssim}
+        self.pair = {"psnr": metrics.psnr_of_pairs, "ssim": metrics.ssim}
         if size and min(size) < metrics.SSIM_WINDOW:
             self.pair["ssim"] = None
             self.missing["SSIM"] = f"images of {size[1]} x {size[0]} pixels are smaller than its window of 11 x 11"

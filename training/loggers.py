@@ -3,6 +3,8 @@ Other logs beside log.jsonl, for --logger. Each needs an optional package, and e
 write a class, and add it to LOGGERS and to the names in variants/options.py.
 """
 
+import contextlib
+import io
 import os
 
 import numpy as np
@@ -78,8 +80,9 @@ class Trackio:
         import trackio
 
         self.trackio, options = trackio, {name: value for name, value in vars(opt).items() if value is not None}
-        trackio.init(PROJECT, name=opt.run_name, config=options, resume="allow" if run.step else "never", embed=False,
-                     auto_log_gpu=False, auto_log_cpu=False)  # fmt: skip
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints coloured lines, in files too
+            trackio.init(PROJECT, name=opt.run_name, config=options, resume="allow" if run.step else "never",
+                         embed=False, auto_log_gpu=False, auto_log_cpu=False)  # fmt: skip
 
     def scalars(self, values, step):
         self.trackio.log(values, step=step)
@@ -94,7 +97,9 @@ class Trackio:
 
     def close(self, finals):
         self.trackio.log(finals)
-        self.trackio.finish()
+        with contextlib.redirect_stdout(io.StringIO()):
+            self.trackio.finish()
+        say(f"trackio: the log is on this machine; to open it:\n    trackio show --project {PROJECT}")
 
 
 LOGGERS = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases, "trackio": Trackio}

@@ -7,7 +7,7 @@ from media.tensors import is_safetensors
 from training.checkpoints import restore
 from utils import InputError
 from variants.build import weights_of, with_projections
-from variants.schema import NETWORKS, check_training
+from variants.schema import NETWORKS, check_training, epochs_begun
 from variants.stored_options import check_options
 
 
@@ -34,7 +34,7 @@ def read_start(path, parser):
         start |= {name: state[name] for name in ("D_A", "D_B")}
     options = state["options"]
     origin = {"file": path, "sha256": sha256_of(path), "dataset_name": options.get("dataset_name")}
-    origin |= {name: state[name] for name in ("epoch", "step")}
+    origin |= {"epoch": epochs_begun(state), "step": state["step"]}
     return start | {"path": path, "options": options, "averaged": "ema_G_AB" in state, "origin": origin}
 
 

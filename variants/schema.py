@@ -68,6 +68,12 @@ def check_generator(state, path, direction):
         expect("channels of options", None, "channels" in state["options"] or is_papers(state["options"]))
 
 
+def epochs_begun(state):
+    """The number that kept files of a full checkpoint's weights have in their names, such as 3 of G_AB_3.pth. `epoch` counts
+    those that are finished; a run with --n_iters mostly ends inside of one."""
+    return state["epoch"] + (is_count(state.get("batch"), 10**9, least=1))
+
+
 def check_described(state, path):
     """Raises InputError unless `state` is as variants.build.described_generator makes it."""
     options, weights = state["generator"], state["weights"]

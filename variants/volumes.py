@@ -143,9 +143,10 @@ def check_3d(opt):
     if opt.lambda_ssim:
         smallest = max(smallest, 11)  # its window
     if opt.img_depth % multiple or opt.img_depth < smallest:
+        smaller = "a smaller --num_downs" if opt.generator == "unet" else "--discriminator pixel"
         raise InputError(
             f"--img_depth {opt.img_depth}: must be divisible by {multiple} and at least {smallest} for these networks. For "
-            "thinner volumes, use --discriminator pixel, or --slices 3 without --dims 3"
+            f"thinner volumes, use {smaller}, or --slices 3 without --dims 3"
         )
 
 

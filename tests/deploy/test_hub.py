@@ -268,6 +268,8 @@ def test_options_of_any_type_are_left_out(folder):
         ([{"epoch": 3, "results": MEASURED}, {"epoch": 3, "results": {"AB": {"cycle_l1": 1}}}], "1"),
         ([{"epoch": 3, "results": {"AB": {"cycle_l1": float("nan")}, "BA": 3}}], None),
         ([{"epoch": 3, "results": {"AB": {"cycle_l1": True}}}, 3, None, [[]]], None),
+        ([{"epoch": 3, "step": 110, "results": MEASURED}], None),  # the same epoch, before it ended; the step is 120
+        ([{"epoch": 3, "step": 120, "results": MEASURED}, {"epoch": 3, "step": 110, "results": {}}], "12.35"),
     ],
 )
 def test_results_are_those_of_the_epoch(lines, value, folder):
@@ -372,6 +374,7 @@ def test_one_direction(folder):
     text = export_hub("--direction", "BA")
     assert "Directions: `BA` (B → A)." in text and "--direction AB" not in text
     assert json.load(open(f"{FOLDER}/config.json"))["generators"].keys() == {"BA"}
+    assert "| | B → A |" in text and "A → B" not in text
     with pytest.raises(InputError, match="--direction AB: .*holds the generator of BA only"):
         load_generator(FOLDER, "AB")
 

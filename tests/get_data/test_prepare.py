@@ -209,6 +209,42 @@ def prepare_accuracy(A, B):
     return tells_apart(A, B)
 
 
+def test_a_few_arrays_among_photos_are_left_out(here):
+    save_pictures("a", range(6))
+    save_pictures("b", range(10, 16))
+    Image.fromarray(np.arange(96 * 96, dtype=np.uint16).reshape(96, 96) * 7).save("a/scan.tif")
+    for seed in range(20, 30):  # most of B are arrays
+        np.save(f"b/{seed}.npy", np.asarray(picture(seed)).astype(np.uint16) * 257)
+    left, findings, facts = outcome()
+    assert left == {("a/scan.tif", "kind"), *((f"b/0{n}.png", "kind") for n in range(10, 16))}
+    assert "mixed kinds" not in findings and len(facts) == 16
+    assert channel_words([one for one in facts if one.side == "A"]) == []
+
+
+def test_images_that_are_too_small_are_told_with_the_size_that_uses_them(here, capsys):
+    save_pictures("a", range(4))
+    save_pictures("b", range(10, 14))
+    save_pictures("a/small", range(20, 30), width=52, height=80)
+    save_pictures("a/smaller", range(30, 31), width=20, height=20)  # than the smallest crop
+    run()
+    out = capsys.readouterr().out
+    assert "problem: 11 images of A are too small. --size 58 uses 10 of them" in out
+    run_again = ["again", "--A", "a", "--B", "b", "--n_cpu", "2", "--size", "58"]
+    prepare.main(run_again)
+    assert sum(len(names) for _, _, names in os.walk("data/again/trainA")) + len(os.listdir("data/again/testA")) == 14
+
+
+def test_a_set_that_was_just_made_can_be_looked_at_without_its_size(here, capsys):
+    save_pictures("a", range(5))
+    save_pictures("b", range(10, 15))
+    run()
+    capsys.readouterr()
+    prepare.main(["set", "--check", "--n_cpu", "2"])
+    out = capsys.readouterr().out
+    assert "too small" not in out and "--img_height 64 --img_width 64" in out
+    assert os.path.exists("data/set/check.html")
+
+
 def test_arrays_are_copied_and_their_options_named(here):
     rng = np.random.default_rng(0)
     for folder, low, high in (("a", -5, 9), ("b", 0, 1)):

@@ -271,7 +271,8 @@ def test_nothing_usable_leaves_nothing_behind(tmp_path, monkeypatch):
     noise(0, 60, 60).save("a.png")
     noise(1).save("b/1.png")
     refused(
-        ["set", "--A", "a.png", "--B", "b", "--size", "72"], "no image of domain A can be used. Try a smaller --size"
+        ["set", "--A", "a.png", "--B", "b", "--size", "72"],
+        "no image of domain A can be used. --size 67 uses 1 image that is too small now",
     )
     assert os.listdir("data") == []
 

@@ -7,6 +7,7 @@ import struct
 import numpy as np
 import pytest
 import torch
+from helpers import SMALL, assert_same, write_set
 from PIL import Image
 
 import app
@@ -291,6 +292,23 @@ def test_commands_that_need_more_than_generators(folder):
         compress.main(["distill", "--checkpoint", path])
     with pytest.raises(InputError, match=f"{path}: not a full checkpoint, .* which --start_from needs"):
         cyclegan.main(["--dataset_name", "tiny", "--start_from", path])
+
+
+def test_a_run_that_ends_inside_an_epoch_has_the_epoch_of_its_kept_files(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_set(tmp_path)  # 5 steps in an epoch
+    for n_iters, epoch in ((5, 1), (8, 2)):
+        cyclegan.main([*SMALL, "--run_name", f"to_{n_iters}", "--n_iters", str(n_iters)])
+        folder = f"saved_models/to_{n_iters}"
+        trained = load_generator(f"{folder}/latest.pth", "AB")
+        assert (trained.epoch, trained.step) == (epoch, n_iters)
+        export.main(["--checkpoint", f"{folder}/latest.pth", "--direction", "AB", "--format", "safetensors"])
+        exported = load_generator(f"{folder}/G_AB_{epoch}.safetensors")
+        assert exported.epoch == epoch
+        assert_same(exported.network.state_dict(), load_generator(f"{folder}/G_AB_{epoch}.pth").network.state_dict())
+        evaluate.main(["--checkpoint", f"{folder}/latest.pth"])
+        record = json.loads(open(f"{folder}/metrics.jsonl").readlines()[-1])
+        assert (record["epoch"], record["step"]) == (epoch, n_iters)
 
 
 ##############################

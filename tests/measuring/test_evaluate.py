@@ -294,13 +294,20 @@ def test_paired(run_folder, tmp_path, capsys):
 
 
 def test_psnr_and_ssim_of_equal_and_of_opposite_images():
-    psnr = metrics.load_psnr()
+    psnr = metrics.psnr_of_pairs
     x = torch.rand(2, 3, SIZE, SIZE) * 2 - 1
     assert metrics.ssim(x, x).tolist() == pytest.approx([1, 1]) and psnr(x, x).tolist() == [100, 100]
     assert (metrics.ssim(x, -x) < -0.9).all()
     black, white = -torch.ones_like(x), torch.ones_like(x)
     assert psnr(black, white).tolist() == pytest.approx([0, 0], abs=1e-5)
     assert metrics.l1(black, white).tolist() == [255, 255]
+
+
+def test_psnr_is_that_of_torchmetrics():
+    image = pytest.importorskip("torchmetrics.functional.image", reason="requires torchmetrics")
+    a, b = torch.rand(2, 3, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    wanted = [image.peak_signal_noise_ratio(x, y, data_range=(-1.0, 1.0)).item() for x, y in zip(a, b)]
+    assert metrics.psnr_of_pairs(a, b).tolist() == pytest.approx(wanted, rel=1e-5)
 
 
 def test_all_checkpoints_report_the_best_epoch(run_folder, capsys):

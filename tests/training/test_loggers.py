@@ -96,11 +96,13 @@ def test_wandb_without_network(tiny, capsys):
 
 
 @pytest.mark.slow
-def test_trackio(tiny, tmp_path, monkeypatch):
+def test_trackio(tiny, tmp_path, monkeypatch, capsys):
     from trackio import utils as trackio_utils
 
     monkeypatch.setattr(trackio_utils, "TRACKIO_DIR", tmp_path / "trackio")
     tiny("--n_epochs", "20", "--logger", "trackio", "--val_interval", "10")
+    out = capsys.readouterr().out
+    assert "\x1b" not in out and "Trackio" not in out and out.count("trackio show --project cyclegan") == 1
     tiny("--n_epochs", "30", "--resume")
     files = [os.path.join(folder, f) for folder, _, names in os.walk(tmp_path / "trackio") for f in names]
     (path,) = [f for f in files if f.endswith("cyclegan.db")]
