@@ -5,7 +5,8 @@ Splits the pictures of a pix2pix data set, which show A at the left and B at the
 
     data/facades/train  val  test        ->  data/facades_split/trainA  trainB  testA  testB
 
-`val` becomes `test` if there is no `test`, else valA and valB. Both halves keep the name of the picture, so they are pairs for evaluation.
+`val` becomes `test` if there is no `test`, else valA and valB. Both halves keep the name of the picture, so they are
+pairs for evaluation.
 """
 
 import os

@@ -148,13 +148,14 @@ def in_bands(layers, x, size, overlap, keep, measure):
 
 
 def cut(ranges, scale=1):
-    """[(start, stop)] of each dimension of places -> index of a tensor (N, C, ...), of a feature map `scale` times as large"""
+    """[(start, stop)] of each dimension of places -> index of a tensor (N, C, ...), of a feature map `scale` times as
+    large"""
     return (slice(None), slice(None), *(slice(round(start * scale), round(stop * scale)) for start, stop in ranges))
 
 
 def moments(x):
-    """(C, H, W) or (C, D, H, W) -> mean and variance of each channel, both (C,), in float32. Processes a few channels at a time to save
-    memory. On a CPU, torch.var_mean takes four times as long."""
+    """(C, H, W) or (C, D, H, W) -> mean and variance of each channel, both (C,), in float32. Processes a few channels at a
+    time to save memory. On a CPU, torch.var_mean takes four times as long."""
     means, variances = [], []
     for part in x.split(16):
         values = part.float().flatten(1)

@@ -119,10 +119,10 @@ def translate_volume(translator, x, dtype=np.float32):
     padded = pad_to_multiple(x, translator.multiple, translator.smallest, dims).to(translator.device)
     generators, precision = translator.generators_for(np.empty(0, dtype))
     fake = 0
-    for share, G in zip(translator.shares, generators):
+    for share, generator in zip(translator.shares, generators):
 
-        def translate(part, G=G):
-            return translator.generate_one(G, part.to(precision)).float()
+        def translate(part, generator=generator):
+            return translator.generate_one(generator, part.to(precision)).float()
 
         if n_slices:
             one = by_slices(translate, padded, n_slices, translator.batch_for(*padded.shape[3:]))

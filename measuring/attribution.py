@@ -94,7 +94,7 @@ def gradient_map(D, image, patch):
 
 
 @torch.no_grad()
-def occlusion_map(D, image, patch, square=8, batch_size=32):
+def occlusion_map(D, image, patch, square=8):
     """How much one score falls if a square of the image becomes gray (0) -> (H, W), the mean over the squares that cover
     a pixel. Negative where the score rises: what is there makes the patch look less real.
 
@@ -106,15 +106,12 @@ def occlusion_map(D, image, patch, square=8, batch_size=32):
     places = [(top, left) for top in tops for left in lefts]
     before = D(image)[0, 0, patch[0], patch[1]]
     falls, counts = torch.zeros(height, width), torch.zeros(height, width)
-    for i in range(0, len(places), batch_size):
-        some = places[i : i + batch_size]
-        covered = image.repeat(len(some), 1, 1, 1)
-        for one, (top, left) in zip(covered, some):
-            one[:, top : top + square, left : left + square] = 0
-        after = torch.cat([D(one[None])[:, 0, patch[0], patch[1]] for one in covered])  # batch norm sees one image
-        for (top, left), fall in zip(some, (before - after).tolist()):
-            falls[top : top + square, left : left + square] += fall
-            counts[top : top + square, left : left + square] += 1
+    for top, left in places:
+        covered = image.clone()
+        covered[:, :, top : top + square, left : left + square] = 0
+        fall = (before - D(covered)[0, 0, patch[0], patch[1]]).item()
+        falls[top : top + square, left : left + square] += fall
+        counts[top : top + square, left : left + square] += 1
     return falls / counts
 
 

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image
 
+from media.folders import count_of
 from media.images import open_image
 from utils import InputError
 
@@ -23,7 +24,7 @@ MOST_NAMED = 50  # bad images that are named
 ##############################
 
 
-def check_all(folder, n, check_one):
+def check_all(folder, n, check_one, noun="image"):
     """Calls check_one(i) for the images 0 to n - 1 of a folder, in threads, and shows the progress -> {i: message} of
     those that raised InputError."""
 
@@ -36,7 +37,7 @@ def check_all(folder, n, check_one):
                 found[i] = str(error)
         return found
 
-    bad, counter = {}, Counter(folder, n)
+    bad, counter = {}, Counter(folder, n, noun)
     # several images a task: for headers alone, handing out tasks takes as long as reading. Progress is still fine
     size = max(1, min(64, n // 200))
     blocks = [range(start, min(start + size, n)) for start in range(0, n, size)]
@@ -52,12 +53,12 @@ def check_all(folder, n, check_one):
 class Counter:
     """Says that the images of a folder are being read, and shows how many were, in the first of several processes."""
 
-    def __init__(self, folder, n):
-        self.n, self.started, self.next = n, time.monotonic(), 1.0
+    def __init__(self, folder, n, noun="image"):
+        self.n, self.noun, self.started, self.next = n, noun, time.monotonic(), 1.0
         self.quiet = os.environ.get("RANK", "0") != "0"
         self.text, self.progress = f"reading {folder}: ", None
         if not self.quiet:
-            print(f"{self.text}{n} images", flush=True)
+            print(f"{self.text}{count_of(n, noun)}", flush=True)
 
     def count(self, done):
         seconds = time.monotonic() - self.started
@@ -69,32 +70,35 @@ class Counter:
             self.progress = Progress()
         self.next = seconds + 0.2
         if done < self.n:
-            self.progress.tick(done, self.n, "images", self.started, self.text)
+            self.progress.tick(done, self.n, f"{self.noun}s", self.started, self.text)
 
     def finish(self):
         if self.progress:
             self.progress.end_line()
 
 
-def without_bad(domain, bad, n):
+def without_bad(domain, bad, n, noun="image"):
     """The numbers of the images of a domain without the bad ones, {i: message}, with a note on these. Raises InputError
     if they are not to be skipped, or if no other is left."""
     if len(bad) == n:
-        raise InputError(f"{next(iter(bad.values()))} (no image in this folder can be used)")
+        raise InputError(f"{next(iter(bad.values()))} (no {noun} in this folder can be used)")
     if not domain.skip_bad_images:
-        raise InputError(f"{describe_bad(domain, bad)}. Use --skip_bad_images to train without them")
-    domain.notes.append(f"{domain.files.folder}: skipped {len(bad)} of {n} images. {describe_bad(domain, bad)}")
+        raise InputError(f"{describe_bad(domain, bad, noun)}. Use --skip_bad_images to train without them")
+    domain.notes.append(
+        f"{domain.files.folder}: skipped {len(bad)} of {count_of(n, noun)}. {describe_bad(domain, bad, noun)}"
+    )
     return np.array([i for i in range(n) if i not in bad])
 
 
-def describe_bad(domain, bad):
+def describe_bad(domain, bad, noun="image"):
     """One line on the bad images of a domain, {i: message}: what is wrong with the first one, and the names of others."""
     first, *others = bad
     if not others:
         return bad[first]
     names = [os.path.relpath(domain.files[i], domain.files.folder) for i in others[:MOST_NAMED]]
     names += [f"{len(others) - MOST_NAMED} more"] if len(others) > MOST_NAMED else []
-    return f"{bad[first]} ({len(bad)} of the {len(domain.files)} images in this folder cannot be used: also {', '.join(names)})"
+    of = f"{len(bad)} of the {count_of(len(domain.files), noun)} in this folder"
+    return f"{bad[first]} ({of} cannot be used: also {', '.join(names)})"
 
 
 ##############################

@@ -81,9 +81,9 @@ class VolumeDomain:
                     to_unit(volume, part, self.value_range)
                 self.cache[i] = volume, stored
 
-        bad = check_all(self.files.folder, len(self.files), check_one)
+        bad = check_all(self.files.folder, len(self.files), check_one, "volume")
         if bad:
-            self.usable = without_bad(self, bad, len(self.files))
+            self.usable = without_bad(self, bad, len(self.files), "volume")
 
     def sub_volume(self, i, place):
         """A part of usable volume i -> float32 (depth, height, width, channels) in [0, 1]

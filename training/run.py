@@ -279,7 +279,9 @@ class Run:
         longer = ["--n_iters", str(2 * opt.n_iters)] if opt.n_iters else ["--n_epochs", str(2 * n)]
         latest = f"{folder}/latest.pth"
         image, sizes = self.data.example("A"), self.data.dataset.img_size
-        if opt.load_size and opt.load_size > 1.2 * min(sizes):  # small crops of larger images, which are translated whole
+        if opt.load_size and opt.load_size > 1.2 * min(
+            sizes
+        ):  # small crops of larger images, which are translated whole
             sizes = [round(side * opt.load_size / min(sizes)) for side in sizes]
         is_volume = len(sizes) == 3  # which is not resized
         extension = ".nii.gz" if image.lower().endswith(".nii.gz") else os.path.splitext(image)[1]

@@ -19,7 +19,7 @@ from utils import InputError
 
 SHA256 = {
     "icons": "71426cd05a5406ab36a427676d9eee0523d48e0c1a67b70b17b9ba523bfaa20a",
-    "earth": "259e86dca8be7323a42380344032933afed00296ec81b0cd6d0d4f08410c3878",
+    "earth": "9984e76de2dd854523cce5a25037e467cb921c69bdecbcc3e923c0e659dfdaff",
     "landsat": "396ddf27b11543e7724ff501e416926713f93249381b334a484b71f0965f9ab9",
 }
 COUNTS = {
