@@ -185,11 +185,11 @@ def costs_of(name, run, records):
 
 
 def measured_of(name, dataset_name):
-    """-> {epoch: {direction: {measure: value}}} of this run on its data set, the newest lines of metrics.jsonl for each
-    epoch"""
-    path, history = f"saved_models/{name}/metrics.jsonl", {}
+    """-> ({epoch: {direction: {measure: value}}} of this run on its data set, the newest lines of metrics.jsonl for each
+    epoch; {epoch: newest line}). Lines of one epoch are only put together if they were measured in the same way."""
+    path, history, newest = f"saved_models/{name}/metrics.jsonl", {}, {}
     if not os.path.isfile(path):
-        return history
+        return history, newest
     check_regular(path)
     with open(path, encoding="utf-8", errors="replace") as file:
         for line in file:
@@ -204,8 +204,26 @@ def measured_of(name, dataset_name):
                 epoch = int(record["epoch"] or 0)
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
                 continue
-            history[epoch] = history.get(epoch, {}) | results
-    return history
+            last = newest.get(epoch)
+            is_same = last is None or all(last.get(key) == record.get(key) for key in ("size", "protocol", "step"))
+            history[epoch], newest[epoch] = (history.get(epoch, {}) if is_same else {}) | results, record
+    return history, newest
+
+
+def how_measured(record):
+    """A line on what evaluate.py measured, from a line of metrics.jsonl, whose fields may be missing or of any type"""
+    parts = [
+        f"{key} {record[key]}" for key in ("checkpoint", "epoch", "step") if isinstance(record.get(key), (str, int))
+    ]
+    counts, size, missing = record.get("counts"), record.get("size"), record.get("missing")
+    if isinstance(counts, dict):
+        parts.append(", ".join(f"{n} of {name}" for name, n in counts.items()))
+    if isinstance(size, list) and len(size) == 2:
+        parts.append(f"{size[1]} × {size[0]} pixels")
+    parts.append(str(record.get("time", ""))[:10])
+    if isinstance(missing, dict) and missing:
+        parts.append("not measured: " + ", ".join(missing))
+    return "; ".join(part for part in parts if part)
 
 
 def results_of(history):
@@ -213,10 +231,13 @@ def results_of(history):
     if not history:
         return [], []
     results, rows = history[max(history)], []
-    for measure, (title, unit, _) in MEASURES.items():
+    for measure, (title, unit, higher) in MEASURES.items():
         values = [results.get(direction, {}).get(measure) for direction in ("AB", "BA")]
         if any(value is not None for value in values):
-            rows.append((with_unit(title, unit), *("" if value is None else f"{value:.4g}" for value in values)))
+            better = {True: " (higher is better)", False: " (lower is better)", None: ""}[higher]
+            rows.append(
+                (with_unit(title, unit) + better, *("" if value is None else f"{value:.4g}" for value in values))
+            )
     return rows, best_epochs(history) if len(history) > 1 else []
 
 
@@ -228,12 +249,13 @@ def results_of(history):
 def describe_run(name, records, opt):
     """-> dict for the template, with PIL images, see embedded"""
     record = read_options(name)
-    history = measured_of(name, record["options"].get("dataset_name"))
+    history, newest = measured_of(name, record["options"].get("dataset_name"))
     rows, best = results_of(history)
+    measured = how_measured(newest[max(history)]) if history else ""
     return {
         "name": name, "facts": facts_of(name, record, records), "grids": sample_grids(name),
         "health": [(condition, steps[:5], advice) for condition, steps, advice in conditions_of(records)],
-        "rows": rows, "best": best, "sheets": case_sheets(name),
+        "rows": rows, "measured": measured, "best": best, "sheets": case_sheets(name),
         "pairs": {arrow(d): pairs for d, pairs in before_and_after(name, record["options"], opt.data_dir).items()},
     }  # fmt: skip
 

@@ -96,9 +96,11 @@ def test_what_is_not_there_is_left_out_and_two_runs_are_side_by_side(run, monkey
 @pytest.mark.slow
 def test_the_results_of_evaluate(run):
     with open("saved_models/tiny/metrics.jsonl", "w") as file:
+        more = {"size": [32, 48], "counts": {"testA": 3}, "missing": {"FID, KID": "x"}, "time": "2026-01-02T03:04:05"}
+        file.write(json.dumps({"epoch": 2, "results": {"BA": {"cycle_l1": 77.0}}, "size": [64, 64]}) + "\n")
         for epoch, value in ((1, 20.0), (2, 12.5)):
             results = {"AB": {"cycle_l1": value, "unknown": 1.0}, "XX": {"cycle_l1": 0.0}}
-            file.write(json.dumps({"epoch": epoch, "results": results}) + "\n")
+            file.write(json.dumps({"epoch": epoch, "results": results} | more) + "\n")
         for more in (
             {"checkpoint": "saved_models/tiny/G_AB_2_int8.onnx"},
             {"data": "data/others"},
@@ -106,7 +108,9 @@ def test_the_results_of_evaluate(run):
             file.write(json.dumps({"epoch": 2, "results": {"AB": {"cycle_l1": 99.0}}} | more) + "\n")
         file.write('{"epoch": 3, "results": 7}\n{"epoch"\n')
     page = run()
-    assert "cycle reconstruction, L1, of 255" in page.texts and "12.5" in page.texts and "20" not in page.texts
+    assert "cycle reconstruction, L1, of 255 (lower is better)" in page.texts
+    assert "12.5" in page.texts and "20" not in page.texts and "77" not in page.texts  # at another size
+    assert "epoch 2; 3 of testA; 48 × 32 pixels; 2026-01-02; not measured: FID, KID" in page.texts
     assert any("epoch     2" in text for text in page.texts)
 
 
