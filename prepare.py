@@ -192,8 +192,8 @@ def main(argv=None):
     if opt.check:  # after the findings, because the folder of the data set may be read-only
         write_report(report, opt.name, facts, left, findings, command, opt.size, lambda one: one.path, True)
     say(f"report with pictures: {shown(report)}")
-    say("to train on it:")
-    say(f"    {command}")
+    laptop = training_command(facts, findings, opt.name, opt.data_dir, opt.size, "laptop")
+    say(f"to train on it without a GPU:\n    {laptop}\nwith a GPU:\n    {command}")
 
 
 if __name__ == "__main__":

@@ -13,13 +13,16 @@ def crop_of(size):
     return max(SMALLEST_CROP, round(size * 256 / 286) // 4 * 4)
 
 
-def training_command(facts, findings, name, data_dir, size):
-    """-> the command that trains on a data set"""
+def training_command(facts, findings, name, data_dir, size, preset=None):
+    """-> the command that trains on a data set. preset: "laptop" for a machine without a GPU, else the paper's networks"""
     words = ["python", "cyclegan.py", "--dataset_name", name]
     if data_dir != "data":
         words += ["--data_dir", data_dir]
     crop = crop_of(size)
-    if crop != 256:
+    if preset:
+        words += ["--preset", preset]
+        words += ["--img_height", str(crop), "--img_width", str(crop)] if crop < 128 else []
+    elif crop != 256:
         words += ["--img_height", str(crop), "--img_width", str(crop)]
         words += ["--n_residual_blocks", "6"] if crop <= 128 else []
     if any(finding.kind == "shape" for finding in findings):

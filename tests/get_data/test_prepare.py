@@ -163,6 +163,10 @@ def test_the_terminal_and_the_report_name_them(here, capsys):
     assert command == "python cyclegan.py --dataset_name set --img_height 64 --img_width 64 --n_residual_blocks 6"
     assert command in report
     cyclegan.get_options(shlex.split(command)[2:])
+    *_, laptop, _, _ = map(str.strip, out.splitlines())
+    assert laptop == "python cyclegan.py --dataset_name set --preset laptop --img_height 64 --img_width 64"
+    opt, _ = cyclegan.get_options(shlex.split(laptop)[2:])
+    assert (opt.n_iters, opt.img_height, opt.ngf) == (3000, 64, 32)
     data = ImageDataset("data/set", img_size=(64, 64), load_size=(72, 72))
     assert data[0]["A"].shape == (3, 64, 64)
     assert len(data.A.files) + len(files_in("data/set/testA")) == 47
