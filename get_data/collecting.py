@@ -16,14 +16,14 @@ from utils import InputError
 REASONS = {
     "broken": "cannot be read",
     "small": "too small",
-    "exact": "exact duplicates",
-    "near": "near duplicates",
+    "exact": "the same as another file",
+    "near": "nearly the same as another image",
     "empty": "nearly of one colour",
     "link": "symbolic links",
     "kind": "of another kind than most (arrays and 8-bit images cannot be mixed)",
     "special": "not regular files",
     "result": "results of translate.py",
-    "other": "neither images nor videos",
+    "other": "neither image nor video",
     "video": "videos, which training does not read",  # in a data set that is there
 }
 

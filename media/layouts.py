@@ -18,7 +18,7 @@ def explain_missing(root, mode, domain):
     """-> InputError for a data set, a path, without a folder for `mode`, 'train' or 'test', of `domain`, 'A' or 'B'."""
     expected = os.path.join(root, mode + domain)
     if not os.path.isdir(root):
-        return InputError(f"{root}: no such folder. The images belong into {LAYOUTS.format(root)}")
+        return InputError(f"{root}: no such folder. The images belong in {LAYOUTS.format(root)}")
     command = command_for(root, mode, domain)
     way_out = f". To put it right: {command}" if command else ""
     return InputError(

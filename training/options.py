@@ -8,6 +8,7 @@ import os
 import shlex
 
 from command_line.paths import check_name
+from media.folders import count_of
 from training.checkpoints import command_of, find_checkpoint
 from training.folders import OPTIONS
 from training.presets import own_preset, preset_options
@@ -85,7 +86,7 @@ def read_options(parser, argv, pretraining=False):
     n_A, n_B = channels_of(vars(opt))
     if n_A != n_B and opt.lambda_id:
         if os.environ.get("RANK", "0") == "0":
-            print(f"note: no identity loss, because images of A have {n_A} channels and those of B have {n_B}")
+            print(f"note: no identity loss, because images of A have {count_of(n_A, 'channel')} and those of B {n_B}")
         opt.lambda_id = 0.0
     return opt, checkpoint
 

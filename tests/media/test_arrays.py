@@ -191,7 +191,7 @@ def test_without_tifffile_a_hint_says_so(spectral, monkeypatch):
 def test_four_channels_become_three_and_back(spectral, capsys):
     spectral("--n_epochs", "2", "--sample_interval", "4", "--val_interval", "1", "--lambda_ssim", "1")
     out = capsys.readouterr().out
-    assert out.startswith("note: no identity loss, because images of A have 4 channels and those of B have 3\n")
+    assert out.startswith("note: no identity loss, because images of A have 4 channels and those of B 3\n")
     state = load()
     assert state["options"]["lambda_id"] == 0 and state["G_AB"]["model.1.weight"].shape[1] == 4
     assert state["D_A"]["model.0.weight"].shape[1] == 4 and state["G_BA"]["model.1.weight"].shape[1] == 3
