@@ -43,8 +43,15 @@ HEAVY = dict(preprocess=False, api_visibility="private", concurrency_limit=1, co
 DIRECTIONS = [("A → B", "AB"), ("B → A", "BA")]
 SIZE = "Size: the shorter side in pixels, 0 for the full size"
 KEEP_SIZE = "Enlarge the result to the size of the picture again"
-# on a phone, the result is below the settings
-SHOW_RESULT = "() => innerWidth < 768 && document.querySelector('#said').scrollIntoView({block: 'end'})"
+# On a phone, the result is below the settings. A picture that is drawn, and words, move it a little later
+SHOW_RESULT = """() => {
+    const said = document.querySelector('#said'), show = () => said.scrollIntoView({block: 'end'});
+    if (innerWidth >= 768) return;
+    const changes = new ResizeObserver(show);
+    for (const part of [said, document.querySelector('#result')]) changes.observe(part);
+    setTimeout(() => changes.disconnect(), 3000);
+    show();
+}"""
 
 
 ##############################
@@ -122,8 +129,8 @@ def translate_tab(gr, do, page, tab):
         go.click(do.picture, [picture, editor, *settings], results, **HEAVY),
         go_clip.click(do.clip, [clip, smooth, *settings], results, **HEAVY),
     ]
-    for job in jobs:
-        job.success(None, js=SHOW_RESULT)
+    for event in (go.click, go_clip.click, *(job.then for job in jobs)):
+        event(None, js=SHOW_RESULT)
     stop.click(do.stop, None, None, cancels=jobs, **LIGHT)
     page.unload(do.leave)
 

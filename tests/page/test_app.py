@@ -113,6 +113,13 @@ def by_command(source, *options):
     return open(name, "rb").read()
 
 
+IN_VIEW = """() => {
+    const image = document.querySelector('#result img'), said = document.querySelector('#said').getBoundingClientRect();
+    const box = image?.getBoundingClientRect();
+    return image?.complete && box.height > 50 && box.top >= 0 && said.height > 0 && said.bottom <= innerHeight + 1;
+}"""
+
+
 def fits(page):
     return page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
@@ -130,6 +137,7 @@ def test_a_picture_goes_in_and_its_translation_comes_out(visit, site, tmp_path):
     page.wait_for_selector("#picture img")
     page.click("#go")
     page.wait_for_function("document.querySelector('#said').innerText.includes('Translated in')")
+    page.wait_for_function(IN_VIEW)
     with page.expect_download() as download:
         page.click("#download")
     download.value.save_as(tmp_path / "result.jpg")
