@@ -9,6 +9,7 @@ import threading
 import gradio as gr
 from starlette.middleware import Middleware
 
+from measuring.curves import STYLE as CURVES
 from page.guard import Guard
 from page.handlers import Handlers
 from page.models_found import HOW_TO_TRAIN, Models
@@ -59,7 +60,7 @@ def start(build_page, opt, device, folder):
     try:
         page.launch(
             server_name=opt.host, server_port=opt.port, share=opt.share, max_file_size=max_upload, quiet=True,
-            prevent_thread_lock=True, app_kwargs={"middleware": [guard]}, css_paths=STYLE, head=head, theme=gr.themes.Default(**FONTS),
+            prevent_thread_lock=True, app_kwargs={"middleware": [guard]}, css=CURVES, css_paths=STYLE, head=head, theme=gr.themes.Default(**FONTS),
             footer_links=[], run_history=False, ssr_mode=False, mcp_server=False, enable_monitoring=False, pwa=False,
             allowed_paths=[], inbrowser=False, show_error=False,
         )  # fmt: skip

@@ -6,10 +6,12 @@ import os
 
 import gradio as gr
 
-from page import curves, watch
+from measuring import curves
+from page import watch
 from page.messages import in_words, paragraphs, readable_errors
 from page.models_found import HOW_TO_TRAIN, is_running
 from page.translate import number
+from training.health import SETTLED
 from utils import InputError
 
 
@@ -46,7 +48,7 @@ class WatchHandlers:
         grid, words = (gr.skip(), gr.skip()), []
         if is_new:
             *grid, words = self.grids(run, None if not before or before[0] != run else at, before)
-        return now, status, curves.draw_all(seen.plots), paragraphs(seen.health + words), *grid
+        return now, status, curves.draw_all(seen.plots, SETTLED), paragraphs(seen.health + words), *grid
 
     def grids(self, run, at, before):
         """-> (slider, grid, lines on what is wrong) after grids were added. A slider at its end stays there."""
