@@ -131,7 +131,7 @@ def translate_tab(gr, do, page, tab):
     ]
     for event in (go.click, go_clip.click, *(job.then for job in jobs)):
         event(None, js=SHOW_RESULT)
-    stop.click(do.stop, None, None, cancels=jobs, **LIGHT)
+    stop.click(do.stop, None, said, cancels=jobs, **LIGHT)
     page.unload(do.leave)
 
 

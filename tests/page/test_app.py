@@ -5,6 +5,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
 import struct
 import sys
@@ -66,7 +67,16 @@ class Site:
     def translate(self, picture, painted=None, session=None, **changes):
         values = dict(run="tiny", checkpoint="latest", direction="AB", size=32, keep_size=False, strength=1, mix_run="",
                       mix_checkpoint=None, mix=0.5)  # fmt: skip
-        return self.call("picture", [picture, painted, *(values | changes).values()], session)
+        return refusal(*self.call("picture", [picture, painted, *(values | changes).values()], session))
+
+
+def refusal(ok, output):
+    """An answer that leaves everything as it was, besides what it says -> (False, that); others as they are"""
+    if ok is not True or 'class="failed"' not in output[2]:
+        return ok, output
+    assert all(output[i] == {"__type__": "update"} for i in (0, 1, 3))
+    (text,) = re.fullmatch(r'<p class="failed" role="alert">(.*)</p>', output[2]).groups()
+    return False, text
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +171,9 @@ def test_a_picture_goes_in_and_its_translation_comes_out(visit, site, tmp_path):
     text = page.locator("[data-testid=toast-body]").inner_text()
     assert "b.png: broken, or not an image of a format that is read" in text
     assert "Traceback" not in text and str(site.folder) not in text
+    assert page.inner_text("#said").strip() in text  # stays after the pop-up is gone
+    assert page.locator("#result img").count() == 2 and page.inner_text("#download") == "Download photo_translated.jpg"
+    assert page.get_by_text("Error", exact=True).count() <= 1  # the title of the pop-up
 
 
 @pytest.mark.chromium
@@ -335,6 +348,21 @@ def test_unknown_functions_and_too_few_values(site, photo):
         assert ok and before is None and "there is no such run" in status and "<img" not in status
 
 
+@pytest.mark.parametrize("message, said", [
+    ("a.png: more than the limit of 9 pixels. If you trust the file, raise the limit with --max_pixels of translate.py. "
+     "To train on it, make it smaller; a JPEG can also be translated with --size", "a.png: more than the limit of 9 pixels"),
+    ("a.jpg: broken, or not an image (OSError: truncated). translate.py --allow_truncated takes what can be decoded",
+     "a.jpg: broken, or not an image (OSError: truncated)"),
+    ("a.png: out of memory. Try a smaller --tile, --batch_size or --size", "a.png: out of memory. Try a smaller size"),
+    ("the painted mask: is broken. Clear it and paint again", "the painted mask: is broken. Clear it and paint again"),
+    ("a--b. c.png: is empty", "a--b. c.png: is empty"),
+])  # fmt: skip
+def test_a_visitor_is_not_sent_to_the_command_line(message, said):
+    from page.messages import in_words
+
+    assert in_words(InputError(message)) == said
+
+
 def test_masks_of_a_visitor(site, photo):
     for painted in ({"layers": [{"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}], "background": None},):
         assert site.translate(photo, painted)[0] == 400
@@ -410,15 +438,19 @@ def test_stopping_a_video(site, tmp_path):
     values = ["tiny", "latest", "AB", 0, False, 1, "", None, 0.5]
     ok, (_, video, text, download) = site.call("clip", [clip, 0, *values])
     assert ok and download["label"] == "Download clip_translated.mp4" and "9 frames" in json.dumps(text)
-    assert site.call("clip", [clip, 2, *values])[0] is False
+    assert refusal(*site.call("clip", [clip, 2, *values])) == (False, "smooth 2: is not a number from 0 to 1")
     do = site.page.fns[site.numbers["clip"]].fn.__self__
     request = types.SimpleNamespace(session_hash="s")
 
-    def progress(*_, **__):  # after the first frames
-        do.stop(request)
+    said = []
 
-    with pytest.raises(gradio.Error, match="stopped"):
-        do.clip(clip, 0, *values, progress=progress, request=request)
+    def progress(*_, unit=None, **__):
+        if unit == "frames":  # after the first ones
+            said.append(do.stop(request))
+
+    assert "stopped" in do.clip(clip, 0, *values, progress=progress, request=request)[2]
+    (n,) = re.fullmatch("<p>Stopped after ([1-8]) of 9 frames.</p>", said[0]).groups()
+    assert len(said) == 1 and do.stop(request) == "<p>Stopped.</p>"  # nothing is translated any longer
 
 
 def test_a_thousand_other_sessions_do_not_undo_a_stop(site):
