@@ -141,15 +141,16 @@ def watch_tab(gr, do, tab):
     status = gr.HTML(elem_classes="text", elem_id="status")
     health = gr.HTML(elem_classes="text", elem_id="health")
     plots = gr.HTML(elem_id="plots")
-    at = gr.Slider(0, 1, step=1, label="Sample grids over time", visible=False, elem_id="at")
-    grid = gr.Image(interactive=False, visible=False, label="Sample grid", elem_id="grid", buttons=["fullscreen"])
+    at = gr.Slider(0, 1, step=1, label="Sample grid", visible=False, elem_id="at")
+    looks = dict(show_label=False, elem_id="grid", buttons=["fullscreen"])
+    grid = gr.Image(interactive=False, visible=False, label="Sample grid", **looks)
     gr.HTML(f"<p>Columns: {', '.join(GRID)}.</p>")
     before, timer = gr.State(), gr.Timer(3)
 
     tab.select(do.runs_listed, run, run, **LIGHT)
     for now in (timer.tick, run.change, tab.select):
         now(do.watch, [run, before, at], [before, status, plots, health, at, grid], **LIGHT)
-    at.input(do.grid, [run, at], grid, **LIGHT)
+    at.input(do.grid, [run, at], [at, grid], **LIGHT)
 
 
 def compare_tab(gr, do, tab):

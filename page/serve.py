@@ -49,7 +49,7 @@ def start(build_page, opt, device, folder):
     folder:     for uploads and results
     """
     do = Handlers(Translators(Models(files=tuple(opt.checkpoint)), device), folder)
-    max_upload = opt.max_upload * 10**6
+    max_upload = opt.max_upload * 2**20  # the MB that Gradio shows
     hosts = LOCAL if opt.host in LOCAL and not opt.share else None
     page = build_page(do)
     counts = {number: len(fn.inputs) for number, fn in page.fns.items()}

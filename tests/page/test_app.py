@@ -211,6 +211,16 @@ def test_a_run_that_is_training_is_watched(visit):
             page.get_by_role("option", name=name).click()
             page.wait_for_function(f"document.querySelector('#status').innerText.startsWith({json.dumps(name)})")
         page.wait_for_selector("#grid img")
+        page.wait_for_function("document.querySelector('#at').innerText.includes('Sample grid of step 10')")
+        assert page.locator("#at").inner_text().split() == "Sample grid of step 10".split()  # no positions
+        assert not page.locator("#at input[type=number]").is_visible()
+        labels = page.locator("#grid label").evaluate_all("all => all.map((label) => label.offsetWidth)")
+        assert all(width <= 1 for width in labels)  # for screen readers only
+        slider = page.locator("#at input[type=range]")
+        slider.focus()
+        page.keyboard.press("ArrowLeft")
+        page.wait_for_function("document.querySelector('#at').innerText.includes('Sample grid of step 8')")
+        assert slider.evaluate("input => getComputedStyle(input).outlineStyle") == "solid"
         assert "health at step 10" in page.inner_text("#health")
     finally:
         for name in ("growing", SCRIPT):
@@ -333,6 +343,7 @@ def test_broken_uploads_are_one_sentence(site, case):
 
 
 def test_large_uploads_and_calls(site):
+    assert site.get("/config").json()["max_file_size"] == 2 * 2**20  # browsers are told 2 MB, as Gradio counts them
     assert site.client.post("/gradio_api/upload", files={"files": ("a.png", bytes(3_000_000))}).status_code == 413
     assert site.join("picture", ["x" * 3_000_000], "abc").status_code == 413
 
