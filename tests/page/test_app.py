@@ -174,6 +174,9 @@ def test_a_picture_goes_in_and_its_translation_comes_out(visit, site, tmp_path):
     assert page.inner_text("#said").strip() in text  # stays after the pop-up is gone
     assert page.locator("#result img").count() == 2 and page.inner_text("#download") == "Download photo_translated.jpg"
     assert page.get_by_text("Error", exact=True).count() <= 1  # the title of the pop-up
+    button = page.locator("#download")
+    button.evaluate("button => { button.textContent = 'Download ' + 'x'.repeat(80) + '_translated.jpg'; }")
+    assert button.evaluate("button => button.scrollWidth <= button.clientWidth") and fits(page)
 
 
 @pytest.mark.chromium
@@ -435,17 +438,38 @@ def test_without_a_run_it_says_how_to_make_one(tmp_path, monkeypatch):
     assert "python cyclegan.py" in WatchHandlers(do.models).watch(None, None, 0)[1]
 
 
-def test_stopping_a_video(site, tmp_path):
+def clip_of(n):
+    """-> bytes of an .mp4 file of n frames of 32 x 32 pixels"""
     av = pytest.importorskip("av")
     data = io.BytesIO()
     with av.open(data, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=10)
         stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
-        for i in range(9):
-            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 20 * i, np.uint8))
+        for i in range(n):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 20 * i % 256, np.uint8))
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    clip = site.upload("clip.mp4", data.getvalue())
+    return data.getvalue()
+
+
+@pytest.mark.chromium
+def test_a_stopped_video_says_how_far_it_came(visit):
+    page = visit()
+    page.get_by_role("tab", name="Video or other file").click()
+    page.set_input_files("#clip input[type=file]", {"name": "a.mp4", "mimeType": "video/mp4", "buffer": clip_of(400)})
+    page.wait_for_selector("#clip :text('a.mp4')")
+    page.get_by_label("Size: the shorter side").first.fill("512")
+    page.click("#go_clip")
+    page.get_by_text(re.compile(r"[1-9]\d*/400")).first.wait_for()
+    page.get_by_role("button", name="Stop", exact=True).click()
+    page.wait_for_function("document.querySelector('#said').innerText.startsWith('Stopped')")
+    assert re.fullmatch(r"Stopped after [1-9]\d* of 400 frames\.", page.inner_text("#said").strip())
+    page.wait_for_timeout(1500)
+    assert page.get_by_text(re.compile("/400")).count() == 0 and page.get_by_text("Error", exact=True).count() == 0
+
+
+def test_stopping_a_video(site):
+    clip = site.upload("clip.mp4", clip_of(9))
     values = ["tiny", "latest", "AB", 0, False, 1, "", None, 0.5]
     ok, (_, video, text, download) = site.call("clip", [clip, 0, *values])
     assert ok and download["label"] == "Download clip_translated.mp4" and "9 frames" in json.dumps(text)
