@@ -43,8 +43,15 @@ HEAVY = dict(preprocess=False, api_visibility="private", concurrency_limit=1, co
 DIRECTIONS = [("A → B", "AB"), ("B → A", "BA")]
 SIZE = "Size: the shorter side in pixels, 0 for the full size"
 KEEP_SIZE = "Enlarge the result to the size of the picture again"
-# on a phone, the result is below the settings
-SHOW_RESULT = "() => innerWidth < 768 && document.querySelector('#said').scrollIntoView({block: 'end'})"
+# On a phone, the result is below the settings. A picture that is drawn, and words, move it a little later
+SHOW_RESULT = """() => {
+    const said = document.querySelector('#said'), show = () => said.scrollIntoView({block: 'end'});
+    if (innerWidth >= 768) return;
+    const changes = new ResizeObserver(show);
+    for (const part of [said, document.querySelector('#result')]) changes.observe(part);
+    setTimeout(() => changes.disconnect(), 3000);
+    show();
+}"""
 
 
 ##############################
@@ -122,9 +129,9 @@ def translate_tab(gr, do, page, tab):
         go.click(do.picture, [picture, editor, *settings], results, **HEAVY),
         go_clip.click(do.clip, [clip, smooth, *settings], results, **HEAVY),
     ]
-    for job in jobs:
-        job.success(None, js=SHOW_RESULT)
-    stop.click(do.stop, None, None, cancels=jobs, **LIGHT)
+    for event in (go.click, go_clip.click, *(job.then for job in jobs)):
+        event(None, js=SHOW_RESULT)
+    stop.click(do.stop, None, said, cancels=jobs, **LIGHT)
     page.unload(do.leave)
 
 
@@ -134,15 +141,16 @@ def watch_tab(gr, do, tab):
     status = gr.HTML(elem_classes="text", elem_id="status")
     health = gr.HTML(elem_classes="text", elem_id="health")
     plots = gr.HTML(elem_id="plots")
-    at = gr.Slider(0, 1, step=1, label="Sample grids over time", visible=False, elem_id="at")
-    grid = gr.Image(interactive=False, visible=False, label="Sample grid", elem_id="grid", buttons=["fullscreen"])
+    at = gr.Slider(0, 1, step=1, label="Sample grid", visible=False, elem_id="at")
+    looks = dict(show_label=False, elem_id="grid", buttons=["fullscreen"])
+    grid = gr.Image(interactive=False, visible=False, label="Sample grid", **looks)
     gr.HTML(f"<p>Columns: {', '.join(GRID)}.</p>")
     before, timer = gr.State(), gr.Timer(3)
 
     tab.select(do.runs_listed, run, run, **LIGHT)
     for now in (timer.tick, run.change, tab.select):
         now(do.watch, [run, before, at], [before, status, plots, health, at, grid], **LIGHT)
-    at.input(do.grid, [run, at], grid, **LIGHT)
+    at.input(do.grid, [run, at], [at, grid], **LIGHT)
 
 
 def compare_tab(gr, do, tab):

@@ -11,6 +11,7 @@ Quality and speed of trained generators.
     results     the table, the curves, the sheets of the best and worst cases
     volumes     evaluates generators of volumes
     attribution which pixels decide on a score, and what the stages of a generator respond to
+    logs        reads the logs of runs, and the time that runs take; plot draws their curves, curves does so as SVG
     timing      time, memory and operation counts
 
 May import cyclegan.py and everything below it.

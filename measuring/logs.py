@@ -94,7 +94,12 @@ def names_by_plot(records):
     shown = {"loss_G", *(name for names in PLOTS.values() for name in names or ())}  # loss_G is the sum of the others
     others = sorted(name for name in logged - shown if name.startswith("loss_"))
     plots = {title: [n for n in (others if names is None else names) if n in logged] for title, names in PLOTS.items()}
-    return {title: names for title, names in plots.items() if names}
+    and_tests = ", and on test images"
+    return {
+        title if any(name.startswith("val_") for name in names) else title.removesuffix(and_tests): names
+        for title, names in plots.items()
+        if names
+    }
 
 
 def draw_plots(logs, smooth, path):

@@ -6,7 +6,7 @@ Writes a report of training runs: one HTML file that holds everything, for a bro
 
 The report says what was trained on what, by which command and version, and what it cost. It shows the curves, the
 sample grids over time, the health remarks, the results of evaluate.py, and test images before and after. What is not
-there is left out: without matplotlib there are no curves, and without the data set no test images. It names folders of
+there is left out: without the data set there are no test images. It names folders of
 this machine, in the commands and options, and shows images of the data set.
 """
 
@@ -26,7 +26,8 @@ from command_line.progress import duration
 from command_line.run import run_script
 from datasets import find_folder
 from inference import load_translator
-from measuring.logs import conditions_of, draw_plots, read_log, seconds_taken
+from measuring.curves import STYLE, draw_all, plots_of
+from measuring.logs import conditions_of, read_log, seconds_taken
 from measuring.results import MEASURES, arrow, best_epochs, is_of_run, with_unit
 from media.folders import ImageFiles, evenly_spaced
 from media.images import load_image
@@ -37,6 +38,7 @@ from utils import InputError, whole_file
 from variants.stored_options import check_options, confirm_paths, read_record
 
 N_GRIDS, N_TESTS = 24, 4  # sample grids that are shown, and test images of each direction
+ARROWS = {"AB": "A → B", "BA": "B → A"}
 LIMIT = 15_000_000  # bytes of a report; above it, pictures are made smaller
 
 
@@ -67,21 +69,6 @@ def read_pictures(titled):
     return found
 
 
-def curves(logs, smooth):
-    """-> a data URI of the plots of all runs, or None without matplotlib. logs: {name: records}"""
-    path = os.path.join("images", f".curves_{os.getpid()}.png")
-    try:
-        draw_plots(logs, smooth, path)
-        with open(path, "rb") as file:
-            return "data:image/png;base64," + base64.b64encode(file.read()).decode()
-    except InputError as error:  # no matplotlib, or nothing to draw
-        print(f"note: {error}")
-        return None
-    finally:
-        if os.path.exists(path):
-            os.remove(path)
-
-
 def sample_grids(name):
     """-> list of (step, PIL image), evenly spaced over the training"""
     folder = os.path.join("images", name)
@@ -99,7 +86,7 @@ def case_sheets(name):
             if os.path.isdir(folder) else []  # fmt: skip
         if found:
             newest = max(found, key=lambda file: os.path.getmtime(os.path.join(folder, file)))
-            sheets.append((arrow(direction), os.path.join(folder, newest)))
+            sheets.append((ARROWS[direction], os.path.join(folder, newest)))
     return read_pictures(sheets)
 
 
@@ -235,10 +222,20 @@ def results_of(history):
         values = [results.get(direction, {}).get(measure) for direction in ("AB", "BA")]
         if any(value is not None for value in values):
             better = {True: " (higher is better)", False: " (lower is better)", None: ""}[higher]
-            rows.append(
-                (with_unit(title, unit) + better, *("" if value is None else f"{value:.4g}" for value in values))
-            )
-    return rows, best_epochs(history) if len(history) > 1 else []
+            cells = ["" if value is None else decimal(measure, value) for value in values]
+            rows.append((with_unit(title, unit) + better, *cells))
+    return rows, [with_arrows(line) for line in best_epochs(history)] if len(history) > 1 else []
+
+
+def decimal(measure, value):
+    """A value of MEASURES with as many decimals as others of its kind, so that columns can be compared"""
+    return (
+        f"{value:.2f}" if measure.endswith(("_l1", "_psnr")) or measure.startswith(("fid", "kid")) else f"{value:.4f}"
+    )
+
+
+def with_arrows(text):
+    return text.replace("A -> B", ARROWS["AB"]).replace("B -> A", ARROWS["BA"])
 
 
 ##############################
@@ -254,9 +251,9 @@ def describe_run(name, records, opt):
     measured = how_measured(newest[max(history)]) if history else ""
     return {
         "name": name, "facts": facts_of(name, record, records), "grids": sample_grids(name),
-        "health": [(condition, steps[:5], advice) for condition, steps, advice in conditions_of(records)],
+        "health": [(with_arrows(condition), steps[:5], with_arrows(advice)) for condition, steps, advice in conditions_of(records)],
         "rows": rows, "measured": measured, "best": best, "sheets": case_sheets(name),
-        "pairs": {arrow(d): pairs for d, pairs in before_and_after(name, record["options"], opt.data_dir).items()},
+        "pairs": {ARROWS[d]: pairs for d, pairs in before_and_after(name, record["options"], opt.data_dir).items()},
     }  # fmt: skip
 
 
@@ -287,15 +284,15 @@ def write_report(opt):
     path = opt.output or os.path.join("images", opt.names[0], "report.html")
     folder = os.path.dirname(os.path.abspath(__file__))
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(folder), autoescape=True)
-    template, plots = environment.get_template("report.html"), curves(logs, opt.smooth)
+    template, plots = environment.get_template("report.html"), draw_all(plots_of(logs, opt.smooth), opt.smooth)
     with open(os.path.join(folder, "report.js"), encoding="utf-8") as file:
         script = file.read()
     # the page may run this script only: it holds texts from files, and is made to be passed on
     script_hash = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     runs = [describe_run(name, records, opt) for name, records in logs.items()]
     for width in (320, 200, 120):
-        text = template.render(runs=[embedded(run, width) for run in runs], curves=plots, title=", ".join(opt.names),
-                               columns=GRID, script=markupsafe.Markup(script), script_hash=script_hash)  # fmt: skip
+        text = template.render(runs=[embedded(run, width) for run in runs], curves=markupsafe.Markup(plots), style=markupsafe.Markup(STYLE),
+                               title=", ".join(opt.names) + ": training report", columns=GRID, script=markupsafe.Markup(script), script_hash=script_hash)  # fmt: skip
         if len(text) <= LIMIT:
             break
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)

@@ -5,7 +5,6 @@ The page of app.py: translating, watching and comparing in a browser.
     translate     an uploaded file -> the file that translate.py writes
     watch         what a run has logged so far: curves, health, remaining time, sample grids
     compare       one picture through every kept checkpoint of a run
-    curves        plots as SVG
     handlers, watch_handlers   what the buttons do: connect the modules above with Gradio
     messages      errors and notes, as visitors see them
     guard         which requests of a browser are answered

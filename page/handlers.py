@@ -14,7 +14,7 @@ import gradio as gr
 from command_line.paths import is_inside
 from media.containers import is_video
 from page.compare import through_checkpoints
-from page.messages import paragraphs, readable_errors
+from page.messages import failed, paragraphs, readable_errors, without_advice
 from page.models_found import HOW_TO_TRAIN, LATEST, shown
 from page.translate import (
     before_and_after,
@@ -44,6 +44,7 @@ class Handlers:
     def __init__(self, translators, folder):
         self.translators, self.models, self.folder = translators, translators.models, os.path.realpath(folder)
         self.stopped, self.lock = {}, threading.Lock()  # keys: sessions whose video is to be stopped, the oldest first
+        self.frames = {}  # session: (frames done, frames in all or None) of the video that is translated for it
 
     ##############################
     #   Files
@@ -143,14 +144,19 @@ class Handlers:
         def show(done, total):
             if session in self.stopped:
                 raise InputError("stopped")
+            self.frames[session] = done, total
             progress((done, total), desc="translating", unit="frames")
 
         values = run, checkpoint, direction, size, keep_size, strength, mix_run, mix_checkpoint, mix
-        return self.translate(data, values, progress, smooth=smooth, show=show)
+        try:
+            return self.translate(data, values, progress, smooth=smooth, show=show)
+        finally:
+            self.frames.pop(session, None)
 
     def translate(self, data, values, progress, painted=None, smooth=0, show=None):
-        """values: the arguments of read_settings; show: called with the number of frames done, and of all frames"""
-        with readable_errors():
+        """values: the arguments of read_settings; show: called with the number of frames done, and of all frames.
+        An error leaves the earlier result as it is, and its words below it."""
+        try:
             source, folder = self.upload(data), self.new_folder()
             settings, smooth = read_settings(*values), number("smooth", smooth, 0, 1)
             progress(0.1, desc="loading the checkpoint")
@@ -161,7 +167,9 @@ class Handlers:
             target, notes = translate_file(source, settings, self.translators, folder, mask, smooth, show)
             seconds = time.monotonic() - started
             progress(0.9, desc="drawing the preview")
-            return self.results(source, target, [f"Translated in {seconds:.1f} s.", *notes])
+            return self.results(source, target, [f"Translated in {seconds:.1f} s.", *map(without_advice, notes)])
+        except (InputError, OSError, RuntimeError, MemoryError) as error:
+            return gr.skip(), gr.skip(), failed(error), gr.skip()
 
     def results(self, source, target, words):
         """-> (before and after, video, text, download button) of a translated file"""
@@ -176,13 +184,17 @@ class Handlers:
         return gr.ImageSlider(value=pair, visible=True), gr.Video(visible=False), paragraphs(words), download
 
     def stop(self, request: gr.Request):
-        """Stops the video of a session."""
+        """Stops the video of a session -> HTML that says how far it came"""
+        self.leave(request)
+        done, total = self.frames.get(request.session_hash, (0, None))
+        return paragraphs([f"Stopped after {done} of {total} frames." if total else "Stopped."])
+
+    def leave(self, request: gr.Request):
+        """Stops the video of a visitor who has closed the page. Gradio drops what still waits."""
         self.stopped.pop(request.session_hash, None)
         self.stopped[request.session_hash] = True
         while len(self.stopped) > N_STOPPED:
             del self.stopped[next(iter(self.stopped))]
-
-    leave = stop  # of a visitor who has closed the page. Gradio drops what still waits
 
     ##############################
     #   Compare
@@ -196,7 +208,7 @@ class Handlers:
             left = gr.Gallery(value=columns[0], label=run)
             return left, gr.Gallery(value=columns[1], label=other or "", visible=bool(other)), paragraphs([text])
 
-        with readable_errors():
+        try:
             source = self.upload(data)
             for column, name in zip(columns, [run, other] if other else [run]):
                 settings = read_settings(name, LATEST, direction, size, keep_size, 1.0)
@@ -209,6 +221,9 @@ class Handlers:
                     yield state(f"{name}: {n} of {total} checkpoints")
                 if len(column) == 1:
                     raise InputError(f"{shown(name)}: has no checkpoint for this direction")
+        except (InputError, OSError, RuntimeError, MemoryError) as error:
+            yield *(state("")[:2] if columns[0] else (gr.skip(), gr.skip())), failed(error)
+            return
         n = len(columns[0] + columns[1]) - 1 - bool(other)
         yield state(f"{n} translations, the oldest checkpoint first." if n > 1 else "One checkpoint was kept.")
 

@@ -9,6 +9,7 @@ import threading
 import gradio as gr
 from starlette.middleware import Middleware
 
+from measuring.curves import STYLE as CURVES
 from page.guard import Guard
 from page.handlers import Handlers
 from page.models_found import HOW_TO_TRAIN, Models
@@ -48,7 +49,7 @@ def start(build_page, opt, device, folder):
     folder:     for uploads and results
     """
     do = Handlers(Translators(Models(files=tuple(opt.checkpoint)), device), folder)
-    max_upload = opt.max_upload * 10**6
+    max_upload = opt.max_upload * 2**20  # the MB that Gradio shows
     hosts = LOCAL if opt.host in LOCAL and not opt.share else None
     page = build_page(do)
     counts = {number: len(fn.inputs) for number, fn in page.fns.items()}
@@ -59,7 +60,7 @@ def start(build_page, opt, device, folder):
     try:
         page.launch(
             server_name=opt.host, server_port=opt.port, share=opt.share, max_file_size=max_upload, quiet=True,
-            prevent_thread_lock=True, app_kwargs={"middleware": [guard]}, css_paths=STYLE, head=head, theme=gr.themes.Default(**FONTS),
+            prevent_thread_lock=True, app_kwargs={"middleware": [guard]}, css=CURVES, css_paths=STYLE, head=head, theme=gr.themes.Default(**FONTS),
             footer_links=[], run_history=False, ssr_mode=False, mcp_server=False, enable_monitoring=False, pwa=False,
             allowed_paths=[], inbrowser=False, show_error=False,
         )  # fmt: skip

@@ -50,16 +50,14 @@ class Settings:
 def read_settings(run, checkpoint, direction, size, keep_size, strength, mix_run=None, mix_checkpoint=None, mix=None):
     """The values of a form, of any type -> Settings. Raises InputError. Names are checked when they are used.
 
-    size: 0 or None for the size of the upload
+    size: 0 or None for the size of the upload, which keep_size does not change
     """
     size = number("size", size or 0, 0, LARGEST_SIDE)
     if size != int(size):
         raise InputError(f"size {shown(size)}: is not a whole number of pixels")
-    if keep_size and not size:
-        raise InputError("keep the size: requires a size at which the picture is translated")
     strength = number("strength", strength, 0, 1)
     mix = number("share of the second checkpoint", mix, 0, 1) if mix_run else None
-    return Settings(run, checkpoint, direction, int(size) or None, bool(keep_size), strength, mix_run or None,
+    return Settings(run, checkpoint, direction, int(size) or None, bool(keep_size and size), strength, mix_run or None,
                     mix_checkpoint if mix_run else None, mix)  # fmt: skip
 
 

@@ -7,21 +7,12 @@ import os
 import time
 
 from command_line.progress import roughly
-from measuring.logs import (
-    conditions_of,
-    curve,
-    label_of,
-    last_step,
-    names_by_plot,
-    read_log,
-    seconds_left,
-)  # fmt: skip
+from measuring.curves import plots_of
+from measuring.logs import conditions_of, last_step, read_log, seconds_left
 from media.images import load_image
 from page.models_found import Models, is_running, modified
 from training.health import SETTLED, Health
 from utils import InputError
-
-N_POINTS = 400  # of a curve, at most
 
 
 @dataclasses.dataclass
@@ -63,7 +54,9 @@ def look_at(models: Models, run, smooth=SETTLED, now=None):
         return Seen(f"{run}: {'training has begun; nothing' if running else 'nothing'} has been logged yet")
     step, last = records[-1]["step"], last_step(record, records)
     left = seconds_left(record, records, max(0.0, now - modified(log))) if running else None
-    return Seen(describe(run, running, step, last, left), step, health_of(record, records), plots_of(records, smooth))
+    return Seen(
+        describe(run, running, step, last, left), step, health_of(record, records), plots_of({run: records}, smooth)
+    )
 
 
 def describe(run, running, step, last, left):
@@ -75,26 +68,8 @@ def describe(run, running, step, last, left):
 
 
 ##############################
-#   Curves and health
+#   Health
 ##############################
-
-
-def plots_of(records, smooth):
-    """-> {title: list of (label, steps, values)}, the plots of measuring.plot, thinned out to N_POINTS a curve"""
-    return {
-        title: [
-            (label_of(name), *thinned(*curve(records, name, smooth if name.startswith("loss_") else 0)))
-            for name in names
-        ]
-        for title, names in names_by_plot(records).items()
-    }
-
-
-def thinned(steps, values):
-    """At most N_POINTS points of a curve, evenly spaced, with the last one"""
-    stride = -(-len(steps) // N_POINTS)
-    chosen = range((len(steps) - 1) % stride, len(steps), stride)
-    return [steps[i] for i in chosen], [values[i] for i in chosen]
 
 
 def health_of(record, records):

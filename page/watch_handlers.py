@@ -6,10 +6,12 @@ import os
 
 import gradio as gr
 
-from page import curves, watch
+from measuring import curves
+from page import watch
 from page.messages import in_words, paragraphs, readable_errors
 from page.models_found import HOW_TO_TRAIN, is_running
 from page.translate import number
+from training.health import SETTLED
 from utils import InputError
 
 
@@ -46,7 +48,7 @@ class WatchHandlers:
         grid, words = (gr.skip(), gr.skip()), []
         if is_new:
             *grid, words = self.grids(run, None if not before or before[0] != run else at, before)
-        return now, status, curves.draw_all(seen.plots), paragraphs(seen.health + words), *grid
+        return now, status, curves.draw_all(seen.plots, SETTLED), paragraphs(seen.health + words), *grid
 
     def grids(self, run, at, before):
         """-> (slider, grid, lines on what is wrong) after grids were added. A slider at its end stays there."""
@@ -54,22 +56,31 @@ class WatchHandlers:
         if not steps:
             return gr.Slider(visible=False), gr.Image(value=None, visible=False), []
         at = len(steps) - 1 if type(at) not in (int, float) or at >= before[4] - 1 else int(at)
-        slider = gr.Slider(minimum=0, maximum=max(1, len(steps) - 1), value=at, visible=len(steps) > 1)
+        slider = gr.Slider(
+            minimum=0, maximum=max(1, len(steps) - 1), value=at, visible=len(steps) > 1, label=of_step(steps, at)
+        )
         try:
             return slider, self.picture_of_grid(run, at), []
         except (InputError, OSError) as error:
             return slider, gr.Image(value=None, visible=False), [in_words(error)]
 
     def grid(self, run, at):
-        """A position of the slider -> the grid"""
+        """A position of the slider -> (slider, the grid)"""
         with readable_errors():
-            return self.picture_of_grid(run, int(number("position", at, 0, 10**9))) if run else None
+            at = int(number("position", at, 0, 10**9))
+            steps = self.models.grids(run) if run else []
+            if not steps:
+                return gr.skip(), None
+            return gr.Slider(label=of_step(steps, at)), self.picture_of_grid(run, at)
 
     def picture_of_grid(self, run, at):
         steps = self.models.grids(run)
         if not steps:
             return None
         step = steps[min(at, len(steps) - 1)]
-        return gr.Image(
-            value=watch.grid_of(self.models, run, step), label=f"Sample grid of step {step:,}", visible=True
-        )
+        return gr.Image(value=watch.grid_of(self.models, run, step), visible=True)
+
+
+def of_step(steps, at):
+    """The label of the slider. The grid has none, which would cover the captions of its columns."""
+    return f"Sample grid of step {steps[min(at, len(steps) - 1)]:,}"

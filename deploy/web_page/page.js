@@ -71,7 +71,9 @@ function translate() {
   } catch {
     return sayError(FAILURES.memory());
   }
-  const mine = ++job, note = size < wanted ? ` ${wanted} pixels would take too much memory here.` : "";
+  const mine = ++job, isSmaller = size === network().size && size < Math.min(bitmap.width, bitmap.height);
+  const note = size < wanted ? ` ${wanted} pixels would take too much memory here.`
+    : isSmaller ? " The network was trained at this size. Enter a larger one for more pixels." : "";
   let began, on;
   $("translate").disabled = true;
   $("stop").hidden = false;

@@ -385,9 +385,12 @@ def test_another_size_and_direction_on_a_phone(visit):
     page.set_input_files("#photo", "large.png")
     first = result(page)[1]
     assert np.abs(first - by_command("large.png", 48)).max() <= 2
+    larger = "The network was trained at this size. Enter a larger one for more pixels."
+    assert page.inner_text("#facts").startswith("68 × 48 pixels, ") and page.inner_text("#facts").endswith(larger)
     page.fill("#size", "75")  # not a multiple of what the network needs
     page.click("#translate")
     page.wait_for_selector("#facts:has-text('106 × 75')")
+    assert larger not in page.inner_text("#facts")
     assert np.abs(result(page)[1] - by_command("large.png", 75)).max() <= 2
     page.select_option("#direction", label="zebra → horse")
     page.wait_for_selector("#facts:has-text('68 × 48')")  # the trained size again

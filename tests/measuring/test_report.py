@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 
 import pytest
 from helpers import SMALL
@@ -65,8 +66,13 @@ def test_a_report(run, capsys):
     assert any("--ngf 4" in text for text in page.texts)
     n_grids = len([name for name in os.listdir("images/tiny") if name[:-4].isdecimal()])
     pictures = page.pictures()
-    # 2 test images of each direction before and after, the grids, and the curves
-    assert len(pictures) == 8 + n_grids + 1
+    # 2 test images of each direction before and after, and the grids; the curves are text
+    assert len(pictures) == 8 + n_grids
+    assert (
+        len([tag for tag, _ in page.tags if tag == "svg"]) == 7 and "discriminator and adversarial loss" in page.texts
+    )
+    assert "A → B: move the slider. On the left is the test image, on the right its translation." in page.texts
+    assert page.texts[0] == "tiny: training report" and not any("A -> B" in text for text in page.texts)
     assert pictures[0].size == pictures[1].size == (32, 32)
     hidden = [a for tag, a in page.tags if tag == "img" and "data-step" in a and "hidden" in a]
     assert len(hidden) == n_grids - 1  # one is seen before anything is moved
@@ -109,7 +115,7 @@ def test_the_results_of_evaluate(run):
         file.write('{"epoch": 3, "results": 7}\n{"epoch"\n')
     page = run()
     assert "cycle reconstruction, L1, of 255 (lower is better)" in page.texts
-    assert "12.5" in page.texts and "20" not in page.texts and "77" not in page.texts  # at another size
+    assert "12.50" in page.texts and "20.00" not in page.texts and "77.00" not in page.texts  # at another size
     assert "epoch 2; 3 of testA; 48 × 32 pixels; 2026-01-02; not measured: FID, KID" in page.texts
     assert any("epoch     2" in text for text in page.texts)
 
@@ -124,6 +130,33 @@ def test_what_a_file_says_is_text_and_no_page(run):
     page = run()
     assert sum(tag == "script" for tag, _ in page.tags) == 1
     assert script in page.texts
+
+
+WHOLE_WORDS = """() => [...document.querySelectorAll('th')].filter((th) => {
+    const words = document.createRange();
+    words.selectNodeContents(th);
+    const lines = new Set([...words.getClientRects()].map((box) => Math.round(box.top)));
+    return th.innerText && lines.size > th.innerText.trim().split(/\\s+/).length;
+}).map((th) => th.innerText)"""
+
+
+@pytest.mark.slow
+@pytest.mark.chromium
+def test_no_word_of_a_heading_is_broken(run, browser):
+    with open("saved_models/tiny/metrics.jsonl", "w") as file:
+        file.write(json.dumps({"epoch": 2, "results": {"AB": {"cycle_l1": 12.0}, "BA": {"cycle_l1": 120.3}}}) + "\n")
+    shutil.copytree("saved_models/tiny", "saved_models/other")
+    for names, width in (([], 390), (["other"], 390), (["other"], 1280)):
+        run(*names)
+        page = browser.new_page(viewport={"width": width, "height": 844}, color_scheme="dark")
+        page.goto(f"file://{os.path.abspath('images/tiny/report.html')}")
+        assert page.evaluate(WHOLE_WORDS) == []
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        columns = page.evaluate(
+            "getComputedStyle(document.querySelector('.curves')).gridTemplateColumns.split(' ').length"
+        )
+        assert columns == (1 if width == 390 else 3)
+        page.close()
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
 import struct
 import sys
@@ -66,7 +67,16 @@ class Site:
     def translate(self, picture, painted=None, session=None, **changes):
         values = dict(run="tiny", checkpoint="latest", direction="AB", size=32, keep_size=False, strength=1, mix_run="",
                       mix_checkpoint=None, mix=0.5)  # fmt: skip
-        return self.call("picture", [picture, painted, *(values | changes).values()], session)
+        return refusal(*self.call("picture", [picture, painted, *(values | changes).values()], session))
+
+
+def refusal(ok, output):
+    """An answer that leaves everything as it was, besides what it says -> (False, that); others as they are"""
+    if ok is not True or 'class="failed"' not in output[2]:
+        return ok, output
+    assert all(output[i] == {"__type__": "update"} for i in (0, 1, 3))
+    (text,) = re.fullmatch(r'<p class="failed" role="alert">(.*)</p>', output[2]).groups()
+    return False, text
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +123,13 @@ def by_command(source, *options):
     return open(name, "rb").read()
 
 
+IN_VIEW = """() => {
+    const image = document.querySelector('#result img'), said = document.querySelector('#said').getBoundingClientRect();
+    const box = image?.getBoundingClientRect();
+    return image?.complete && box.height > 50 && box.top >= 0 && said.height > 0 && said.bottom <= innerHeight + 1;
+}"""
+
+
 def fits(page):
     return page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
@@ -130,6 +147,7 @@ def test_a_picture_goes_in_and_its_translation_comes_out(visit, site, tmp_path):
     page.wait_for_selector("#picture img")
     page.click("#go")
     page.wait_for_function("document.querySelector('#said').innerText.includes('Translated in')")
+    page.wait_for_function(IN_VIEW)
     with page.expect_download() as download:
         page.click("#download")
     download.value.save_as(tmp_path / "result.jpg")
@@ -153,6 +171,12 @@ def test_a_picture_goes_in_and_its_translation_comes_out(visit, site, tmp_path):
     text = page.locator("[data-testid=toast-body]").inner_text()
     assert "b.png: broken, or not an image of a format that is read" in text
     assert "Traceback" not in text and str(site.folder) not in text
+    assert page.inner_text("#said").strip() in text  # stays after the pop-up is gone
+    assert page.locator("#result img").count() == 2 and page.inner_text("#download") == "Download photo_translated.jpg"
+    assert page.get_by_text("Error", exact=True).count() <= 1  # the title of the pop-up
+    button = page.locator("#download")
+    button.evaluate("button => { button.textContent = 'Download ' + 'x'.repeat(80) + '_translated.jpg'; }")
+    assert button.evaluate("button => button.scrollWidth <= button.clientWidth") and fits(page)
 
 
 @pytest.mark.chromium
@@ -190,6 +214,16 @@ def test_a_run_that_is_training_is_watched(visit):
             page.get_by_role("option", name=name).click()
             page.wait_for_function(f"document.querySelector('#status').innerText.startsWith({json.dumps(name)})")
         page.wait_for_selector("#grid img")
+        page.wait_for_function("document.querySelector('#at').innerText.includes('Sample grid of step 10')")
+        assert page.locator("#at").inner_text().split() == "Sample grid of step 10".split()  # no positions
+        assert not page.locator("#at input[type=number]").is_visible()
+        labels = page.locator("#grid label").evaluate_all("all => all.map((label) => label.offsetWidth)")
+        assert all(width <= 1 for width in labels)  # for screen readers only
+        slider = page.locator("#at input[type=range]")
+        slider.focus()
+        page.keyboard.press("ArrowLeft")
+        page.wait_for_function("document.querySelector('#at').innerText.includes('Sample grid of step 8')")
+        assert slider.evaluate("input => getComputedStyle(input).outlineStyle") == "solid"
         assert "health at step 10" in page.inner_text("#health")
     finally:
         for name in ("growing", SCRIPT):
@@ -312,6 +346,7 @@ def test_broken_uploads_are_one_sentence(site, case):
 
 
 def test_large_uploads_and_calls(site):
+    assert site.get("/config").json()["max_file_size"] == 2 * 2**20  # browsers are told 2 MB, as Gradio counts them
     assert site.client.post("/gradio_api/upload", files={"files": ("a.png", bytes(3_000_000))}).status_code == 413
     assert site.join("picture", ["x" * 3_000_000], "abc").status_code == 413
 
@@ -325,6 +360,21 @@ def test_unknown_functions_and_too_few_values(site, photo):
     for name in ({"a": 1}, "../tiny", SCRIPT):
         ok, (before, status, *_) = site.call("watch", [name, None, 0])
         assert ok and before is None and "there is no such run" in status and "<img" not in status
+
+
+@pytest.mark.parametrize("message, said", [
+    ("a.png: more than the limit of 9 pixels. If you trust the file, raise the limit with --max_pixels of translate.py. "
+     "To train on it, make it smaller; a JPEG can also be translated with --size", "a.png: more than the limit of 9 pixels"),
+    ("a.jpg: broken, or not an image (OSError: truncated). translate.py --allow_truncated takes what can be decoded",
+     "a.jpg: broken, or not an image (OSError: truncated)"),
+    ("a.png: out of memory. Try a smaller --tile, --batch_size or --size", "a.png: out of memory. Try a smaller size"),
+    ("the painted mask: is broken. Clear it and paint again", "the painted mask: is broken. Clear it and paint again"),
+    ("a--b. c.png: is empty", "a--b. c.png: is empty"),
+])  # fmt: skip
+def test_a_visitor_is_not_sent_to_the_command_line(message, said):
+    from page.messages import in_words
+
+    assert in_words(InputError(message)) == said
 
 
 def test_masks_of_a_visitor(site, photo):
@@ -388,29 +438,54 @@ def test_without_a_run_it_says_how_to_make_one(tmp_path, monkeypatch):
     assert "python cyclegan.py" in WatchHandlers(do.models).watch(None, None, 0)[1]
 
 
-def test_stopping_a_video(site, tmp_path):
+def clip_of(n):
+    """-> bytes of an .mp4 file of n frames of 32 x 32 pixels"""
     av = pytest.importorskip("av")
     data = io.BytesIO()
     with av.open(data, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=10)
         stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
-        for i in range(9):
-            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 20 * i, np.uint8))
+        for i in range(n):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 20 * i % 256, np.uint8))
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    clip = site.upload("clip.mp4", data.getvalue())
+    return data.getvalue()
+
+
+@pytest.mark.chromium
+def test_a_stopped_video_says_how_far_it_came(visit):
+    page = visit()
+    page.get_by_role("tab", name="Video or other file").click()
+    page.set_input_files("#clip input[type=file]", {"name": "a.mp4", "mimeType": "video/mp4", "buffer": clip_of(400)})
+    page.wait_for_selector("#clip :text('a.mp4')")
+    page.get_by_label("Size: the shorter side").first.fill("512")
+    page.click("#go_clip")
+    page.get_by_text(re.compile(r"[1-9]\d*/400")).first.wait_for()
+    page.get_by_role("button", name="Stop", exact=True).click()
+    page.wait_for_function("document.querySelector('#said').innerText.startsWith('Stopped')")
+    assert re.fullmatch(r"Stopped after [1-9]\d* of 400 frames\.", page.inner_text("#said").strip())
+    page.wait_for_timeout(1500)
+    assert page.get_by_text(re.compile("/400")).count() == 0 and page.get_by_text("Error", exact=True).count() == 0
+
+
+def test_stopping_a_video(site):
+    clip = site.upload("clip.mp4", clip_of(9))
     values = ["tiny", "latest", "AB", 0, False, 1, "", None, 0.5]
     ok, (_, video, text, download) = site.call("clip", [clip, 0, *values])
     assert ok and download["label"] == "Download clip_translated.mp4" and "9 frames" in json.dumps(text)
-    assert site.call("clip", [clip, 2, *values])[0] is False
+    assert refusal(*site.call("clip", [clip, 2, *values])) == (False, "smooth 2: is not a number from 0 to 1")
     do = site.page.fns[site.numbers["clip"]].fn.__self__
     request = types.SimpleNamespace(session_hash="s")
 
-    def progress(*_, **__):  # after the first frames
-        do.stop(request)
+    said = []
 
-    with pytest.raises(gradio.Error, match="stopped"):
-        do.clip(clip, 0, *values, progress=progress, request=request)
+    def progress(*_, unit=None, **__):
+        if unit == "frames":  # after the first ones
+            said.append(do.stop(request))
+
+    assert "stopped" in do.clip(clip, 0, *values, progress=progress, request=request)[2]
+    (n,) = re.fullmatch("<p>Stopped after ([1-8]) of 9 frames.</p>", said[0]).groups()
+    assert len(said) == 1 and do.stop(request) == "<p>Stopped.</p>"  # nothing is translated any longer
 
 
 def test_a_thousand_other_sessions_do_not_undo_a_stop(site):

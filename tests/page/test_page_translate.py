@@ -157,6 +157,8 @@ def test_settings():
     assert read_settings(**GOOD) == Settings("tiny", "latest", "AB", 128, True, 1.0)
     assert read_settings(**GOOD | dict(size=0, keep_size=False)).size is None
     assert read_settings(**GOOD | dict(size=None, keep_size=False)).size is None
+    full = read_settings(**GOOD | dict(size=0))  # the box is ticked when the page opens
+    assert (full.size, full.keep_size) == (None, False)
     mixed = read_settings(**GOOD, mix_run="b", mix_checkpoint="epoch 1", mix=0.5)
     assert (mixed.mix_run, mixed.mix_checkpoint, mixed.mix) == ("b", "epoch 1", 0.5)
     assert read_settings(**GOOD, mix_run="", mix_checkpoint="epoch 1", mix=0.5).mix is None
@@ -164,7 +166,7 @@ def test_settings():
 
 @pytest.mark.parametrize("change", [
     dict(size=-1), dict(size=4097), dict(size=1e300), dict(size=float("nan")), dict(size=12.5), dict(size="128"),
-    dict(size=[1]), dict(size=True), dict(size=0), dict(strength=1.01), dict(strength=None), dict(strength="1"),
+    dict(size=[1]), dict(size=True), dict(strength=1.01), dict(strength=None), dict(strength="1"),
     dict(strength=float("inf")), dict(mix_run="b", mix=2), dict(mix_run="b"),
 ], ids=str)  # fmt: skip
 def test_settings_that_are_refused(change):

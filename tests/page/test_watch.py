@@ -1,4 +1,4 @@
-"""page/watch.py and page/curves.py: what is said of a run that is training."""
+"""page/watch.py and measuring/curves.py: what is said of a run that is training."""
 
 import json
 import os
@@ -6,9 +6,10 @@ import re
 
 import pytest
 
-from measuring import logs
-from page import curves, watch
+from measuring import curves, logs
+from page import watch
 from page.models_found import Models
+from training.health import USUAL
 from utils import InputError
 
 
@@ -135,6 +136,45 @@ def test_points_of_a_curve():
     middle = (left + right) / 2
     assert f'points="{left}.0,{bottom}.0 {middle},{top}.0 {right}.0,{(top + bottom) / 2}"' in text
     assert "D &amp; G 0.5" in text and "<b>" not in text and "loss &lt;b&gt;" in text
+
+
+def test_the_last_step_is_within_the_picture():
+    text = curves.draw("x", [("a", [0, 200], [0.0, 1.0])])
+    assert re.findall(r'x="([0-9.]+)" y="224" text-anchor="end">([^<]*)<', text) == [("410.0", "200")]
+    assert 'text-anchor="middle">100</text>' in curves.draw("x", [("a", [0, 230], [0.0, 1.0])])
+
+
+def test_titles_say_what_was_measured(log):
+    record = {"step": 20, "loss_cycle": 0.2}
+    assert list(watch.look_at(log(record), "a").plots) == ["cycle loss"]
+    models = log({"step": 40, "val_cycle": 0.3})
+    assert list(watch.look_at(models, "a").plots) == ["cycle loss, and on test images"]
+    text = curves.draw_all(watch.look_at(models, "a").plots, 200)
+    assert text.endswith("</div><p>Losses are means over the last 200 steps.</p>")
+    assert curves.draw_all({}, 200) == ""
+
+
+def test_the_usual_range_of_a_cycle_loss():
+    low, high = USUAL["loss_cycle"]
+    text = curves.draw("cycle loss", [("cycle", [0, 10], [0.0, 2 * high])])
+    ((top, height),) = re.findall(r'<rect [^>]*y="([0-9.]+)" height="([0-9.]+)" class="usual">', text)
+    assert float(top) == pytest.approx((10 + 206) / 2, abs=0.1)
+    assert float(height) == pytest.approx(196 * (high - low) / (2 * high), abs=0.2)
+    assert "usual" not in curves.draw("other losses", [("a", [0, 10], [0.0, 1.0])])
+
+
+def test_runs_have_their_colours_and_values_their_dashes():
+    a = [{"step": step, "loss_D": 0.5, "loss_GAN": 1.0} for step in (1, 2)]
+    ((_, lines),) = curves.plots_of({"one": a, "two": [{"step": 5, "loss_GAN": 0.25}]}, 0).items()
+    first, second = curves.COLOURS[:2]
+    assert lines == [
+        ("D, one", [1, 2], [0.5, 0.5], first, ""), ("GAN, one", [1, 2], [1.0, 1.0], first, "6 3"),
+        ("GAN, two", [5], [0.25], second, "6 3"),
+    ]  # fmt: skip
+    text = curves.draw("x", lines)
+    assert (
+        text.count(f'stroke="{first}"') == 3 and text.count('stroke-dasharray="6 3"') == 4
+    )  # with those in the legend
 
 
 def test_a_single_point_and_a_constant():
