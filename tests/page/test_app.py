@@ -377,6 +377,14 @@ def test_a_visitor_is_not_sent_to_the_command_line(message, said):
     assert in_words(InputError(message)) == said
 
 
+def test_a_comparison_that_cannot_be_made_leaves_the_earlier_one(site, photo):
+    for values, words in (([None, "tiny", "", "AB", 32, False], "there is no picture yet"),
+                          ([photo, "tiny", "", "AB", -1, False], "size -1: is not a number from 0 to 4096")):  # fmt: skip
+        ok, (left, right, text) = site.call("compare", values)
+        assert ok and f'<p class="failed" role="alert">{words}' in text, text
+        assert left == right == {"__type__": "update"}
+
+
 def test_masks_of_a_visitor(site, photo):
     for painted in ({"layers": [{"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}], "background": None},):
         assert site.translate(photo, painted)[0] == 400
