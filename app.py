@@ -32,7 +32,7 @@ def get_parser():
     add("--port", type=between(1, 65535), help="port (default: 7860, or the next one that is free)")
     add("--share", action="store_true", help="let everyone who has the link use the page, by way of Gradio's servers")
     add("--device", help="cuda, cuda:1, mps or cpu (default: the best available)")
-    add("--max_upload", type=between(1, 10**6), default=200, metavar="MB", help="refuse larger uploads")
+    add("--max_upload", type=between(1, 10**6), default=200, metavar="MIB", help="refuse larger uploads")
     add("--max_pixels", type=between(1, 10**11), default=50_000_000, help="refuse larger images")
     return parser
 
