@@ -319,6 +319,7 @@ def test_names_are_safe_different_and_kept_where_possible():
     assert safe("Übung 1 (a).b") == "Übung 1 (a).b" and safe("a\nb<script>\udcff") == "a_b_script__"
     assert safe("..hidden") == "hidden" and safe("-rf") == "_rf" and safe("...") == "_"
     assert safe("x_translated") == "x-translated" and len(safe("x" * 500)) == 100
+    assert len(safe("\U00020000" * 500).encode()) <= 200  # of four bytes each; a file system takes 255
 
     class One:
         def __init__(self, name, side="A", made="k.png"):
@@ -379,8 +380,8 @@ def test_the_seed_decides_and_nothing_else(here):
 
 
 def test_n_test_0_makes_no_test_images(here):
-    save_pictures("a", range(5))
-    save_pictures("b", range(50, 55))
+    save_pictures("a", range(30))  # of which three would be for testing
+    save_pictures("b", range(50, 80))
     _, findings, facts = outcome("--n_test", "0")
     assert {one.split for one in facts} == {"train"} and "no test" in findings
     assert sorted(os.listdir("data/set")) == ["report.html", "trainA", "trainB"]
@@ -500,6 +501,9 @@ def test_other_folders_and_options_are_refused(here, monkeypatch):
     os.chdir(here)
     with pytest.raises(InputError, match="begun with other folders or options"):
         run("--seed", "3")
+    shutil.copytree("a", "c")
+    with pytest.raises(InputError, match="begun with other folders or options"):
+        prepare.main(["set", "--A", "c", "--B", "b", *SMALL])
     run()
     before = state_of("data")
     with pytest.raises(InputError, match="exists already, and is not changed"):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from measuring.evaluation import evaluate
+from measuring.volumes import pair_measures
 from utils import InputError
 
 
@@ -22,6 +23,12 @@ class Shift(torch.nn.Module):
 
     def forward(self, x):
         return x + self.by
+
+
+def test_ssim_needs_eleven_slices():
+    volumes = torch.rand(2, 1, 1, 11, 12, 12, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    assert "paired_ssim" in pair_measures(*volumes)
+    assert pair_measures(*volumes[:, :, :, :10]).keys() == {"paired_l1", "paired_psnr"}
 
 
 @pytest.fixture

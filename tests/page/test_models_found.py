@@ -118,7 +118,8 @@ def test_grids_and_size(files):
         with pytest.raises(InputError):
             models.grid("a", step)
     assert models.trained_size("a") == 256
-    for text, size in (('{"options": {"img_height": 96, "img_width": 128}}', 96), ('{"options": 3}', 256), ("{", 256)):
+    for text, size in (('{"options": {"img_height": 96, "img_width": 128}}', 96), ('{"options": 3}', 256), ("{", 256),
+                       ('{"options": {"img_height": 0, "img_width": 128}}', 256)):  # fmt: skip
         with open("saved_models/a/options.json", "w") as file:
             file.write(text)
         assert models.trained_size("a") == size

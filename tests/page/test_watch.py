@@ -138,6 +138,11 @@ def test_points_of_a_curve():
     assert "D &amp; G 0.5" in text and "<b>" not in text and "loss &lt;b&gt;" in text
 
 
+def test_curves_are_drawn_from_zero():
+    bottom, top = 230 - 24, 10
+    assert f'points="52.0,{(top + bottom) / 2} 410.0,{top}.0"' in curves.draw("x", [("a", [0, 1], [1.0, 2.0])])
+
+
 def test_the_last_step_is_within_the_picture():
     text = curves.draw("x", [("a", [0, 200], [0.0, 1.0])])
     assert re.findall(r'x="([0-9.]+)" y="224" text-anchor="end">([^<]*)<', text) == [("410.0", "200")]

@@ -146,6 +146,8 @@ def test_another_size_and_random_frozen_layers_are_noted(tiny, capsys):
     out = capsys.readouterr().out
     assert "note: these networks were trained at 32 x 32 pixels, and this run is at 32 x 36" in out
     assert "--freeze_D" not in out.replace("--freeze_D 0", "")
+    tiny("--start_from", OLD, "--n_epochs", "1", "--freeze_D", "2", "--run_name", "frozen")
+    assert "keeps random weights" not in capsys.readouterr().out
     cyclegan.main([*SMALL, "--n_epochs", "1", "--freeze_D", "2", "--run_name", "random"])
     assert "note: --freeze_D: keeps random weights here" in capsys.readouterr().out
 

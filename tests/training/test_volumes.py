@@ -49,6 +49,14 @@ def test_samples_are_parts_of_the_volumes_half_of_them_mirrored(volume_set):
         assert len(found) == 1
         mirrored, starts = mirrored + found[0][0], starts | {found[0][1]}
     assert 10 < mirrored < 30 and starts == {0, 1}
+    smaller = VolumeDataset(volume_set, size=(25, 35, 38), flip=False)  # depth and height are chosen independently
+    starts = set()
+    for epoch in range(40):
+        sample = smaller[epoch, 0]["A"][0]
+        starts |= {
+            (z, y) for z in (0, 1) for y in (0, 1) if torch.allclose(sample, volume[z : z + 25, y : y + 35], atol=1e-6)
+        }
+    assert starts == {(0, 0), (0, 1), (1, 0), (1, 1)}
     plain = VolumeDataset(volume_set, size=(26, 36, 38), flip=False)
     assert all(torch.allclose(plain[epoch, 0]["A"][0], volume, atol=1e-6) for epoch in range(10))
 
