@@ -78,6 +78,8 @@ def check_options(opt):
         )
     if opt.report and not opt.check:
         raise InputError("--report: a new data set has its report in its folder. Use the option with --check")
+    if opt.report and not opt.report.lower().endswith(".html"):
+        raise InputError(f"--report {shown(opt.report)}: is a page, and its name must end in .html")
     require_imagehash()
 
 

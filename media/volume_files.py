@@ -109,6 +109,8 @@ def open_nifti(path, channels):
         check_density(path, n_bytes)
     elif n_bytes > os.path.getsize(path):
         raise ValueError(f"a shape of {sides} takes {n_bytes} bytes, which the file does not have")
+    if not np.isfinite(image.affine).all():
+        raise InputError(f"{path}: its affine is not finite (NaN). Repair the header, for example with nibabel")
     proxy = image.dataobj
     plain = nibabel.arrayproxy.ArrayProxy(path, (proxy.shape, proxy.dtype, proxy.offset, 1.0, 0.0))
 
@@ -133,6 +135,8 @@ def open_tiff(path, channels):
         n_pages, shape = len(series), series.shape
         header = dict(photometric=int(page.photometric) if int(page.photometric) in (0, 1) else 1)
         header |= tags_to_keep(file, page)
+    if int(page.compression) != 1:
+        check_density(path, math.prod(shape) * np.dtype(series.dtype).itemsize)
     by_page = n_pages > 1 and n_pages == shape[0]
     shape = (*shape, 1) if len(shape) == 3 and channels == 1 else shape
 

@@ -49,7 +49,7 @@ class VolumeDomain:
             found, wanted = (" x ".join(map(str, sides[:3])) for sides in (volume.shape, self.size))
             raise InputError(
                 f"{volume.path}: {found} voxels (depth x height x width), smaller than the crop of {wanted}. Use a smaller "
-                "--img_depth, --img_height or --img_width"
+                "--img_depth (or --slices), --img_height or --img_width"
             )
         return volume
 

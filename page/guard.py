@@ -7,7 +7,7 @@ import asyncio
 import json
 import os
 import re
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from command_line.paths import is_inside, sizes_in
 
@@ -99,11 +99,21 @@ class Guard:
             raise Refused(403, "this page is for this machine only")
         if header(scope, b"sec-fetch-site") == "cross-site" and method != "GET":
             raise Refused(403, "another site must not use this page")
+        if method != "GET" and not self.is_same_site(
+            scope
+        ):  # browsers send no Sec-Fetch-Site over http in a local network
+            raise Refused(403, "another site must not use this page")
         if path.startswith(FILE) and method in ("GET", "HEAD"):
             return self.check_file(path[len(FILE) :], 404)
         allowed = {"GET": GET, "HEAD": GET, "POST": POST}.get(method)
         if allowed is None or not allowed.fullmatch(path):
             raise Refused(404, "not found")
+
+    @staticmethod
+    def is_same_site(scope):
+        """Whether a request comes from this page, by its Origin, if it has one. A proxy may have changed the Host."""
+        origin, hosts = header(scope, b"origin"), {header(scope, b"host"), header(scope, b"x-forwarded-host")}
+        return not origin or urlsplit(origin).netloc in hosts - {""}
 
     def check_file(self, path, status=400):
         """Raises Refused unless a path is inside of the folder. It need not exist."""

@@ -20,6 +20,7 @@ from inference.ranges import read_in_range
 from inference.translator import Translator
 from media.containers import is_video
 from media.images import open_image
+from media.limits import max_pixels, open_pil
 from media.pictures import make_resize
 from media.survey import orientation_of
 from media.targets import default_output, plan_jobs
@@ -119,6 +120,20 @@ def file_state(path):
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 
+def check_result(source, size):
+    """Raises InputError if a picture would be enlarged to more pixels than an upload may have. size: of Settings"""
+    try:
+        with open_pil(source) as image:
+            width, height = make_resize(size)(*image.size) if size else (0, 0)
+    except Exception:  # no picture, or a broken one, which is said when it is decoded
+        return
+    if width * height > max_pixels():
+        raise InputError(
+            f"size {size}: the picture would have {width} x {height} pixels, more than {max_pixels() / 1e6:g} million. "
+            "Choose a smaller size"
+        )
+
+
 class Outcome:
     """What is told of the translation of one file, see inference.jobs."""
 
@@ -146,6 +161,7 @@ def translate_file(source, settings, translators, folder, mask=None, smooth=0.0,
     """
     outcome = Outcome()
     try:
+        check_result(source, settings.size)
         trained, translator, size = translators.open(settings)
         if mask:
             translator.check_blending()

@@ -544,6 +544,8 @@ def test_check_finds_leaks_and_changes_nothing(here, capsys, layout):
     assert set(found) == {"few", "no test", "leak", "duplicates"}
     assert found["duplicates"] == [root + layout.format("train", "B") + "/twice.png"]
     assert found["leak"] == [f"{leak} and {root}{layout.format('train', 'A')}/007.png"]
+    with pytest.raises(InputError, match="--report data/there/trainA/x.png: is a page"):
+        prepare.main(["there", "--check", *SMALL, "--report", "data/there/trainA/x.png"])
     prepare.main(["there", "--check", *SMALL, "--report", "seen.html"])
     assert state_of("data") == before and "leak.jpg" in open("seen.html").read()
     prepare.main(["there", "--check", *SMALL])

@@ -1,6 +1,7 @@
 """Reading and writing volumes: .npy, NIfTI and TIFF, whole and in part."""
 
 import gzip
+import struct
 
 import numpy as np
 import pytest
@@ -145,6 +146,28 @@ def test_unit_values_are_of_the_range(tmp_path):
     assert unit_values(volume, (-1000, 1000)).flatten().tolist() == [0, 0.5, 1, 1]
     with pytest.raises(InputError, match="a.npy: negative values.*--range_A -1000 3000"):
         unit_values(volume)
+
+
+def test_an_affine_that_is_not_finite_is_one_line(tmp_path):
+    nibabel = pytest.importorskip("nibabel", reason="requires nibabel")
+    path = str(tmp_path / "a.nii")
+    image = nibabel.Nifti1Image(np.zeros((8, 8, 8), np.uint8), np.eye(4))
+    image.header["sform_code"], image.header["srow_x"] = 1, np.nan
+    image.to_filename(path)
+    data = bytearray(open(path, "rb").read())
+    struct.pack_into("<2h", data, 252, 0, 1)  # qform_code, sform_code
+    struct.pack_into("<f", data, 280, np.nan)  # srow_x
+    open(path, "wb").write(data)
+    with pytest.raises(InputError, match="a.nii: its affine is not finite"):
+        open_volume(path)
+
+
+def test_tiff_files_that_fill_the_memory_are_refused(tmp_path):
+    tifffile = pytest.importorskip("tifffile", reason="requires tifffile")
+    path = str(tmp_path / "zeros.tif")
+    tifffile.imwrite(path, np.zeros((20, 2048, 2048), np.uint8), compression="zstd")
+    with pytest.raises(InputError, match="zeros.tif: .* which may be made to fill the memory"):
+        open_volume(path)
 
 
 ##############################

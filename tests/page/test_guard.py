@@ -224,3 +224,5 @@ def test_other_sites_cannot_send_anything(ask):
     assert ask("POST", "/gradio_api/upload", b"x", more=headers)[0] == 403
     assert ask("GET", "/", more=headers)[0] == 200  # a link to the page
     assert ask("POST", "/gradio_api/upload", b"x", more=[(b"sec-fetch-site", b"same-origin")])[0] == 200
+    for origin in (b"http://evil.test:8099", b"null"):
+        assert ask("POST", "/gradio_api/upload", b"x", more=[(b"origin", origin)])[0] == 403

@@ -174,6 +174,14 @@ def test_settings_that_are_refused(change):
         read_settings(**GOOD | change)
 
 
+def test_a_thin_picture_is_not_enlarged_to_more_than_an_upload_may_have(here):
+    Image.new("RGB", (2, 2000)).save("thin.png")
+    words = "size 4096: the picture would have 4096 x 4096000 pixels, more than .* million. Choose a smaller size"
+    for keep_size in (True, False):
+        with pytest.raises(InputError, match=words):
+            translate_file("thin.png", Settings("tiny", "latest", size=4096, keep_size=keep_size), here, "out")
+
+
 def test_previews(here):
     Image.new("RGB", (3000, 1500), "red").save("large.png")
     assert preview("large.png").size == (1280, 640)
