@@ -10,7 +10,8 @@ parallel beams, no scatter. Nothing that is made with it is for diagnosis.
 
     data/ct/trainA  trainB     different slices
     data/ct/testA   testB      the same slices, under the same names
-    int16 .npy of SIZE x SIZE pixels. Train with --channels 1 and the window of interest, such as --range_A -160 240 --range_B -160 240
+    int16 .npy of SIZE x SIZE pixels. Train with --channels 1 and the window of interest, such as --range_A -160 240
+    --range_B -160 240
 """
 
 import math

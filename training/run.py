@@ -278,19 +278,16 @@ class Run:
         opt, n, folder = self.opt, self.opt.n_epochs, self.checkpoint_dir
         longer = ["--n_iters", str(2 * opt.n_iters)] if opt.n_iters else ["--n_epochs", str(2 * n)]
         latest = f"{folder}/latest.pth"
-        image, sizes = self.data.example("A"), self.data.dataset.img_size
-        if opt.load_size and opt.load_size > 1.2 * min(
-            sizes
-        ):  # small crops of larger images, which are translated whole
+        image, sizes, at = self.data.example("A"), self.data.dataset.img_size, []
+        if opt.load_size and opt.load_size > 1.2 * min(sizes):  # small crops: whole images are translated at load_size
             sizes = [round(side * opt.load_size / min(sizes)) for side in sizes]
+            at = ["--img_height", str(sizes[0]), "--img_width", str(sizes[1])]
         is_volume = len(sizes) == 3  # which is not resized
         extension = ".nii.gz" if image.lower().endswith(".nii.gz") else os.path.splitext(image)[1]
         result = f"{self.sample_dir}/{self.step:06d}_AB{extension}"
         commands = [["translate.py", "--checkpoint", latest, "--direction", "AB", "--input", image, "--output", result,
                      *(() if is_volume else ("--size", str(min(sizes))))]]  # fmt: skip
         if self.data.has_tests():
-            same = tuple(sizes) == tuple(self.data.dataset.img_size)
-            at = [] if same else ["--img_height", str(sizes[0]), "--img_width", str(sizes[1])]
             commands.append(["evaluate.py", "--checkpoint", latest, *at, *self.data_dir_option()])
         commands.append(self.command_to_resume(*longer))
         uses = "to use it, to evaluate it" if self.data.has_tests() else "to use it"
