@@ -15,7 +15,7 @@ import string
 import cyclegan
 from command_line.printable import printable
 from deploy.formats import set_name
-from measuring.results import MEASURES, arrow, is_of_run, with_unit
+from measuring.results import BETTER, MEASURES, arrow, is_of_run, with_unit
 from media.reading import check_regular
 from utils import InputError
 from variants.stored_options import accepts
@@ -205,8 +205,7 @@ def result_table(record, found):
     for name, (title, unit, higher) in MEASURES.items():
         cells = [shown(of.get(name)) for of in values.values()]
         if any(cells):
-            better = {True: " (higher is better)", False: " (lower is better)", None: ""}[higher]
-            rows.append(f"| {with_unit(title, unit)}{better} | {' | '.join(cell or '–' for cell in cells)} |")
+            rows.append(f"| {with_unit(title, unit)}{BETTER[higher]} | {' | '.join(cell or '–' for cell in cells)} |")
     if not rows:
         return none
     size = record.get("size")

@@ -78,8 +78,8 @@ class Facts:
 
 
 class Unused(Exception):
-    """Raised for an image that is not used. args: the reason, one of collecting.REASONS; what is wrong, as a text; of small images the shorter
-    side"""
+    """Raised for an image that is not used. args: the reason, one of collecting.REASONS; what is wrong, as a text; of small
+    images the shorter side"""
 
 
 ##############################

@@ -28,7 +28,7 @@ from datasets import find_folder
 from inference import load_translator
 from measuring.curves import STYLE, draw_all, plots_of
 from measuring.logs import conditions_of, read_log, seconds_taken
-from measuring.results import MEASURES, arrow, best_epochs, is_of_run, with_unit
+from measuring.results import BETTER, MEASURES, arrow, best_epochs, is_of_run, with_unit
 from media.folders import ImageFiles, evenly_spaced
 from media.images import load_image
 from media.reading import check_regular
@@ -221,9 +221,8 @@ def results_of(history):
     for measure, (title, unit, higher) in MEASURES.items():
         values = [results.get(direction, {}).get(measure) for direction in ("AB", "BA")]
         if any(value is not None for value in values):
-            better = {True: " (higher is better)", False: " (lower is better)", None: ""}[higher]
             cells = ["" if value is None else decimal(measure, value) for value in values]
-            rows.append((with_unit(title, unit) + better, *cells))
+            rows.append((with_unit(title, unit) + BETTER[higher], *cells))
     return rows, [with_arrows(line) for line in best_epochs(history)] if len(history) > 1 else []
 
 

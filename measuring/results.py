@@ -42,7 +42,7 @@ MEASURES = {
 }
 # those that are also given in the values of a domain with --range_A or --range_B: of the source or of the target
 IN_VALUES = {"cycle_l1": 0, "identity_l1": 1, "paired_l1": 1}
-BETTER = {True: "  (higher is better)", False: "  (lower is better)", None: ""}
+BETTER = {True: " (higher is better)", False: " (lower is better)", None: ""}  # by the third entry of MEASURES
 N_CASES = 4  # number of best cases in a sheet, and of worst cases
 
 
